@@ -1,0 +1,3 @@
+//! The `bulla` command.
+
+fn main() {}

@@ -1,0 +1,170 @@
+//! Where messages go and where they are taken from.
+//!
+//! The names follow oslo.messaging: an exchange with a queue for a topic, one for a server of the
+//! topic, and a fanout exchange. Replies go through an exchange of their own, never the broker's
+//! default exchange, with a routing key that names who asked and who answers, so that a broker
+//! user can be confined to answering as itself.
+
+use std::fmt;
+
+/// Where a message is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// Any one consumer of a topic.
+    Topic {
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+    },
+    /// One server of a topic.
+    Server {
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+        /// The server.
+        server: String,
+    },
+    /// Every consumer of a topic.
+    Fanout {
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The process that asked.
+    Reply {
+        /// The control exchange; replies travel on `<exchange>.reply`.
+        exchange: String,
+        /// Whose reply inbox.
+        to: ReplyName,
+        /// Who answers: the short form of the principal. Part of the routing key, so that a
+        /// broker can hold each user to answering in its own name.
+        from: String,
+    },
+}
+
+/// What a process consumes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Inbox {
+    /// The shared queue of a topic: competing consumers.
+    Topic {
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+    },
+    /// The queue of one server of a topic.
+    Server {
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+        /// The server.
+        server: String,
+    },
+    /// One member's own queue behind a topic's fanout exchange.
+    Fanout {
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+        /// The member's name, unique among the members: it names the queue, so that what was
+        /// sent while the member was away waits there.
+        member: String,
+    },
+    /// This process's replies: exclusive, gone with the process.
+    Reply {
+        /// The control exchange.
+        exchange: String,
+        /// The inbox's name.
+        name: ReplyName,
+    },
+}
+
+/// The name of a reply inbox: whose it is (a principal's short form) and which process's.
+/// At most 64 bytes in its text form `<principal>.<process>`, with `/` and `.` of the principal
+/// written as `.` and `~`: `agent/db-1` and process `9f3a` give `agent.db-1.9f3a`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ReplyName {
+    text: String,
+}
+
+impl ReplyName {
+    /// Longest text form, in bytes (protocol section 3: a hint longer than this is ignored).
+    pub const MAX: usize = 96;
+
+    /// The inbox of `process` (letters and digits) of the principal with the short form
+    /// `principal`; `None` if the name would be too long or `process` has other characters.
+    pub fn new(principal: &str, process: &str) -> Option<Self> {
+        let process_ok =
+            !process.is_empty() && process.bytes().all(|b| b.is_ascii_alphanumeric());
+        let text = format!("{}.{process}", routing_word(principal));
+        (process_ok && text.len() <= Self::MAX).then_some(Self { text })
+    }
+
+    /// From the text form; `None` unless it has the form that [`ReplyName::new`] gives.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split('.');
+        let (kind, name, process) = (words.next()?, words.next()?, words.next()?);
+        let ok = words.next().is_none()
+            && matches!(kind, "agent" | "component")
+            && !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~'))
+            && !process.is_empty()
+            && process.bytes().all(|b| b.is_ascii_alphanumeric())
+            && text.len() <= Self::MAX;
+        ok.then(|| Self { text: text.to_owned() })
+    }
+
+    /// The text form.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether the inbox belongs to the principal with the short form `principal`.
+    pub fn belongs_to(&self, principal: &str) -> bool {
+        self.text
+            .strip_prefix(routing_word(principal).as_str())
+            .and_then(|rest| rest.strip_prefix('.'))
+            .is_some_and(|process| !process.contains('.'))
+    }
+}
+
+impl fmt::Display for ReplyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for ReplyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A principal's short form as words of a routing key: `/` becomes `.`, and a `.` of the name
+/// becomes `~` (which no name may hold), so that no name can reach into another's.
+pub fn routing_word(principal: &str) -> String {
+    principal.replace('.', "~").replace('/', ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reply_names_stay_in_their_name_space() {
+        let name = ReplyName::new("agent/db.1", "9f3a").unwrap();
+        assert_eq!(name.as_str(), "agent.db~1.9f3a");
+        assert!(name.belongs_to("agent/db.1"));
+        assert!(!name.belongs_to("agent/db"));
+        assert!(!ReplyName::new("agent/db", "9f3a").unwrap().belongs_to("agent/d"));
+        assert_eq!(ReplyName::parse("agent.db~1.9f3a"), Some(name));
+        for bad in ["", "agent.db", "agent.db.1.9", "host.db.1", "agent..9", "agent.db.", "agent.d b.1"] {
+            assert_eq!(ReplyName::parse(bad), None, "{bad}");
+        }
+        assert_eq!(ReplyName::new("agent/db", "a.b"), None);
+    }
+}

@@ -1,0 +1,182 @@
+//! The trait that every transport implements.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::broadcast;
+
+use crate::address::{Address, Inbox, ReplyName};
+use crate::error::{PublishError, TransportError};
+
+/// What a transport can and can't do. A caller looks before it relies on something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Messages wait for a consumer that is away.
+    pub durable: bool,
+    /// Messages leave the queue when their time to live is over.
+    pub ttl: bool,
+    /// A consumer's unacknowledged messages are limited by prefetch.
+    pub prefetch: bool,
+    /// An unroutable message is reported to its sender.
+    pub returns_unroutable: bool,
+    /// A message that was not acknowledged comes back.
+    pub redelivers: bool,
+    /// Largest message in bytes.
+    pub max_message: usize,
+}
+
+/// A message on its way out. Nothing here but the payload is believed by a receiver.
+#[derive(Debug, Clone)]
+pub struct Outbound {
+    /// The frame.
+    pub payload: Bytes,
+    /// How long it may wait in a queue; `None` for as long as the queue lets it.
+    pub ttl: Option<Duration>,
+    /// Where an `offer-needed` notice may be sent (protocol section 3): a hint, nothing more.
+    pub reply_hint: Option<ReplyName>,
+    /// Survives a restart of the broker (calls need not, casts should).
+    pub persistent: bool,
+    /// Ask to be told if no queue takes the message.
+    pub mandatory: bool,
+    /// Wait until the broker has taken responsibility for the message. A call need not: its
+    /// reply is the better confirmation.
+    pub confirm: bool,
+}
+
+/// How to consume.
+#[derive(Debug, Clone)]
+pub struct ConsumeOptions {
+    /// Unacknowledged messages at the most.
+    pub prefetch: u16,
+    /// The queue's own limit for how long messages wait; `None` for no limit.
+    pub queue_ttl: Option<Duration>,
+    /// Ask for a replicated queue where the broker has them (quorum queues on RabbitMQ).
+    pub replicated: bool,
+}
+
+impl Default for ConsumeOptions {
+    fn default() -> Self {
+        Self { prefetch: 256, queue_ttl: None, replicated: false }
+    }
+}
+
+/// A message that arrived. `redelivered` and everything else but the payload is the broker's
+/// word, which is worth nothing.
+pub struct Delivery {
+    /// The frame.
+    pub payload: Bytes,
+    /// Where it was consumed from: the receiver's own knowledge, not the message's.
+    pub inbox: Arc<Inbox>,
+    /// The broker's claim that it delivered this before.
+    pub redelivered: bool,
+    /// The sender's hint, if it is a well-formed name.
+    pub reply_hint: Option<ReplyName>,
+    /// Settles the delivery.
+    pub acker: Acker,
+}
+
+/// Settles one delivery. Both calls return at once; a transport gathers acknowledgements and
+/// sends them in batches. A delivery that is dropped unsettled comes back after the consumer is
+/// gone (where the transport redelivers).
+pub struct Acker(Box<dyn Settle>);
+
+/// What a transport implements to have deliveries settled.
+pub trait Settle: Send + Sync + 'static {
+    /// The message is dealt with.
+    fn ack(self: Box<Self>);
+    /// Give the message back to the queue for somebody else or for later.
+    fn put_back(self: Box<Self>);
+}
+
+impl Acker {
+    /// Wraps a transport's own way to settle.
+    pub fn new(settle: impl Settle) -> Self {
+        Self(Box::new(settle))
+    }
+
+    /// The message is dealt with: done, in doubt or refused, and that is durable.
+    pub fn ack(self) {
+        self.0.ack();
+    }
+
+    /// Give the message back to the queue.
+    pub fn put_back(self) {
+        self.0.put_back();
+    }
+}
+
+impl std::fmt::Debug for Acker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acker")
+    }
+}
+
+/// A stream of deliveries from one inbox. It lives through reconnections.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery; `None` when the transport was closed or the consumer stopped.
+    async fn next(&mut self) -> Option<Delivery>;
+    /// Take no more; deliveries in hand can still be settled.
+    async fn stop(&mut self);
+}
+
+/// What happened to the connection. Local and unauthenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TransportEvent {
+    /// Connected again after a loss; everything declared was declared again.
+    Connected,
+    /// The connection is gone; it is being restored in the background. Whoever waits for a reply
+    /// should know: replies sent meanwhile to an exclusive reply inbox are lost with it.
+    Lost {
+        /// The cause, without secrets.
+        why: String,
+    },
+    /// The broker asks publishers to wait (memory or disk alarm).
+    Blocked {
+        /// What the broker said.
+        why: String,
+    },
+    /// The broker takes messages again.
+    Unblocked,
+    /// A mandatory message found no queue.
+    Returned {
+        /// Its routing key.
+        address: String,
+        /// The frame as it was sent.
+        payload: Bytes,
+    },
+}
+
+/// How bytes travel.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// A short name for people: `memory`, `rabbit`.
+    fn name(&self) -> &'static str;
+
+    /// What this transport can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes sure that an inbox's queue exists, so that messages wait there. Idempotent.
+    async fn declare(&self, inbox: &Inbox, options: &ConsumeOptions) -> Result<(), TransportError>;
+
+    /// Sends one message. With `confirm` it returns when the broker took it over; without, when
+    /// it was handed to the connection. While the connection is down it waits for it, at most as
+    /// long as the message's time to live (or 30 s), then fails: a message is never dropped
+    /// without its sender being told.
+    async fn publish(&self, to: &Address, message: Outbound) -> Result<(), PublishError>;
+
+    /// Starts consuming from an inbox, declaring it first.
+    async fn consume(
+        &self,
+        inbox: &Inbox,
+        options: &ConsumeOptions,
+    ) -> Result<Box<dyn Consumer>, TransportError>;
+
+    /// What happens to the connection from now on.
+    fn events(&self) -> broadcast::Receiver<TransportEvent>;
+
+    /// Sends what is still in hand (acknowledgements too) and closes.
+    async fn close(&self);
+}
