@@ -55,3 +55,13 @@ identifier!(
     /// A SHA-256 digest, for instance of a request envelope.
     Digest, 32
 );
+
+impl Digest {
+    /// SHA-256 of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        let mut out = [0; 32];
+        out.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
+        Self(out)
+    }
+}

@@ -178,14 +178,14 @@ pub struct TrustDomain(Arc<str>);
 impl TrustDomain {
     /// Lower-case letters, digits, `-`, `_` and `.` (SPIFFE ID standard, section 2.1).
     pub fn new(name: &str) -> Result<Self, NameError> {
-        let fail =
-            |why| Err(NameError { given: name.chars().take(80).collect(), what: "trust domain", why });
+        let fail = |why| {
+            Err(NameError { given: name.chars().take(80).collect(), what: "trust domain", why })
+        };
         if name.is_empty() || name.len() > MAX_TRUST_DOMAIN {
             return fail("it must have 1 to 128 bytes");
         }
-        let ok = |b: u8| {
-            b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.')
-        };
+        let ok =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
         if !name.bytes().all(ok) {
             return fail("only lower-case letters, digits, `-`, `_` and `.` are allowed");
         }
@@ -254,7 +254,9 @@ mod tests {
 
     #[test]
     fn unusable_names_are_refused() {
-        for text in ["", "db-1", "agent/", "agent/a/b", "agent/..", "host/x", "agent/a b", "agent/é"] {
+        for text in
+            ["", "db-1", "agent/", "agent/a/b", "agent/..", "host/x", "agent/a b", "agent/é"]
+        {
             assert!(text.parse::<Principal>().is_err(), "{text}");
         }
         assert!(Principal::agent(&"x".repeat(65)).is_err());

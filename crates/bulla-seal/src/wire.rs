@@ -62,6 +62,8 @@ pub struct UnknownName {
 wire_enum!(
     /// How a session secret comes about (protocol sections 2 and 3).
     Suite {
+        /// No key encapsulation: the pair key of a shared-key agent.
+        Shared = 0 => "shared",
         /// HPKE with DHKEM(X25519, HKDF-SHA256).
         X25519 = 1 => "x25519",
         /// HPKE with X-Wing: X25519 and ML-KEM-768 together.
@@ -152,6 +154,11 @@ impl SuiteSet {
     /// Whether `suite` is in the set.
     pub const fn contains(self, suite: Suite) -> bool {
         self.0 & (1 << suite.to_wire()) != 0
+    }
+
+    /// Whether every suite of `other` is in this set.
+    pub const fn contains_all(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
     }
 
     /// The strongest suite that both sets hold.

@@ -1,0 +1,416 @@
+//! Credentials: who holds which keys, signed by an issuer whom the root signed (protocol
+//! section 2). Chain length two; a receiver holds the root public key and trusts nothing else.
+
+use bytes::Bytes;
+
+use crate::cbor::{Reader, Writer};
+use crate::id::{Digest, Kid};
+use crate::kem::KemPublicKey;
+use crate::principal::{Party, Principal, PrincipalKind, TrustDomain};
+use crate::random::UnixTime;
+use crate::refusal::Refusal;
+use crate::sign::{SignatureUse, SigningKey, Unverified, VerifyingKey, sign1};
+use crate::wire::{Level, SuiteSet};
+
+/// Most roles in one credential.
+pub const MAX_ROLES: usize = 32;
+/// Longest role or instance name, in bytes.
+pub const MAX_ROLE: usize = 80;
+
+/// The one right that an issuer has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IssuerRight {
+    /// May issue credentials of agents.
+    Agents,
+    /// May issue credentials of components.
+    Components,
+    /// May sign statements of revocation.
+    Revocation,
+    /// May sign exemptions from floors.
+    Exemptions,
+}
+
+impl IssuerRight {
+    /// Every right.
+    pub const ALL: &'static [Self] =
+        &[Self::Agents, Self::Components, Self::Revocation, Self::Exemptions];
+
+    const fn to_wire(self) -> u64 {
+        match self {
+            Self::Agents => 1,
+            Self::Components => 2,
+            Self::Revocation => 3,
+            Self::Exemptions => 4,
+        }
+    }
+
+    /// Its stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agents => "agent-issuer",
+            Self::Components => "component-issuer",
+            Self::Revocation => "revocation",
+            Self::Exemptions => "operator",
+        }
+    }
+
+    /// From its stable name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|right| right.as_str() == name)
+    }
+
+    /// Whether this right covers issuing for `kind`.
+    fn covers(self, kind: PrincipalKind) -> bool {
+        matches!(
+            (self, kind),
+            (Self::Agents, PrincipalKind::Agent) | (Self::Components, PrincipalKind::Component)
+        )
+    }
+}
+
+/// When a credential holds: from `not_before` up to and not including `not_after`, in seconds
+/// since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// First second.
+    pub not_before: u64,
+    /// First second after.
+    pub not_after: u64,
+}
+
+impl Validity {
+    /// Refuses a time outside.
+    pub fn check(&self, at: UnixTime) -> Result<(), Refusal> {
+        let secs = at.secs();
+        if secs < self.not_before {
+            Err(Refusal::CredentialNotYetValid)
+        } else if secs >= self.not_after {
+            Err(Refusal::CredentialExpired)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// What the root says of an issuer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerCredential {
+    /// Names the issuer's key.
+    pub kid: Kid,
+    /// The trust domain.
+    pub domain: TrustDomain,
+    /// What the issuer may sign.
+    pub right: IssuerRight,
+    /// The issuer's key.
+    pub key: VerifyingKey,
+    /// When it may be used.
+    pub validity: Validity,
+}
+
+impl IssuerCredential {
+    /// Signs this with the root key.
+    pub fn sign(&self, root: &SigningKey) -> Bytes {
+        let mut payload = Vec::with_capacity(96);
+        let mut w = Writer::new(&mut payload);
+        w.array(7);
+        w.uint(1);
+        w.text(self.domain.as_str());
+        w.uint(self.right.to_wire());
+        w.bytes(self.kid.as_bytes());
+        w.bytes(self.key.as_bytes());
+        w.uint(self.validity.not_before);
+        w.uint(self.validity.not_after);
+        sign1(SignatureUse::Credential, root, None, &payload)
+    }
+
+    fn decode(payload: &[u8]) -> Result<Self, Refusal> {
+        let mut r = Reader::new(payload);
+        r.array(7)?;
+        r.this_uint(1)?;
+        let domain = TrustDomain::new(r.text()?).map_err(|_| Refusal::CredentialInvalid)?;
+        let right = r.uint()?;
+        let right = IssuerRight::ALL.iter().copied().find(|known| known.to_wire() == right);
+        let issuer = Self {
+            domain,
+            right: right.ok_or(Refusal::CredentialInvalid)?,
+            kid: Kid(r.fixed()?),
+            key: VerifyingKey(r.fixed()?),
+            validity: Validity { not_before: r.uint()?, not_after: r.uint()? },
+        };
+        r.end()?;
+        Ok(issuer)
+    }
+}
+
+/// What an issuer says of a principal.
+///
+/// An agent's credential has both keys; a component's *audience* credential has the KEM key that
+/// all hosts of its type share, its *signing* credential the Ed25519 key of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// Names the credential and its keys.
+    pub kid: Kid,
+    /// Whose it is.
+    pub party: Party,
+    /// Counts up with every rotation.
+    pub epoch: u32,
+    /// The key that its holder signs with.
+    pub signing: Option<VerifyingKey>,
+    /// The key that its holder receives with.
+    pub kem: Option<KemPublicKey>,
+    /// Suites that the holder accepts.
+    pub suites: SuiteSet,
+    /// When it may be used.
+    pub validity: Validity,
+    /// Lowest level that the holder accepts.
+    pub accepts: Level,
+    /// Level that the holder sends.
+    pub sends: Level,
+    /// What else the holder may do, such as `group:all` (protocol section 6).
+    pub roles: Vec<String>,
+    /// Which host of a component type, in a signing credential.
+    pub instance: Option<String>,
+}
+
+impl Credential {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(160);
+        let mut w = Writer::new(&mut out);
+        w.array(14);
+        w.uint(1);
+        w.bytes(self.kid.as_bytes());
+        w.text(self.party.principal.as_str());
+        w.uint(self.party.incarnation.into());
+        w.uint(self.epoch.into());
+        w.bytes_or_null(self.signing.as_ref().map(|key| &key.as_bytes()[..]));
+        w.bytes_or_null(self.kem.as_ref().map(KemPublicKey::as_bytes));
+        w.uint(self.suites.to_wire().into());
+        w.uint(self.validity.not_before);
+        w.uint(self.validity.not_after);
+        w.uint(self.accepts.to_wire().into());
+        w.uint(self.sends.to_wire().into());
+        w.array(self.roles.len());
+        for role in &self.roles {
+            w.text(role);
+        }
+        w.text_or_null(self.instance.as_deref());
+        out
+    }
+
+    fn decode(payload: &[u8]) -> Result<Self, Refusal> {
+        let mut r = Reader::new(payload);
+        r.array(14)?;
+        r.this_uint(1)?;
+        let kid = Kid(r.fixed()?);
+        let principal: Principal = r.text()?.parse().map_err(|_| Refusal::CredentialInvalid)?;
+        let party = Party::new(principal, r.uint32()?);
+        let epoch = r.uint32()?;
+        let signing = Self::read_signing(&mut r)?;
+        let kem = r.bytes_or_null()?.map(KemPublicKey::from_wire).transpose()?;
+        let suites = SuiteSet::from_wire(r.uint()?).ok_or(Refusal::CredentialInvalid)?;
+        let validity = Validity { not_before: r.uint()?, not_after: r.uint()? };
+        let accepts = Level::from_wire(r.uint()?).ok_or(Refusal::CredentialInvalid)?;
+        let sends = Level::from_wire(r.uint()?).ok_or(Refusal::CredentialInvalid)?;
+        let roles = Self::read_roles(&mut r)?;
+        let instance = Self::short(r.text_or_null()?)?;
+        r.end()?;
+        let credential = Self {
+            kid,
+            party,
+            epoch,
+            signing,
+            kem,
+            suites,
+            validity,
+            accepts,
+            sends,
+            roles,
+            instance,
+        };
+        credential.check_shape()?;
+        Ok(credential)
+    }
+
+    fn read_signing(r: &mut Reader<'_>) -> Result<Option<VerifyingKey>, Refusal> {
+        let key = r.bytes_or_null()?;
+        key.map(|key| key.try_into().map(VerifyingKey).map_err(|_| Refusal::CredentialInvalid))
+            .transpose()
+    }
+
+    fn read_roles(r: &mut Reader<'_>) -> Result<Vec<String>, Refusal> {
+        let count = r.array_up_to(MAX_ROLES)?;
+        (0..count)
+            .map(|_| Self::short(Some(r.text()?))?.ok_or(Refusal::CredentialInvalid))
+            .collect()
+    }
+
+    fn short(text: Option<&str>) -> Result<Option<String>, Refusal> {
+        match text {
+            Some(text) if text.len() > MAX_ROLE => Err(Refusal::CredentialInvalid),
+            other => Ok(other.map(str::to_owned)),
+        }
+    }
+
+    /// Agents hold both keys; a component's credential exactly one, and an instance only with
+    /// its signing key.
+    fn check_shape(&self) -> Result<(), Refusal> {
+        let (signs, receives) = (self.signing.is_some(), self.kem.is_some());
+        let ok = match self.party.principal.kind() {
+            PrincipalKind::Agent => signs && receives && self.instance.is_none(),
+            PrincipalKind::Component => signs != receives && signs == self.instance.is_some(),
+        };
+        let suite_ok = self.kem.as_ref().is_none_or(|kem| self.suites.contains(kem.suite()));
+        if ok && suite_ok && self.party.incarnation > 0 {
+            Ok(())
+        } else {
+            Err(Refusal::CredentialInvalid)
+        }
+    }
+
+    /// Whether the holder has `role`.
+    pub fn has_role(&self, role: &str) -> bool {
+        self.roles.iter().any(|held| held == role)
+    }
+
+    /// Whether the holder may hand out the keys of `group`.
+    pub fn may_key_group(&self, group: &crate::GroupName) -> bool {
+        let held = |role: &String| role.strip_prefix("group:") == Some(group.as_str());
+        self.roles.iter().any(held)
+    }
+}
+
+/// An issuer's key with its credential.
+#[derive(Debug, Clone)]
+pub struct Issuer {
+    key: SigningKey,
+    credential: IssuerCredential,
+}
+
+impl Issuer {
+    /// The key must be the one that the credential names.
+    pub fn new(key: SigningKey, credential: IssuerCredential) -> Result<Self, Refusal> {
+        if key.verifying_key() == credential.key {
+            Ok(Self { key, credential })
+        } else {
+            Err(Refusal::CredentialInvalid)
+        }
+    }
+
+    /// What the root says of this issuer.
+    pub fn credential(&self) -> &IssuerCredential {
+        &self.credential
+    }
+
+    /// Signs `credential`. Refuses what this issuer has no right to, what is not well formed and
+    /// what would outlive the issuer itself.
+    pub fn issue(&self, credential: &Credential) -> Result<SignedCredential, Refusal> {
+        credential.check_shape()?;
+        if !self.credential.right.covers(credential.party.principal.kind())
+            || credential.validity.not_after > self.credential.validity.not_after
+            || credential.roles.len() > MAX_ROLES
+        {
+            return Err(Refusal::CredentialInvalid);
+        }
+        let kid = Some(self.credential.kid);
+        let bytes = sign1(SignatureUse::Credential, &self.key, kid, &credential.encode());
+        Ok(SignedCredential { digest: Digest::of(&bytes), bytes, credential: credential.clone() })
+    }
+}
+
+/// A credential with its signature: made by an [`Issuer`] or verified by a [`TrustStore`], never
+/// built from parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCredential {
+    bytes: Bytes,
+    digest: Digest,
+    credential: Credential,
+}
+
+impl SignedCredential {
+    /// The COSE_Sign1.
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// SHA-256 of the COSE_Sign1.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+}
+
+impl std::ops::Deref for SignedCredential {
+    type Target = Credential;
+
+    fn deref(&self) -> &Credential {
+        &self.credential
+    }
+}
+
+/// What a receiver trusts: one root key for one trust domain, and the issuers that it signed.
+#[derive(Debug, Clone)]
+pub struct TrustStore {
+    domain: TrustDomain,
+    root: VerifyingKey,
+    issuers: Vec<(IssuerCredential, Bytes)>,
+}
+
+impl TrustStore {
+    /// Trusts `root` for `domain`, with no issuer yet.
+    pub fn new(domain: TrustDomain, root: VerifyingKey) -> Self {
+        Self { domain, root, issuers: Vec::new() }
+    }
+
+    /// The trust domain.
+    pub fn domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// The root public key.
+    pub fn root(&self) -> &VerifyingKey {
+        &self.root
+    }
+
+    /// The known issuers' credentials as signed, for handing on.
+    pub fn issuers(&self) -> impl Iterator<Item = (&IssuerCredential, &Bytes)> {
+        self.issuers.iter().map(|(issuer, bytes)| (issuer, bytes))
+    }
+
+    /// Adds an issuer that the root signed for this trust domain.
+    pub fn add_issuer(&mut self, bytes: &[u8]) -> Result<&IssuerCredential, Refusal> {
+        let signed = Unverified::parse(bytes).map_err(|_| Refusal::IssuerUnknown)?;
+        let payload = signed
+            .verify(SignatureUse::Credential, &self.root)
+            .map_err(|_| Refusal::IssuerUnknown)?;
+        let issuer = IssuerCredential::decode(payload)?;
+        if issuer.domain != self.domain {
+            return Err(Refusal::IssuerUnknown);
+        }
+        self.issuers.retain(|(known, _)| known.kid != issuer.kid);
+        self.issuers.push((issuer, Bytes::copy_from_slice(bytes)));
+        self.issuers.last().map(|(issuer, _)| issuer).ok_or(Refusal::IssuerUnknown)
+    }
+
+    /// Verifies a credential as it stood at `at`: known issuer with the right for this sort of
+    /// principal, both valid at that time.
+    pub fn verify(&self, bytes: &[u8], at: UnixTime) -> Result<SignedCredential, Refusal> {
+        let signed = Unverified::parse(bytes).map_err(|_| Refusal::CredentialInvalid)?;
+        let kid = signed.kid().ok_or(Refusal::IssuerUnknown)?;
+        let (issuer, _) = self
+            .issuers
+            .iter()
+            .find(|(issuer, _)| issuer.kid == kid)
+            .ok_or(Refusal::IssuerUnknown)?;
+        let payload = signed.verify(SignatureUse::Credential, &issuer.key)?;
+        let credential = Credential::decode(payload)?;
+        if !issuer.right.covers(credential.party.principal.kind()) {
+            return Err(Refusal::IssuerUnknown);
+        }
+        issuer.validity.check(at)?;
+        credential.validity.check(at)?;
+        Ok(SignedCredential {
+            digest: Digest::of(bytes),
+            bytes: Bytes::copy_from_slice(bytes),
+            credential,
+        })
+    }
+}
