@@ -98,8 +98,7 @@ impl ReplyName {
     /// The inbox of `process` (letters and digits) of the principal with the short form
     /// `principal`; `None` if the name would be too long or `process` has other characters.
     pub fn new(principal: &str, process: &str) -> Option<Self> {
-        let process_ok =
-            !process.is_empty() && process.bytes().all(|b| b.is_ascii_alphanumeric());
+        let process_ok = !process.is_empty() && process.bytes().all(|b| b.is_ascii_alphanumeric());
         let text = format!("{}.{process}", routing_word(principal));
         (process_ok && text.len() <= Self::MAX).then_some(Self { text })
     }
@@ -162,7 +161,9 @@ mod tests {
         assert!(!name.belongs_to("agent/db"));
         assert!(!ReplyName::new("agent/db", "9f3a").unwrap().belongs_to("agent/d"));
         assert_eq!(ReplyName::parse("agent.db~1.9f3a"), Some(name));
-        for bad in ["", "agent.db", "agent.db.1.9", "host.db.1", "agent..9", "agent.db.", "agent.d b.1"] {
+        for bad in
+            ["", "agent.db", "agent.db.1.9", "host.db.1", "agent..9", "agent.db.", "agent.d b.1"]
+        {
             assert_eq!(ReplyName::parse(bad), None, "{bad}");
         }
         assert_eq!(ReplyName::new("agent/db", "a.b"), None);

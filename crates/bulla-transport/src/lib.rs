@@ -1,12 +1,17 @@
 //! How bytes travel between parties that do not trust what carries them.
 
 pub mod address;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
+pub mod memory;
+mod topology;
 mod transport;
 
 pub use address::{Address, Inbox, ReplyName};
 pub use error::{PublishError, TransportError};
+pub use memory::{MemoryBus, MemoryTransport};
 pub use transport::{
-    Acker, Capabilities, ConsumeOptions, Consumer, Delivery, Outbound, Settle, Transport,
-    TransportEvent,
+    Acker, Capabilities, ConsumeOptions, Consumer, DEFAULT_MAX_MESSAGE, Delivery, Outbound, Settle,
+    Transport, TransportEvent,
 };

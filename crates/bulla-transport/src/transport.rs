@@ -10,6 +10,10 @@ use tokio::sync::broadcast;
 use crate::address::{Address, Inbox, ReplyName};
 use crate::error::{PublishError, TransportError};
 
+/// Largest frame that a transport takes unless it is told otherwise, in bytes: 16 MiB of content
+/// and room for the seal around it.
+pub const DEFAULT_MAX_MESSAGE: usize = (16 << 20) + (64 << 10);
+
 /// What a transport can and can't do. A caller looks before it relies on something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {

@@ -1,1 +1,20 @@
-//! Private instances of real servers.
+//! Real servers for tests and benches. Each guard starts a private instance on free loopback
+//! ports, with a directory of its own, and removes both when it is dropped. A watchdog pipe ends
+//! the server even if the test process is killed.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), bulla_services::ServiceError> {
+//! let broker = bulla_services::RabbitMq::start()?;
+//! println!("{}", broker.url());
+//! # Ok(())
+//! # }
+//! ```
+
+mod certs;
+mod error;
+mod process;
+mod rabbit;
+
+pub use certs::{Authority, Identity};
+pub use error::{ServiceError, require};
+pub use rabbit::{RabbitMq, RabbitMqBuilder};

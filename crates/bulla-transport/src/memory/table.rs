@@ -1,0 +1,120 @@
+//! Finding a queue without a global lock and without an allocation.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::queue::Queue;
+use crate::address::{Address, Inbox};
+
+const SHARDS: usize = 32;
+
+type Shard = RwLock<HashMap<u64, Vec<Arc<Queue>>>>;
+type Members = HashMap<String, HashMap<String, Vec<Arc<Queue>>>>;
+
+pub(super) struct Table {
+    hasher: RandomState,
+    shards: [Shard; SHARDS],
+    /// Exchange, topic, members: a fanout is rare, so one lock does.
+    fanouts: RwLock<Members>,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self {
+            hasher: RandomState::new(),
+            shards: std::array::from_fn(|_| Shard::default()),
+            fanouts: RwLock::default(),
+        }
+    }
+
+    fn hash(&self, kind: u8, words: [&str; 3]) -> u64 {
+        self.hasher.hash_one((kind, words))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]
+    fn shard(&self, hash: u64) -> &Shard {
+        &self.shards[hash as usize % SHARDS]
+    }
+
+    fn inbox_hash(&self, inbox: &Inbox) -> u64 {
+        match inbox {
+            Inbox::Topic { exchange, topic } => self.hash(0, [exchange, topic, ""]),
+            Inbox::Server { exchange, topic, server } => self.hash(1, [exchange, topic, server]),
+            Inbox::Fanout { exchange, topic, member } => self.hash(2, [exchange, topic, member]),
+            Inbox::Reply { exchange, name } => self.hash(3, [exchange, name.as_str(), ""]),
+        }
+    }
+
+    /// The queue that takes messages to this address; not for fanouts.
+    pub(super) fn route(&self, to: &Address) -> Option<Arc<Queue>> {
+        let hash = match to {
+            Address::Topic { exchange, topic } => self.hash(0, [exchange, topic, ""]),
+            Address::Server { exchange, topic, server } => self.hash(1, [exchange, topic, server]),
+            Address::Fanout { .. } => return None,
+            Address::Reply { exchange, to, .. } => self.hash(3, [exchange, to.as_str(), ""]),
+        };
+        let shard = self.shard(hash).read();
+        shard.get(&hash)?.iter().find(|queue| takes(&queue.inbox, to)).cloned()
+    }
+
+    /// The queues of everybody behind a fanout.
+    pub(super) fn members(&self, exchange: &str, topic: &str) -> Vec<Arc<Queue>> {
+        let fanouts = self.fanouts.read();
+        fanouts.get(exchange).and_then(|topics| topics.get(topic)).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn get(&self, inbox: &Inbox) -> Option<Arc<Queue>> {
+        let hash = self.inbox_hash(inbox);
+        let shard = self.shard(hash).read();
+        shard.get(&hash)?.iter().find(|queue| *queue.inbox == *inbox).cloned()
+    }
+
+    /// The queue of an inbox, made if it is not there.
+    pub(super) fn get_or_make(&self, inbox: &Inbox, make: impl FnOnce() -> Queue) -> Arc<Queue> {
+        let hash = self.inbox_hash(inbox);
+        let mut shard = self.shard(hash).write();
+        let same = shard.entry(hash).or_default();
+        if let Some(queue) = same.iter().find(|queue| *queue.inbox == *inbox) {
+            return Arc::clone(queue);
+        }
+        let queue = Arc::new(make());
+        same.push(Arc::clone(&queue));
+        if let Inbox::Fanout { exchange, topic, .. } = inbox {
+            let mut fanouts = self.fanouts.write();
+            let topics = fanouts.entry(exchange.clone()).or_default();
+            topics.entry(topic.clone()).or_default().push(Arc::clone(&queue));
+        }
+        queue
+    }
+
+    /// Deletes this very queue with what is in it.
+    pub(super) fn remove(&self, queue: &Arc<Queue>) {
+        let hash = self.inbox_hash(&queue.inbox);
+        let mut shard = self.shard(hash).write();
+        if let Some(same) = shard.get_mut(&hash) {
+            same.retain(|other| !Arc::ptr_eq(other, queue));
+            if same.is_empty() {
+                shard.remove(&hash);
+            }
+        }
+    }
+}
+
+fn takes(inbox: &Inbox, address: &Address) -> bool {
+    match (inbox, address) {
+        (Inbox::Topic { exchange, topic }, Address::Topic { exchange: e, topic: t }) => {
+            exchange == e && topic == t
+        }
+        (
+            Inbox::Server { exchange, topic, server },
+            Address::Server { exchange: e, topic: t, server: s },
+        ) => exchange == e && topic == t && server == s,
+        (Inbox::Reply { exchange, name }, Address::Reply { exchange: e, to, .. }) => {
+            exchange == e && name == to
+        }
+        _ => false,
+    }
+}

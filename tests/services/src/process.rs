@@ -1,0 +1,100 @@
+//! A server process in a group of its own that ends with us, whatever happens to us.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+
+use crate::error::ServiceError;
+
+/// Starts `"$@"`, and ends it when stdin does: our end of the pipe closes when this process goes
+/// away, even when it is killed. (A parent-death signal would not do: it is tied to the thread.)
+const WATCHDOG: &str = r#"
+exec 3<&0 </dev/null
+"$@" 3<&- &
+server=$!
+( cat <&3 >/dev/null; kill -TERM $server 2>/dev/null; sleep 15; kill -KILL 0 ) >/dev/null 2>&1 &
+exec 3<&-
+wait $server
+status=$?
+trap '' TERM
+kill -TERM 0
+exit $status
+"#;
+
+/// A running server.
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts the program under the watchdog; `command` holds program, arguments, environment
+    /// and directory, and gets stdin for the watchdog.
+    pub(crate) fn start(
+        args: &[&str],
+        configure: impl FnOnce(&mut Command),
+    ) -> Result<Self, ServiceError> {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(WATCHDOG).arg("watchdog").args(args);
+        configure(&mut command);
+        command.stdin(Stdio::piped()).process_group(0);
+        let child = command.spawn().map_err(ServiceError::io("starting a server"))?;
+        Ok(Self { child })
+    }
+
+    /// Whether it is still running.
+    pub(crate) fn running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end, and insists after a while.
+    pub(crate) fn stop(mut self) {
+        drop(self.child.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+        }
+        if self.running() {
+            self.kill();
+        }
+    }
+
+    /// Ends it at once, as a crash would.
+    pub(crate) fn kill(mut self) {
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        let Some(group) = group else { return };
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.child.wait();
+        // The rest of the group goes a moment later, and only then are its ports free.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while test_kill_process_group(group).is_ok() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A TCP port that nobody listens on.
+pub(crate) fn free_port() -> Result<u16, ServiceError> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .map_err(ServiceError::io("looking for a free port"))?;
+    let address = listener.local_addr().map_err(ServiceError::io("looking for a free port"))?;
+    Ok(address.port())
+}
+
+/// Whether the server accepts connections and, after `hello`, answers.
+pub(crate) fn answers(port: u16, hello: &[u8]) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+        return false;
+    };
+    if hello.is_empty() {
+        return true;
+    }
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    let mut byte = [0];
+    std::io::Write::write_all(&mut stream, hello).is_ok() && stream.read_exact(&mut byte).is_ok()
+}

@@ -1,0 +1,164 @@
+//! The directory, ports and environment of one RabbitMQ.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{BIN, PASSWORD, SERVER, USER, unprivileged};
+use crate::certs::{Authority, Identity};
+use crate::error::ServiceError;
+use crate::process::{Process, free_port};
+
+/// A port mapper of our own in the server's process group, so that the machine's is not touched
+/// and nothing outlives the group.
+const START: &str = r#"epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & exec "$@""#;
+
+pub(super) struct Layout {
+    pub(super) directory: PathBuf,
+    pub(super) amqp: u16,
+    pub(super) tls: u16,
+    pub(super) management: u16,
+    distribution: u16,
+    epmd: u16,
+}
+
+impl Layout {
+    pub(super) fn new(directory: &Path) -> Result<Self, ServiceError> {
+        Ok(Self {
+            directory: directory.to_owned(),
+            amqp: free_port()?,
+            tls: free_port()?,
+            management: free_port()?,
+            distribution: free_port()?,
+            epmd: free_port()?,
+        })
+    }
+
+    pub(super) fn write(
+        &self,
+        tls: bool,
+        management: bool,
+        authority: &Authority,
+        certificate: &Identity,
+    ) -> Result<(), ServiceError> {
+        for name in ["mnesia", "log", "home"] {
+            let path = self.directory.join(name);
+            fs::create_dir_all(&path).map_err(ServiceError::io(path.display().to_string()))?;
+        }
+        let mut plugins = Vec::new();
+        if tls {
+            plugins.push("rabbitmq_auth_mechanism_ssl");
+        }
+        if management {
+            plugins.push("rabbitmq_management");
+        }
+        self.put("enabled_plugins", &format!("[{}].\n", plugins.join(",")))?;
+        self.put("rabbitmq.conf", &self.configuration(tls, management))?;
+        self.put("ca.pem", authority.pem())?;
+        self.put("server.pem", &certificate.certificate)?;
+        self.put("server.key", &certificate.key)?;
+        self.put("home/.erlang.cookie", &format!("BULLA{}", self.amqp))?;
+        let cookie = self.directory.join("home/.erlang.cookie");
+        fs::set_permissions(&cookie, Permissions::from_mode(0o400))
+            .map_err(ServiceError::io("the Erlang cookie"))?;
+        self.hand_over()
+    }
+
+    fn put(&self, name: &str, content: &str) -> Result<(), ServiceError> {
+        fs::write(self.directory.join(name), content).map_err(ServiceError::io(name))
+    }
+
+    fn configuration(&self, tls: bool, management: bool) -> String {
+        let mut text = format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\nloopback_users = none\n\
+             default_user = {USER}\ndefault_pass = {PASSWORD}\n\
+             log.console = true\nlog.console.level = info\nlog.file = false\n",
+            self.amqp
+        );
+        if management {
+            text += &format!(
+                "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n",
+                self.management
+            );
+        }
+        if tls {
+            let directory = self.directory.display();
+            text += &format!(
+                "listeners.ssl.1 = 127.0.0.1:{}\nssl_options.cacertfile = {directory}/ca.pem\n\
+                 ssl_options.certfile = {directory}/server.pem\n\
+                 ssl_options.keyfile = {directory}/server.key\n\
+                 ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n\
+                 ssl_cert_login_from = common_name\nauth_mechanisms.1 = PLAIN\n\
+                 auth_mechanisms.2 = EXTERNAL\n",
+                self.tls
+            );
+        }
+        text
+    }
+
+    /// Root gives the directory to the user that the server runs as.
+    fn hand_over(&self) -> Result<(), ServiceError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let done = Command::new("chown")
+            .args(["-R", "rabbitmq:rabbitmq"])
+            .arg(&self.directory)
+            .status()
+            .map_err(ServiceError::io("chown"))?;
+        if done.success() {
+            return Ok(());
+        }
+        Err(ServiceError::NotStarted {
+            server: SERVER,
+            why: "there is no user rabbitmq; reinstall rabbitmq-server".to_owned(),
+        })
+    }
+
+    /// What the server writes.
+    pub(super) fn output(&self) -> PathBuf {
+        self.directory.join("output")
+    }
+
+    /// A command of this server: its user, environment and directory.
+    pub(super) fn command(&self, program: &Path) -> Command {
+        let mut command = unprivileged(program);
+        self.environment(&mut command);
+        command
+    }
+
+    pub(super) fn spawn(&self) -> Result<Process, ServiceError> {
+        let output = File::create(self.output()).map_err(ServiceError::io("the server's log"))?;
+        let errors = output.try_clone().map_err(ServiceError::io("the server's log"))?;
+        let inner = unprivileged(&Path::new(BIN).join("rabbitmq-server"));
+        let mut args = vec!["sh", "-c", START, "start"];
+        args.extend(inner.get_program().to_str());
+        args.extend(inner.get_args().filter_map(|arg| arg.to_str()));
+        Process::start(&args, |command| {
+            self.environment(command);
+            command.stdout(output).stderr(errors);
+        })
+    }
+
+    fn environment(&self, command: &mut Command) {
+        let path = |name: &str| self.directory.join(name);
+        command
+            .current_dir(&self.directory)
+            .env("RABBITMQ_NODENAME", format!("bulla{}@localhost", self.amqp))
+            .env("RABBITMQ_CONFIG_FILE", path("rabbitmq"))
+            .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
+            .env("RABBITMQ_LOG_BASE", path("log"))
+            .env("RABBITMQ_PID_FILE", path("pid"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins"))
+            .env("RABBITMQ_CONF_ENV_FILE", path("none"))
+            .env("RABBITMQ_DIST_PORT", self.distribution.to_string())
+            .env("ERL_EPMD_PORT", self.epmd.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1}",
+            )
+            .env("HOME", path("home"));
+    }
+}
