@@ -1,0 +1,557 @@
+//! One ciphertext for a whole group, with the sender's signature (protocol section 6).
+//!
+//! Secrecy comes from the group epoch's key, which every member holds; authenticity from the
+//! component's Ed25519 signature, which no member can make. A burst may share one signature over
+//! a Merkle tree (RFC 9162's shape, with this protocol's inputs).
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+
+use crate::body::RequestBody;
+use crate::buffer::{HEADROOM, Hedge, MessageBuf};
+use crate::cbor::{Reader, Stack, Writer};
+use crate::credential::SignedCredential;
+use crate::frame::{ENVELOPE_AT, Frame, GCM_TAG, Parsed, Sealed, VERSION, envelope_digest};
+use crate::header::{Common, Detail, Draft, Form, Handle, Times};
+use crate::id::{Digest, Kid, MessageId};
+use crate::kdf;
+use crate::message::{
+    Author, Expected, MAX_LIFE, Opened, Protection, SealError, check_times, encrypt, open_sealed,
+    write_cose_head,
+};
+use crate::principal::{GroupName, Party, Principal};
+use crate::refusal::Refusal;
+use crate::route::{Audience, Route};
+use crate::secret::Secret;
+use crate::session::Direction;
+use crate::sign::{SIGNATURE, SignatureUse, SigningKey};
+use crate::wire::{MessageKind, Suite};
+
+/// Most messages under one signature.
+pub const MAX_BATCH: usize = 1024;
+const MAX_PATH: usize = 10;
+
+/// The key of one epoch of a group: handed out pairwise, sealed, by a principal with the role
+/// `group:<name>`.
+#[derive(Debug, Clone)]
+pub struct GroupKey {
+    /// The group.
+    pub group: GroupName,
+    /// Its epoch.
+    pub epoch: u32,
+    /// The key.
+    pub key: Secret<32>,
+}
+
+/// A group epoch's keys, ready for use.
+pub struct GroupSession {
+    group: GroupName,
+    epoch: u32,
+    direction: Direction,
+}
+
+/// A fanout to seal.
+#[derive(Debug, Clone, Copy)]
+pub struct FanoutSpec<'a> {
+    /// Fanout, or notification to a group.
+    pub kind: MessageKind,
+    /// Where it goes; the audience must be the session's group.
+    pub route: &'a Route,
+    /// End of its life, in seconds since the Unix epoch.
+    pub expires: u64,
+    /// Rises by one with every fanout of this signer.
+    pub sequence: u64,
+}
+
+/// Who signs fanouts.
+#[derive(Debug, Clone)]
+pub struct FanoutSigner {
+    key: SigningKey,
+    credential: Arc<SignedCredential>,
+}
+
+/// A fanout that is encrypted and not signed yet.
+#[derive(Debug)]
+pub struct UnsignedFanout {
+    /// [1, [COSE_Encrypt0 …
+    bytes: BytesMut,
+    id: MessageId,
+    digest: Digest,
+    to_sign: Vec<u8>,
+}
+
+impl GroupSession {
+    /// Makes the keys of an epoch ready.
+    pub fn new(key: &GroupKey) -> Self {
+        let mut info = Vec::with_capacity(96);
+        let mut w = Writer::new(&mut info);
+        w.array(5);
+        w.text("bulla/1 dir");
+        w.uint(Suite::Shared.to_wire().into());
+        w.text("fanout");
+        w.text(key.group.as_str());
+        w.uint(key.epoch.into());
+        let direction = Direction::new(kdf::expand(&key.key, &info), "bulla/1 msg");
+        Self { group: key.group.clone(), epoch: key.epoch, direction }
+    }
+
+    /// The group.
+    pub fn group(&self) -> &GroupName {
+        &self.group
+    }
+
+    /// Its epoch.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// 32 bytes that commit to the key of message `id`: signed along, so that no two keys open
+    /// one signed ciphertext.
+    fn commitment(&self, id: &MessageId) -> Secret<32> {
+        let mut info = Vec::with_capacity(48);
+        let mut w = Writer::new(&mut info);
+        w.array(2);
+        w.text("bulla/1 commit");
+        w.bytes(id.as_bytes());
+        kdf::expand(self.direction.secret(), &info)
+    }
+
+    /// What is signed: [label, external AAD, header, ciphertext digest, key commitment].
+    fn to_sign(&self, aad: &[u8], header: &[u8], ciphertext: &[u8], id: &MessageId) -> Vec<u8> {
+        let mut out = Vec::with_capacity(aad.len() + header.len() + 112);
+        let mut w = Writer::new(&mut out);
+        w.array(5);
+        w.text(SignatureUse::Fanout.label());
+        w.bytes(aad);
+        w.bytes(header);
+        w.bytes(Digest::of(ciphertext).as_bytes());
+        w.bytes(self.commitment(id).expose());
+        out
+    }
+
+    /// Encrypts a fanout in place; [`FanoutSigner`] signs it.
+    pub fn seal(
+        &self,
+        signer: &FanoutSigner,
+        spec: &FanoutSpec<'_>,
+        hedge: &Hedge,
+        mut buf: MessageBuf,
+    ) -> Result<UnsignedFanout, SealError> {
+        let times = Times { iat: hedge.now.secs(), exp: spec.expires };
+        if !matches!(spec.kind, MessageKind::Fanout | MessageKind::Notification)
+            || *spec.route.audience() != Audience::Group(self.group.clone())
+        {
+            return Err(SealError::Kind);
+        }
+        if times.exp <= times.iat || times.exp - times.iat > MAX_LIFE {
+            return Err(SealError::Lifetime);
+        }
+        let common = self.common(signer.credential.kid, spec.kind);
+        let party = &signer.credential.party;
+        let detail = (&self.group, self.epoch, spec.sequence);
+        let mut draft = Draft::group(&common, &party.principal, times, detail);
+        let mut aad = Stack::<640>::new();
+        spec.route.write_request_aad(&mut aad, spec.kind, common.level);
+        let aad = aad.get().ok_or(SealError::Header)?;
+        let author = Author {
+            direction: &self.direction,
+            incarnation: party.incarnation,
+            protection: Protection::Sealed,
+        };
+        let id = author.assign_id(&mut draft, aad, hedge, &mut buf)?;
+        let header = draft.bytes.get().ok_or(SealError::Header)?;
+        let tag = encrypt(&self.direction.message, header, aad, &mut buf)?;
+        let to_sign = self.to_sign(aad, header, buf.plaintext(), &id);
+        let bytes = Self::finish(header, buf)?;
+        Ok(UnsignedFanout { bytes, id, digest: envelope_digest(header, &tag), to_sign })
+    }
+
+    fn common(&self, signer: Kid, kind: MessageKind) -> Common {
+        let form = Form::Encrypt0;
+        let handle = Handle::Key(signer);
+        Common { form, handle, suite: Suite::Shared, kind, level: form.level() }
+    }
+
+    fn finish(header: &[u8], buf: MessageBuf) -> Result<BytesMut, SealError> {
+        let mut head = Stack::<HEADROOM>::new();
+        let mut w = Writer::new(&mut head);
+        w.array(4);
+        w.uint(VERSION);
+        w.array(2);
+        write_cose_head(&mut w, Form::Encrypt0, header, buf.len());
+        buf.finish(head.get().ok_or(SealError::Header)?).ok_or(SealError::Header)
+    }
+
+    /// Opens a fanout: times, then the signature, then the cipher. `signer` is the verified
+    /// credential that the header's kid names.
+    pub fn open(
+        &self,
+        parsed: Parsed,
+        signer: &Arc<SignedCredential>,
+        expected: &Expected<'_>,
+    ) -> Result<OpenedFanout, Refusal> {
+        let header = parsed.header();
+        let Detail::Group { epoch, sequence, .. } = header.detail else {
+            return Err(Refusal::KindNotAllowed);
+        };
+        if parsed.claimed_group() != Some(self.group.as_str()) || epoch != self.epoch {
+            return Err(Refusal::GroupUnknown);
+        }
+        if header.handle != Handle::Key(signer.kid)
+            || parsed.claimed_sender() != signer.party.principal.as_str()
+        {
+            return Err(Refusal::SenderMismatch);
+        }
+        if !signer.party.principal.is_component() {
+            return Err(Refusal::NotPermitted);
+        }
+        if header.suite != Suite::Shared {
+            return Err(Refusal::SuiteNotAllowed);
+        }
+        if header.level < expected.level {
+            return Err(Refusal::LevelNotAllowed);
+        }
+        check_times(header.iat, header.exp, expected.now, expected.skew)?;
+        let mut aad = Stack::<640>::new();
+        expected.route.write_request_aad(&mut aad, header.kind, header.level);
+        let aad = aad.get().ok_or(Refusal::Malformed)?;
+        self.verify(&parsed, signer, aad)?;
+        let opened = open_sealed(&self.direction.message, parsed, aad)?;
+        RequestBody::parse(opened.plaintext())?;
+        let route = expected.route.clone();
+        Ok(OpenedFanout { opened, signer: signer.clone(), route, sequence, epoch })
+    }
+
+    fn verify(
+        &self,
+        parsed: &Parsed,
+        signer: &SignedCredential,
+        aad: &[u8],
+    ) -> Result<(), Refusal> {
+        let key = signer.signing.ok_or(Refusal::SignatureInvalid)?;
+        let proof = parsed.proof.as_ref().map(|at| parsed.slice(at)).ok_or(Refusal::Malformed)?;
+        let proof = Proof::parse(proof)?;
+        let header = parsed.slice(&parsed.protected);
+        let content = parsed.slice(&parsed.content);
+        let to_sign = self.to_sign(aad, header, content, &parsed.header.id);
+        match proof {
+            Proof::Alone(signature) => key.verify(&to_sign, signature),
+            Proof::Batch { signature, size, index, path } => {
+                let root = root_of(leaf(&to_sign), index, size, &path)?;
+                key.verify(&tree_to_sign(signer.kid, size, &root), signature)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for GroupSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GroupSession({}, epoch {})", self.group, self.epoch)
+    }
+}
+
+impl FanoutSigner {
+    /// The key must be the one that the credential names.
+    pub fn new(key: SigningKey, credential: Arc<SignedCredential>) -> Result<Self, Refusal> {
+        if credential.signing == Some(key.verifying_key()) {
+            Ok(Self { key, credential })
+        } else {
+            Err(Refusal::CredentialInvalid)
+        }
+    }
+
+    /// The credential; it travels beside the envelope.
+    pub fn credential(&self) -> &Arc<SignedCredential> {
+        &self.credential
+    }
+
+    /// Signs one fanout.
+    pub fn sign(&self, fanout: UnsignedFanout) -> Frame {
+        let signature = self.key.sign(&fanout.to_sign);
+        fanout.close(self, |w| w.bytes(&signature))
+    }
+
+    /// Signs up to [`MAX_BATCH`] fanouts with one signature; each still verifies alone.
+    pub fn sign_batch(&self, fanouts: Vec<UnsignedFanout>) -> Vec<Frame> {
+        if fanouts.len() == 1 {
+            return fanouts.into_iter().map(|fanout| self.sign(fanout)).collect();
+        }
+        let mut frames = Vec::with_capacity(fanouts.len());
+        let mut rest = fanouts.into_iter().peekable();
+        while rest.peek().is_some() {
+            let batch: Vec<_> = rest.by_ref().take(MAX_BATCH).collect();
+            self.sign_tree(batch, &mut frames);
+        }
+        frames
+    }
+
+    fn sign_tree(&self, fanouts: Vec<UnsignedFanout>, frames: &mut Vec<Frame>) {
+        let leaves: Vec<[u8; 32]> = fanouts.iter().map(|f| leaf(&f.to_sign)).collect();
+        let size = leaves.len();
+        let tree = tree_to_sign(self.credential.kid, size, &tree_root(&leaves));
+        let signature = self.key.sign(&tree);
+        for (index, fanout) in fanouts.into_iter().enumerate() {
+            let mut path = Vec::with_capacity(MAX_PATH);
+            tree_path(&leaves, index, &mut path);
+            frames.push(fanout.close(self, |w| {
+                w.array(4);
+                w.bytes(&signature);
+                w.uint(size as u64);
+                w.uint(index as u64);
+                w.array(path.len());
+                path.iter().for_each(|node| w.bytes(node));
+            }));
+        }
+    }
+}
+
+impl UnsignedFanout {
+    /// Its id.
+    pub fn id(&self) -> MessageId {
+        self.id
+    }
+
+    fn close(
+        mut self,
+        signer: &FanoutSigner,
+        proof: impl FnOnce(&mut Writer<'_, BytesMut>),
+    ) -> Frame {
+        proof(&mut Writer::new(&mut self.bytes));
+        debug_assert!(self.bytes.len() > ENVELOPE_AT + GCM_TAG);
+        Sealed { bytes: self.bytes, id: self.id, digest: self.digest }
+            .into_frame(Some(signer.credential.as_bytes()))
+    }
+}
+
+/// A fanout whose sender is proven. Only [`GroupSession::open`] makes one.
+#[derive(Debug)]
+pub struct OpenedFanout {
+    opened: Opened,
+    signer: Arc<SignedCredential>,
+    route: Route,
+    sequence: u64,
+    epoch: u32,
+}
+
+impl OpenedFanout {
+    /// Who signed it.
+    pub fn sender(&self) -> &Party {
+        &self.signer.party
+    }
+
+    /// The signer's credential.
+    pub fn signer(&self) -> &Arc<SignedCredential> {
+        &self.signer
+    }
+
+    /// Fanout or notification.
+    pub fn kind(&self) -> MessageKind {
+        self.opened.parsed.header.kind
+    }
+
+    /// Its id.
+    pub fn id(&self) -> MessageId {
+        self.opened.parsed.header.id
+    }
+
+    /// When it was made, in seconds since the Unix epoch.
+    pub fn issued_at(&self) -> u64 {
+        self.opened.parsed.header.iat
+    }
+
+    /// End of its life, in seconds since the Unix epoch.
+    pub fn expires(&self) -> u64 {
+        self.opened.parsed.header.exp
+    }
+
+    /// The signer's count: a gap means that one was withheld.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// The group key's epoch.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Names its envelope.
+    pub fn digest(&self) -> Digest {
+        self.opened.digest()
+    }
+
+    /// Where it was taken from.
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// What was asked.
+    pub fn body(&self) -> Result<RequestBody<'_>, Refusal> {
+        RequestBody::parse(self.opened.plaintext())
+    }
+}
+
+impl Parsed {
+    /// The kid of the credential that signed a fanout, as the header claims it.
+    pub fn claimed_signer(&self) -> Option<Kid> {
+        match (&self.header.detail, self.header.handle) {
+            (Detail::Group { .. }, Handle::Key(kid)) => Some(kid),
+            _ => None,
+        }
+    }
+
+    /// The sender as the header claims it, if it is a principal's name at all.
+    pub fn claimed_principal(&self) -> Option<Principal> {
+        self.claimed_sender().parse().ok()
+    }
+}
+
+enum Proof<'a> {
+    Alone(&'a [u8]),
+    Batch { signature: &'a [u8], size: usize, index: usize, path: Vec<[u8; 32]> },
+}
+
+impl<'a> Proof<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        let mut r = Reader::new(bytes);
+        let mut peek = r.clone();
+        let proof = if peek.array(4).is_ok() {
+            r.array(4)?;
+            let signature = r.bytes()?;
+            let small = |value: u64| usize::try_from(value).map_err(|_| Refusal::Malformed);
+            let (size, index) = (small(r.uint()?)?, small(r.uint()?)?);
+            let count = r.array_up_to(MAX_PATH)?;
+            let path = (0..count).map(|_| r.fixed()).collect::<Result<_, _>>()?;
+            Self::Batch { signature, size, index, path }
+        } else {
+            Self::Alone(r.bytes()?)
+        };
+        r.end()?;
+        match &proof {
+            Self::Alone(signature) | Self::Batch { signature, .. }
+                if signature.len() == SIGNATURE =>
+            {
+                Ok(proof)
+            }
+            _ => Err(Refusal::Malformed),
+        }
+    }
+}
+
+fn tree_to_sign(signer: Kid, size: usize, root: &[u8; 32]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(72);
+    let mut w = Writer::new(&mut out);
+    w.array(4);
+    w.text(SignatureUse::Tree.label());
+    w.bytes(signer.as_bytes());
+    w.uint(size as u64);
+    w.bytes(root);
+    out
+}
+
+fn leaf(to_sign: &[u8]) -> [u8; 32] {
+    hash_parts(0, &[to_sign])
+}
+
+fn node(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
+    hash_parts(1, &[left, right])
+}
+
+fn hash_parts(prefix: u8, parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+    context.update(&[prefix]);
+    parts.iter().for_each(|part| context.update(part));
+    let mut out = [0; 32];
+    out.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    out
+}
+
+/// The largest power of two below `size` (which is at least 2).
+fn split(size: usize) -> usize {
+    size.next_power_of_two() / 2
+}
+
+fn tree_root(leaves: &[[u8; 32]]) -> [u8; 32] {
+    match leaves {
+        [] => [0; 32],
+        [only] => *only,
+        _ => {
+            let (left, right) = leaves.split_at(split(leaves.len()));
+            node(&tree_root(left), &tree_root(right))
+        }
+    }
+}
+
+/// The path of leaf `index`, from the leaf up.
+fn tree_path(leaves: &[[u8; 32]], index: usize, path: &mut Vec<[u8; 32]>) {
+    if leaves.len() < 2 {
+        return;
+    }
+    let at = split(leaves.len());
+    let (left, right) = leaves.split_at(at);
+    if index < at {
+        tree_path(left, index, path);
+        path.push(tree_root(right));
+    } else {
+        tree_path(right, index - at, path);
+        path.push(tree_root(left));
+    }
+}
+
+/// The root that leaf `index` of a tree of `size` leaves has along `path`.
+fn root_of(
+    leaf: [u8; 32],
+    index: usize,
+    size: usize,
+    path: &[[u8; 32]],
+) -> Result<[u8; 32], Refusal> {
+    if size == 0 || size > MAX_BATCH || index >= size {
+        return Err(Refusal::Malformed);
+    }
+    // Which side the leaf is on at every level, from the top down.
+    let mut sides = Vec::with_capacity(MAX_PATH);
+    let mut range: Range<usize> = 0..size;
+    while range.len() > 1 {
+        let at = range.start + split(range.len());
+        let on_left = index < at;
+        range = if on_left { range.start..at } else { at..range.end };
+        sides.push(on_left);
+    }
+    if sides.len() != path.len() {
+        return Err(Refusal::Malformed);
+    }
+    let up = sides.iter().rev().zip(path);
+    Ok(up.fold(
+        leaf,
+        |below, (on_left, beside)| {
+            if *on_left { node(&below, beside) } else { node(beside, &below) }
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_leaf_of_every_tree_has_its_path() {
+        for size in 1..=33 {
+            let leaves: Vec<_> = (0..size as u8).map(|i| leaf(&[i])).collect();
+            let root = tree_root(&leaves);
+            for index in 0..size {
+                let mut path = Vec::new();
+                tree_path(&leaves, index, &mut path);
+                assert_eq!(root_of(leaves[index], index, size, &path), Ok(root));
+                if size > 1 {
+                    let other = (index + 1) % size;
+                    assert_ne!(root_of(leaves[index], other, size, &path), Ok(root));
+                    assert_ne!(root_of(leaves[other], index, size, &path), Ok(root));
+                }
+            }
+        }
+        assert!(root_of([0; 32], 0, 0, &[]).is_err());
+        assert!(root_of([0; 32], 0, MAX_BATCH + 1, &[]).is_err());
+    }
+}

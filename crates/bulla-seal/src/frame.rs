@@ -1,0 +1,303 @@
+//! What goes on the wire: the frame [1, envelope, offer or null, statement or null], and its
+//! strict parser (protocol section 3).
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::cbor::{Reader, Writer};
+use crate::header::{Detail, Form, Header};
+use crate::id::Digest;
+use crate::refusal::Refusal;
+use crate::sign::{SIGNATURE, TAG_SIGN1};
+use crate::wire::MessageKind;
+
+/// Version of the frame.
+pub(crate) const VERSION: u64 = 1;
+/// Default limit for a frame, in bytes.
+pub const DEFAULT_MAX_FRAME: usize = 1024 * 1024;
+/// No receiver may be set to take more, in bytes.
+pub const MAX_FRAME: usize = 16 * 1024 * 1024;
+/// Bytes of an AES-GCM tag and of an HMAC 256/256 tag.
+pub(crate) const GCM_TAG: usize = 16;
+pub(crate) const HMAC_TAG: usize = 32;
+/// Where the envelope begins in a frame: behind the array's head and the version.
+pub(crate) const ENVELOPE_AT: usize = 2;
+
+/// A sealed message before its frame is closed. The envelope never changes again: a message is
+/// sealed once, and sending it again sends these bytes.
+#[derive(Debug)]
+pub struct Sealed {
+    /// [1, envelope …
+    pub(crate) bytes: BytesMut,
+    /// The message's id.
+    pub(crate) id: crate::MessageId,
+    /// Digest for binding replies and claims.
+    pub(crate) digest: Digest,
+}
+
+impl Sealed {
+    /// The message's id.
+    pub fn id(&self) -> crate::MessageId {
+        self.id
+    }
+
+    /// Names this very envelope: replies are bound to it, claims compare it.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Closes the frame. `offer` is what goes beside the envelope (an offer, or in a fanout the
+    /// signer's credential).
+    pub fn into_frame(mut self, offer: Option<&[u8]>) -> Frame {
+        let envelope = ENVELOPE_AT..self.bytes.len();
+        let mut w = Writer::new(&mut self.bytes);
+        match offer {
+            Some(offer) => w.raw(offer),
+            None => w.null(),
+        }
+        w.null();
+        Frame { bytes: self.bytes.freeze(), envelope, id: self.id, digest: self.digest }
+    }
+}
+
+/// A finished frame.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    bytes: Bytes,
+    envelope: Range<usize>,
+    id: crate::MessageId,
+    digest: Digest,
+}
+
+impl Frame {
+    /// What to send.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The message's id.
+    pub fn id(&self) -> crate::MessageId {
+        self.id
+    }
+
+    /// Names this very envelope.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The envelope's bytes.
+    pub fn envelope(&self) -> &[u8] {
+        self.bytes.get(self.envelope.clone()).unwrap_or_default()
+    }
+
+    /// The same envelope, byte for byte, in a frame with `offer`.
+    pub fn with_offer(&self, offer: &[u8]) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.bytes.len() + offer.len());
+        let mut w = Writer::new(&mut out);
+        w.array(4);
+        w.uint(VERSION);
+        w.raw(self.envelope());
+        w.raw(offer);
+        w.null();
+        out.freeze()
+    }
+}
+
+/// What names an envelope: SHA-256 of [label, protected header, authenticator], the
+/// authenticator being the AEAD's tag, the MAC or the signature
+/// (`docs/adr/0002-envelope-digest.md`).
+pub(crate) fn envelope_digest(header: &[u8], authenticator: &[u8]) -> Digest {
+    let mut input = crate::cbor::Stack::<512>::new();
+    let mut w = Writer::new(&mut input);
+    w.array(3);
+    w.text("bulla/1 envelope");
+    w.bytes(header);
+    w.bytes(authenticator);
+    // Header and authenticator are far below 512 bytes together.
+    Digest::of(input.get().unwrap_or_default())
+}
+
+/// A frame that was read and not opened: nothing in it is believed yet.
+#[derive(Debug)]
+pub struct Parsed {
+    pub(crate) bytes: BytesMut,
+    pub(crate) form: Form,
+    pub(crate) header: Header,
+    pub(crate) protected: Range<usize>,
+    /// Ciphertext with its tag, or payload.
+    pub(crate) content: Range<usize>,
+    /// Tag, MAC or signature.
+    pub(crate) authenticator: Range<usize>,
+    /// Signature or path of a fanout.
+    pub(crate) proof: Option<Range<usize>>,
+    offer: Option<Range<usize>>,
+}
+
+impl Parsed {
+    /// Reads a frame of at most `max` bytes (steps 1 and 2 of protocol section 9). The bytes are
+    /// taken over, so that the message can be opened in place.
+    pub fn parse(bytes: impl IntoBytesMut, max: usize) -> Result<Self, Refusal> {
+        if bytes.len() > max.min(MAX_FRAME) {
+            return Err(Refusal::TooLarge);
+        }
+        let bytes = bytes.into_bytes_mut();
+        let mut r = Reader::new(&bytes);
+        r.array(4)?;
+        if r.uint()? != VERSION {
+            return Err(Refusal::VersionUnknown);
+        }
+        let envelope = EnvelopeParts::read(&mut r)?;
+        let offer = Self::read_offer(&mut r)?;
+        // Statements come with revocation; until then one that nobody can check is refused.
+        if !r.null()? {
+            return Err(Refusal::Malformed);
+        }
+        r.end()?;
+        let EnvelopeParts { form, header, protected, content, authenticator, proof } = envelope;
+        Ok(Self { bytes, form, header, protected, content, authenticator, proof, offer })
+    }
+
+    fn read_offer(r: &mut Reader<'_>) -> Result<Option<Range<usize>>, Refusal> {
+        if r.null()? {
+            return Ok(None);
+        }
+        let start = r.position();
+        r.tag(TAG_SIGN1)?;
+        r.array(4)?;
+        r.bytes()?;
+        r.map(0)?;
+        r.bytes()?;
+        r.bytes()?;
+        Ok(Some(start..r.position()))
+    }
+
+    /// The header, unbelieved.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The sender's name as the header claims it; empty in a reply.
+    pub fn claimed_sender(&self) -> &str {
+        let at = self.header.iss.start + self.protected.start
+            ..self.header.iss.end + self.protected.start;
+        self.bytes.get(at).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
+    }
+
+    /// The group's name as the header claims it.
+    pub fn claimed_group(&self) -> Option<&str> {
+        let Detail::Group { group, .. } = &self.header.detail else { return None };
+        let at = group.start + self.protected.start..group.end + self.protected.start;
+        self.bytes.get(at).and_then(|name| std::str::from_utf8(name).ok())
+    }
+
+    /// What stands beside the envelope: an offer, or in a fanout the signer's credential.
+    pub fn offer(&self) -> Option<&[u8]> {
+        self.offer.clone().and_then(|at| self.bytes.get(at))
+    }
+
+    /// Names this very envelope.
+    pub fn digest(&self) -> Digest {
+        envelope_digest(self.slice(&self.protected), self.slice(&self.authenticator))
+    }
+
+    pub(crate) fn slice(&self, at: &Range<usize>) -> &[u8] {
+        self.bytes.get(at.clone()).unwrap_or_default()
+    }
+}
+
+/// Bytes that can be had for writing: without a copy where nobody else holds them.
+pub trait IntoBytesMut {
+    /// How many.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The bytes.
+    fn into_bytes_mut(self) -> BytesMut;
+}
+
+impl IntoBytesMut for BytesMut {
+    fn len(&self) -> usize {
+        BytesMut::len(self)
+    }
+
+    fn into_bytes_mut(self) -> BytesMut {
+        self
+    }
+}
+
+impl IntoBytesMut for Bytes {
+    fn len(&self) -> usize {
+        Bytes::len(self)
+    }
+
+    fn into_bytes_mut(self) -> BytesMut {
+        self.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
+    }
+}
+
+struct EnvelopeParts {
+    form: Form,
+    header: Header,
+    protected: Range<usize>,
+    content: Range<usize>,
+    authenticator: Range<usize>,
+    proof: Option<Range<usize>>,
+}
+
+impl EnvelopeParts {
+    /// A tagged COSE message, or [COSE_Encrypt0, proof] for a group.
+    fn read(r: &mut Reader<'_>) -> Result<Self, Refusal> {
+        let mut peek = r.clone();
+        if peek.array(2).is_err() {
+            let parts = Self::read_cose(r)?;
+            return if matches!(parts.header.detail, Detail::Group { .. }) {
+                Err(Refusal::Malformed)
+            } else {
+                Ok(parts)
+            };
+        }
+        r.array(2)?;
+        let mut parts = Self::read_cose(r)?;
+        let start = r.position();
+        r.skip()?;
+        parts.proof = Some(start..r.position());
+        let group = matches!(parts.header.detail, Detail::Group { .. });
+        if group && parts.form == Form::Encrypt0 { Ok(parts) } else { Err(Refusal::Malformed) }
+    }
+
+    fn read_cose(r: &mut Reader<'_>) -> Result<Self, Refusal> {
+        let form = Form::from_tag(r.any_tag()?)?;
+        r.array(if form == Form::Encrypt0 { 3 } else { 4 })?;
+        let header_bytes = r.bytes()?;
+        let protected = r.position() - header_bytes.len()..r.position();
+        r.map(0)?;
+        let content = r.bytes()?.len();
+        let content = r.position() - content..r.position();
+        let authenticator = match form {
+            Form::Encrypt0 => {
+                let start = content.end.checked_sub(GCM_TAG).ok_or(Refusal::Malformed)?;
+                if start < content.start {
+                    return Err(Refusal::Malformed);
+                }
+                start..content.end
+            }
+            Form::Mac0 => Self::read_authenticator(r, HMAC_TAG)?,
+            Form::Sign1 => Self::read_authenticator(r, SIGNATURE)?,
+        };
+        let header = Header::parse(header_bytes, form)?;
+        if header.kind == MessageKind::Fanout && form != Form::Encrypt0 {
+            return Err(Refusal::LevelNotAllowed);
+        }
+        Ok(Self { form, header, protected, content, authenticator, proof: None })
+    }
+
+    fn read_authenticator(r: &mut Reader<'_>, len: usize) -> Result<Range<usize>, Refusal> {
+        if r.bytes()?.len() != len {
+            return Err(Refusal::Malformed);
+        }
+        Ok(r.position() - len..r.position())
+    }
+}
