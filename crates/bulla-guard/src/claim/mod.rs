@@ -10,6 +10,8 @@
 
 mod gate;
 mod machine;
+#[cfg(test)]
+mod tests;
 
 pub use gate::{Admitted, Gate, Limits, Usage};
 pub use machine::{Action, Event, Lease, Record, State, step};
