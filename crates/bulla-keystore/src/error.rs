@@ -1,0 +1,195 @@
+//! What can go wrong, and what to do about it.
+
+use std::path::PathBuf;
+
+use bulla_seal::{GroupName, IssuerRight, NameError, Party, Principal, RandomFailed, Refusal};
+use thiserror::Error;
+
+use crate::file::FileError;
+use crate::kek::UnwrapError;
+
+/// A result of this crate.
+pub type Result<T, E = KeystoreError> = std::result::Result<T, E>;
+
+/// The keystore could not do what was asked; nothing was changed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeystoreError {
+    /// There is a file where a new keystore should go.
+    #[error("{} exists already: choose another path, or use the keystore that is there", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no keystore there.
+    #[error("there is no keystore at {}: run `bulla init` first, or give the right path", path.display())]
+    Missing {
+        /// The path looked at.
+        path: PathBuf,
+    },
+    /// The file is a database of something else, or no database.
+    #[error("{} is not a Bulla keystore: give the path of the file that `bulla init` made", path.display())]
+    NotAKeystore {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others than the owner may read or write the database file.
+    #[error("{} may be read or written by others (mode {mode:03o}): run `chmod 600` on it", path.display())]
+    Unprotected {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The folder or file can't be written.
+    #[error("cannot write {}: make its folder writable for this user, or choose another path", path.display())]
+    CannotWrite {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The database is read-only.
+    #[error("the keystore is read-only: make the file and its folder writable for this user")]
+    ReadOnly,
+    /// The database's schema is from a newer version.
+    #[error(
+        "the keystore has schema version {found}, this program knows up to {known}: use the newer program, or revert the schema with it"
+    )]
+    SchemaNewer {
+        /// Version in the file.
+        found: u32,
+        /// Newest version that this program knows.
+        known: u32,
+    },
+    /// The database's schema is from an older version.
+    #[error(
+        "the keystore has schema version {found}, this program needs {known}: run `bulla db migrate`"
+    )]
+    SchemaOlder {
+        /// Version in the file.
+        found: u32,
+        /// Version that this program needs.
+        known: u32,
+    },
+    /// Going back below version 1 would delete every key.
+    #[error(
+        "schema version 0 has no place for anything: revert to version 1 at the lowest, or delete the keystore's file"
+    )]
+    RevertTooFar,
+    /// The keystore was made with another key-encryption key.
+    #[error(
+        "this is not the key-encryption key of the keystore: give the KEK file that `bulla init` made with it"
+    )]
+    WrongKek,
+    /// A stored value was altered, or moved there from another row.
+    #[error(
+        "the stored {what} was altered or moved from another row: restore the keystore from a backup and find out who can write to it"
+    )]
+    Damaged {
+        /// Which value.
+        what: String,
+    },
+    /// The name has a living holder.
+    #[error(
+        "{0} exists already: choose another name, or remove it first (the name then gets a new incarnation)"
+    )]
+    NameTaken(Party),
+    /// There is a group of that name.
+    #[error("{0} exists already: choose another name")]
+    GroupTaken(GroupName),
+    /// Nobody of that name, or removed.
+    #[error("there is no {0}: see `bulla {list} list`, or add it", list = .0.kind().as_str())]
+    UnknownPrincipal(Principal),
+    /// No group of that name.
+    #[error("there is no {0}: see `bulla group list`, or add it with `bulla group add`")]
+    UnknownGroup(GroupName),
+    /// The group never had that epoch, or its key is gone.
+    #[error("{group} has no key of epoch {epoch}: ask for its current key")]
+    UnknownGroupEpoch {
+        /// The group.
+        group: GroupName,
+        /// The epoch asked for.
+        epoch: u32,
+    },
+    /// A built-in group can't be changed that way.
+    #[error("{0} holds every agent: remove the agent itself instead")]
+    GroupBuiltIn(GroupName),
+    /// A pair key was asked for that can't exist.
+    #[error("{0} has a key pair and no shared key: open a session with its credential instead")]
+    NotShared(Principal),
+    /// Pair keys are between an agent and a component.
+    #[error("{0} can't have that place in a pair key: one end is an agent, the other a component")]
+    NotAPair(Principal),
+    /// The principal has no credential that is valid now.
+    #[error(
+        "{0} has no credential that is valid now: check the clock, then rotate its credential (a shared-key agent never has one)"
+    )]
+    NoCredential(Principal),
+    /// The suite has no key of that sort.
+    #[error("a key pair needs suite `x25519` or `x-wing`")]
+    NoKemSuite,
+    /// The issuer's own credential is over.
+    #[error("the credential of the {} ended: renew it with the root key", .0.as_str())]
+    IssuerExpired(IssuerRight),
+    /// There is no issuer with that right.
+    #[error("the keystore holds no {}: issue one with the root key", .0.as_str())]
+    NoIssuer(IssuerRight),
+    /// A lifetime that the protocol does not allow.
+    #[error("a signing credential lives 1 second to {max} seconds, not {asked}")]
+    Lifetime {
+        /// Seconds asked for.
+        asked: u64,
+        /// Most that is allowed.
+        max: u64,
+    },
+    /// A name that can't be used.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A key file can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The random source failed.
+    #[error(transparent)]
+    Random(#[from] RandomFailed),
+    /// A credential can't be issued or is not valid.
+    #[error("a credential was refused: {0}")]
+    Credential(#[from] Refusal),
+    /// Too many new key ids were taken already: the random source repeats itself.
+    #[error(
+        "{0} new key ids in a row were taken already: the random source of this machine is broken"
+    )]
+    NoFreeKid(u32),
+    /// The database failed.
+    #[error("the keystore's database failed: {0}")]
+    Database(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl KeystoreError {
+    /// What a failed unwrap means for the stored `what`.
+    pub(crate) fn unwrap_failed(error: UnwrapError, what: impl Into<String>) -> Self {
+        match error {
+            UnwrapError::WrongKek { .. } => Self::WrongKek,
+            UnwrapError::Damaged => Self::Damaged { what: what.into() },
+        }
+    }
+
+    pub(crate) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged { what: what.into() }
+    }
+}
+
+impl From<sqlx::Error> for KeystoreError {
+    fn from(error: sqlx::Error) -> Self {
+        // The primary result code SQLITE_READONLY is the low byte of its extended ones.
+        let code = error
+            .as_database_error()
+            .and_then(|e| e.code())
+            .and_then(|code| code.parse::<u32>().ok());
+        match code {
+            Some(code) if code & 0xff == 8 => Self::ReadOnly,
+            _ => Self::Database(Box::new(error)),
+        }
+    }
+}

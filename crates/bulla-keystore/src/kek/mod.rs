@@ -1,0 +1,82 @@
+//! The key-encryption key: 32 bytes in a file, under which every secret in the keystore is
+//! wrapped.
+
+mod guess;
+mod wrap;
+
+use std::fmt;
+use std::path::Path;
+
+use bulla_seal::cbor::Writer;
+use bulla_seal::{OsRandom, Principal, Secret};
+
+pub use wrap::{Row, UnwrapError, WrapKey, Wrapped};
+
+use crate::error::Result;
+use crate::file::{self, FileError};
+use crate::kdf;
+
+/// First line of a KEK file.
+const HEADER: &str = "bulla-kek 1";
+
+/// The key-encryption key of a keystore.
+///
+/// It is never used itself: the key that wraps, its id and the keys of component types are
+/// derived from it, each under a label of its own.
+#[derive(Clone)]
+pub struct Kek {
+    secret: Secret<32>,
+    wrap: WrapKey,
+}
+
+impl Kek {
+    /// Makes a random one in a new file of mode 0600.
+    pub fn create_file(path: impl AsRef<Path>) -> Result<Self> {
+        let secret = Secret::generate(&mut OsRandom::default())?;
+        file::create(path.as_ref(), HEADER, &secret)?;
+        Ok(Self::derive(secret))
+    }
+
+    /// Reads one from its file. Refuses a file that others than its owner may read or write,
+    /// one of another user than this one or root, and a key that is damaged or can be guessed.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, FileError> {
+        let path = path.as_ref();
+        let (_, secret) = file::read(path, HEADER)?;
+        match guess::guessable(secret.expose()) {
+            Some(why) => Err(FileError::Guessable { path: path.into(), why }),
+            None => Ok(Self::derive(secret)),
+        }
+    }
+
+    fn derive(secret: Secret<32>) -> Self {
+        let wrap = WrapKey::derive(&secret);
+        Self { secret, wrap }
+    }
+
+    /// Its id, which is no secret and is stored with all that it wraps.
+    pub fn id(&self) -> [u8; 8] {
+        self.wrap.id()
+    }
+
+    /// The key for what belongs to one component type alone:
+    /// HKDF-Expand(KEK, ["bulla/1 type kek", component]) (protocol section 2).
+    pub fn for_component(&self, component: &Principal) -> WrapKey {
+        let mut info = Vec::with_capacity(96);
+        let mut w = Writer::new(&mut info);
+        w.array(2);
+        w.text("bulla/1 type kek");
+        w.text(component.as_str());
+        WrapKey::derive(&kdf::expand(&self.secret, &info))
+    }
+
+    /// The key for everything else.
+    pub fn wrap_key(&self) -> &WrapKey {
+        &self.wrap
+    }
+}
+
+impl fmt::Debug for Kek {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kek({:?}, ..)", self.wrap)
+    }
+}

@@ -1,0 +1,334 @@
+//! Agents: added, removed, listed.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bulla_seal::{
+    Credential, GroupName, IssuerRight, KemSecretKey, Kid, Level, OsRandom, Party, Principal,
+    Random, Secret, SignedCredential, SigningKey, Suite, SuiteSet, UnixTime,
+};
+use sqlx::sqlite::SqliteConnection;
+
+use super::issue::{CREDENTIAL_LIFETIME, Place};
+use super::{
+    EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, from_column, kid_from, seconds, stored_agent,
+    stored_component,
+};
+use crate::error::{KeystoreError, Result};
+use crate::kek::Row;
+use crate::sqlite::keys::{self, InstanceKeyRow};
+use crate::sqlite::principals::{self, NewPrincipal, PrincipalRow};
+use crate::sqlite::{groups, pairs};
+
+/// Most agents in one page.
+const MAX_PAGE: u32 = 1_000;
+
+/// Which keys an agent holds (protocol section 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyType {
+    /// A key pair to sign and one to receive. The default.
+    Pair,
+    /// One symmetric key, as in the Trove specification: no forward secrecy, and a clone is not
+    /// noticed.
+    Shared,
+}
+
+impl KeyType {
+    /// `pair` or `shared`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pair => "pair",
+            Self::Shared => "shared",
+        }
+    }
+
+    fn stored(text: &str) -> Result<Self> {
+        [Self::Pair, Self::Shared]
+            .into_iter()
+            .find(|known| known.as_str() == text)
+            .ok_or_else(|| KeystoreError::damaged("key type"))
+    }
+}
+
+/// The secrets of a new agent: given out once.
+#[derive(Debug)]
+pub enum AgentKeys {
+    /// Of a key-pair agent. The keystore keeps only the credential.
+    Pair {
+        /// Signs.
+        signing: SigningKey,
+        /// Receives.
+        kem: KemSecretKey,
+        /// Says so.
+        credential: SignedCredential,
+    },
+    /// Of a shared-key agent.
+    Shared {
+        /// K, from which every pair key is derived.
+        key: Secret<32>,
+        /// The agent's incarnation.
+        incarnation: u32,
+        /// The names of its pair keys with every component type that exists now.
+        pairs: Vec<PairKeyId>,
+    },
+}
+
+/// An agent as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentRecord {
+    /// Its name and incarnation.
+    pub party: Party,
+    /// Which keys it holds.
+    pub key_type: KeyType,
+    /// The suite of its keys.
+    pub suite: Suite,
+    /// When it was added.
+    pub created: UnixTime,
+    /// When its record last changed.
+    pub updated: UnixTime,
+}
+
+/// Everything about one agent but its secrets.
+#[derive(Debug, Clone)]
+pub struct AgentDetails {
+    /// Its record.
+    pub record: AgentRecord,
+    /// A key-pair agent's credential, if it is valid now.
+    pub credential: Option<SignedCredential>,
+    /// The groups that it is in.
+    pub groups: Vec<GroupName>,
+    /// A shared-key agent's pair keys that have a name so far.
+    pub pairs: Vec<PairKeyId>,
+}
+
+/// Where a list goes on.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Names after this one; all if `None`.
+    pub after: Option<String>,
+    /// How many at most; 1,000 is the limit.
+    pub limit: u32,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { after: None, limit: MAX_PAGE }
+    }
+}
+
+/// A part of the list of agents, ordered by name.
+#[derive(Debug, Clone)]
+pub struct AgentPage {
+    /// The agents.
+    pub agents: Vec<AgentRecord>,
+    /// The page after this one, if there is more.
+    pub next: Option<Page>,
+}
+
+impl Keystore {
+    /// Adds an agent and makes its keys. It joins group `all`. A name whose former holder was
+    /// removed gets the next incarnation. `suite` is that of a key pair; a shared key has none,
+    /// and it is not looked at.
+    pub async fn add_agent(&self, id: &str, key_type: KeyType, suite: Suite) -> Result<AgentKeys> {
+        let principal = Principal::agent(id)?;
+        let suite = match (key_type, suite) {
+            (KeyType::Pair, Suite::Shared) => return Err(KeystoreError::NoKemSuite),
+            (KeyType::Pair, suite) => suite,
+            (KeyType::Shared, _) => Suite::Shared,
+        };
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        let (row_id, party) =
+            self.insert_principal(&mut tx, principal, key_type.as_str(), suite, now).await?;
+        let keys = match key_type {
+            KeyType::Pair => self.make_pair(&mut tx, row_id, party, suite, now).await?,
+            KeyType::Shared => self.make_shared(&mut tx, row_id, &party, now).await?,
+        };
+        if let Some((group, _)) = groups::find(&mut tx, EVERY_AGENT).await? {
+            groups::add(&mut tx, group, row_id, seconds(now)).await?;
+        }
+        tx.commit().await?;
+        Ok(keys)
+    }
+
+    /// Removes an agent: no look-up returns it any more, its shared key is wiped, and every group
+    /// that it was in starts a new epoch. What it holds stays valid at peers until a revocation
+    /// statement or its credential's end.
+    pub async fn remove_agent(&self, id: &str) -> Result<Party> {
+        let principal = Principal::agent(id)?;
+        let now = seconds(self.now());
+        let mut tx = self.db.write().await?;
+        let row = principals::active(&mut tx, principal.kind().as_str(), id).await?;
+        let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?;
+        for (group, name, epoch) in groups::of(&mut tx, "agent", id).await? {
+            groups::remove(&mut tx, group, row.id).await?;
+            super::groups::new_epoch(&mut tx, &self.kek, group, &name, epoch, now).await?;
+        }
+        keys::delete(&mut tx, row.id, now).await?;
+        principals::delete(&mut tx, row.id, now).await?;
+        tx.commit().await?;
+        Ok(Party::new(principal, row.incarnation))
+    }
+
+    /// One page of the list of agents.
+    pub async fn list_agents(&self, page: &Page) -> Result<AgentPage> {
+        let limit = page.limit.clamp(1, MAX_PAGE);
+        let after = page.after.as_deref().unwrap_or("");
+        let mut conn = self.db.read().await?;
+        // One more than asked for tells whether there is a next page.
+        let mut rows = principals::page(&mut conn, "agent", after, limit + 1).await?;
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        let next =
+            rows.last().filter(|_| more).map(|last| Page { after: Some(last.name.clone()), limit });
+        let agents = rows.iter().map(record).collect::<Result<_>>()?;
+        Ok(AgentPage { agents, next })
+    }
+
+    /// How many agents there are.
+    pub async fn count_agents(&self) -> Result<u64> {
+        principals::count(&mut *self.db.read().await?, "agent").await
+    }
+
+    /// One agent in full.
+    pub async fn show_agent(&self, id: &str) -> Result<AgentDetails> {
+        let principal = Principal::agent(id)?;
+        let (row, pairs) = {
+            let mut conn = self.db.read().await?;
+            let row = principals::active(&mut conn, "agent", id).await?;
+            let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?;
+            let pairs = pairs::of_agent(&mut conn, row.id).await?;
+            (row, pairs)
+        };
+        let credential = match self.credential(&principal).await {
+            Ok(credential) => Some(credential),
+            Err(KeystoreError::NoCredential(_)) => None,
+            Err(e) => return Err(e),
+        };
+        let pairs = pairs.into_iter().map(|(kid, component, epoch)| {
+            let component = stored_component(&component)?;
+            Ok(PairKeyId { kid: kid_from(&kid)?, component, epoch })
+        });
+        Ok(AgentDetails {
+            record: record(&row)?,
+            credential,
+            groups: self.groups_of(&principal).await?,
+            pairs: pairs.collect::<Result<_>>()?,
+        })
+    }
+
+    /// A new principal in the next incarnation of its name.
+    pub(super) async fn insert_principal(
+        &self,
+        conn: &mut SqliteConnection,
+        principal: Principal,
+        key_type: &str,
+        suite: Suite,
+        now: UnixTime,
+    ) -> Result<(i64, Party)> {
+        let (kind, name) = (principal.kind().as_str(), principal.name());
+        if let Some(row) = principals::active(conn, kind, name).await? {
+            return Err(KeystoreError::NameTaken(Party::new(principal, row.incarnation)));
+        }
+        let incarnation = principals::last_incarnation(conn, kind, name).await?.saturating_add(1);
+        let suite = suite.to_wire().into();
+        let new = NewPrincipal { kind, name, incarnation, key_type, suite };
+        let row_id = principals::insert(conn, &new, seconds(now)).await?;
+        Ok((row_id, Party::new(principal, incarnation)))
+    }
+
+    async fn make_pair(
+        &self,
+        conn: &mut SqliteConnection,
+        principal_id: i64,
+        party: Party,
+        suite: Suite,
+        now: UnixTime,
+    ) -> Result<AgentKeys> {
+        let issuer = self.issuer(conn, IssuerRight::Agents).await?;
+        let signing = SigningKey::generate(&mut OsRandom::default())?;
+        let kem = KemSecretKey::generate(suite, &mut OsRandom::default())?;
+        let credential = Credential {
+            kid: Kid([0; Kid::LEN]),
+            party,
+            epoch: 1,
+            signing: Some(signing.verifying_key()),
+            kem: Some(kem.public().clone()),
+            // The set begins wide and shrinks by itself (protocol section 2).
+            suites: SuiteSet::all(),
+            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
+            accepts: Level::Sealed,
+            sends: Level::Sealed,
+            roles: Vec::new(),
+            instance: None,
+        };
+        let place = Place { principal_id, purpose: "agent" };
+        let credential = self.issue(conn, &issuer, place, credential, now).await?;
+        Ok(AgentKeys::Pair { signing, kem, credential })
+    }
+
+    async fn make_shared(
+        &self,
+        conn: &mut SqliteConnection,
+        principal_id: i64,
+        party: &Party,
+        now: UnixTime,
+    ) -> Result<AgentKeys> {
+        let key = Secret::<32>::generate(&mut OsRandom::default())?;
+        self.store_shared(conn, principal_id, party, &key, now).await?;
+        let mut pairs = Vec::new();
+        for (component_id, name, epoch) in pairs::components(conn).await? {
+            let kid = self.name_pair(conn, principal_id, component_id, epoch, now).await?;
+            pairs.push(PairKeyId { kid, component: stored_component(&name)?, epoch });
+        }
+        Ok(AgentKeys::Shared { key, incarnation: party.incarnation, pairs })
+    }
+
+    async fn store_shared(
+        &self,
+        conn: &mut SqliteConnection,
+        principal_id: i64,
+        party: &Party,
+        key: &Secret<32>,
+        now: UnixTime,
+    ) -> Result<()> {
+        let random = &mut OsRandom::default();
+        let epoch = 1;
+        let place = instance_key_row(party.principal.as_str(), party.incarnation, epoch);
+        let wrapped = self.kek.wrap_key().wrap(random, &place, key.expose())?;
+        let mut id = [0; 16];
+        random.fill(&mut id)?;
+        let id = uuid::Builder::from_random_bytes(id).into_uuid().to_string();
+        for _ in 0..KID_TRIES {
+            let kid = self.kid()?;
+            let row = InstanceKeyRow {
+                id: &id,
+                instance_id: party.principal.name(),
+                encrypted_key: &STANDARD.encode(&wrapped),
+                incarnation: party.incarnation,
+                epoch,
+                kid: kid.as_bytes(),
+                principal_id,
+            };
+            if keys::insert(conn, &row, seconds(now)).await? {
+                return Ok(());
+            }
+        }
+        Err(KeystoreError::NoFreeKid(KID_TRIES))
+    }
+}
+
+/// The place of a shared key.
+pub(super) fn instance_key_row(agent: &str, incarnation: u32, epoch: u32) -> Row<'_> {
+    Row { table: "instance_keys", column: "encrypted_key", name: agent, incarnation, epoch }
+}
+
+fn record(row: &PrincipalRow) -> Result<AgentRecord> {
+    let suite = Suite::from_wire(row.suite.into());
+    Ok(AgentRecord {
+        party: Party::new(stored_agent(&row.name)?, row.incarnation),
+        key_type: KeyType::stored(&row.key_type)?,
+        suite: suite.ok_or_else(|| KeystoreError::damaged("suite"))?,
+        created: from_column(row.created),
+        updated: from_column(row.updated),
+    })
+}

@@ -1,0 +1,103 @@
+//! Issuing: taking an issuer's key out of its wrapping and signing a credential with it.
+
+use std::time::Duration;
+
+use bulla_seal::{
+    Credential, Issuer, IssuerRight, SignedCredential, SigningKey, UnixTime, Validity,
+};
+use sqlx::sqlite::SqliteConnection;
+
+use super::{KID_TRIES, Keystore, seconds, to_column};
+use crate::error::{KeystoreError, Result};
+use crate::kek::Row;
+use crate::sqlite::credentials::{self, CredentialRow};
+use crate::sqlite::trust;
+
+/// How long an issuer may issue; then the root key is needed again.
+pub const ISSUER_LIFETIME: Duration = Duration::from_secs(5 * 365 * 86_400);
+/// How long the credentials of agents and the audience credentials of components live.
+pub const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+/// How long the signing credential of one host lives unless something else is asked for.
+pub const SIGNING_LIFETIME: Duration = Duration::from_secs(3_600);
+/// Most that may be asked for.
+pub const MAX_SIGNING_LIFETIME: Duration = CREDENTIAL_LIFETIME;
+/// Credentials begin this long before they are issued, for peers whose clock is behind (protocol
+/// section 7).
+pub const SKEW: Duration = Duration::from_secs(120);
+
+/// The place of an issuer's key.
+pub(super) fn issuer_row(right: IssuerRight, epoch: u32) -> Row<'static> {
+    Row { table: "issuers", column: "encrypted_seed", name: right.as_str(), incarnation: 0, epoch }
+}
+
+/// Where a credential is stored.
+pub(super) struct Place {
+    pub(super) principal_id: i64,
+    pub(super) purpose: &'static str,
+}
+
+impl Keystore {
+    pub(super) async fn issuer(
+        &self,
+        conn: &mut SqliteConnection,
+        right: IssuerRight,
+    ) -> Result<Issuer> {
+        let row = trust::issuer(conn, right.as_str()).await?;
+        let row = row.ok_or(KeystoreError::NoIssuer(right))?;
+        if row.not_after <= seconds(self.now()) {
+            return Err(KeystoreError::IssuerExpired(right));
+        }
+        let what = || format!("key of the {}", row.right);
+        let seed = self
+            .kek
+            .wrap_key()
+            .unwrap_fixed(&issuer_row(right, row.epoch), &row.encrypted_seed)
+            .map_err(|e| KeystoreError::unwrap_failed(e, what()))?;
+        let key = SigningKey::from_seed(seed).ok_or_else(|| KeystoreError::damaged(what()))?;
+        let public = key.verifying_key();
+        let credential = self.trust.issuers().map(|(issuer, _)| issuer);
+        let credential = credential.filter(|i| i.right == right && i.key == public).last();
+        let credential = credential.ok_or_else(|| KeystoreError::damaged(what()))?;
+        Ok(Issuer::new(key, credential.clone())?)
+    }
+
+    /// `lifetime` from now, but not beyond the issuer's own end.
+    pub(super) fn validity(&self, issuer: &Issuer, lifetime: Duration) -> Validity {
+        let now = self.now().secs();
+        Validity {
+            not_before: now.saturating_sub(SKEW.as_secs()),
+            not_after: now
+                .saturating_add(lifetime.as_secs())
+                .min(issuer.credential().validity.not_after),
+        }
+    }
+
+    /// Signs `credential` under a kid of its own and stores it.
+    pub(super) async fn issue(
+        &self,
+        conn: &mut SqliteConnection,
+        issuer: &Issuer,
+        place: Place,
+        mut credential: Credential,
+        now: UnixTime,
+    ) -> Result<SignedCredential> {
+        for _ in 0..KID_TRIES {
+            credential.kid = self.kid()?;
+            let signed = issuer.issue(&credential)?;
+            let row = CredentialRow {
+                kid: credential.kid.as_bytes(),
+                principal_id: place.principal_id,
+                purpose: place.purpose,
+                instance: credential.instance.as_deref(),
+                epoch: credential.epoch,
+                bytes: signed.as_bytes(),
+                not_before: to_column(credential.validity.not_before),
+                not_after: to_column(credential.validity.not_after),
+            };
+            if credentials::insert(conn, &row, seconds(now)).await? {
+                return Ok(signed);
+            }
+        }
+        Err(KeystoreError::NoFreeKid(KID_TRIES))
+    }
+}

@@ -1,0 +1,129 @@
+//! The keystore's operations, whatever the database.
+
+mod agents;
+mod components;
+mod groups;
+mod init;
+mod issue;
+mod lookup;
+mod pairs;
+mod schema;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bulla_seal::{Kid, OsRandom, Principal, Random, RandomFailed, TrustStore, UnixTime};
+
+pub use agents::{AgentDetails, AgentKeys, AgentPage, AgentRecord, KeyType, Page};
+pub use components::ComponentRecord;
+pub use groups::{EVERY_AGENT, GroupRecord};
+pub use init::Initialized;
+pub use issue::{
+    CREDENTIAL_LIFETIME, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
+};
+pub use pairs::{PairKey, PairKeyId};
+
+use crate::error::{KeystoreError, Result};
+use crate::kek::Kek;
+use crate::sqlite::Db;
+
+/// How many fresh kids are tried before the random source is called broken. One collision among
+/// a million kids has a chance of 2^-44.
+const KID_TRIES: u32 = 16;
+
+/// Who exists and which keys they hold. Cheap to clone; all clones share their connections.
+#[derive(Clone)]
+pub struct Keystore {
+    db: Db,
+    kek: Kek,
+    trust: Arc<TrustStore>,
+    sources: Sources,
+}
+
+/// Where time and key ids come from.
+#[derive(Clone)]
+struct Sources {
+    clock: Arc<dyn Fn() -> UnixTime + Send + Sync>,
+    kids: Arc<dyn Fn() -> Result<Kid, RandomFailed> + Send + Sync>,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { clock: Arc::new(system_time), kids: Arc::new(random_kid) }
+    }
+}
+
+impl Keystore {
+    /// This keystore with another clock, for tests and for machines whose time comes from
+    /// elsewhere.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> UnixTime + Send + Sync + 'static) -> Self {
+        self.sources.clock = Arc::new(clock);
+        self
+    }
+
+    /// The root public key, the trust domain and the issuers: what a receiver trusts, and what
+    /// goes with every key file.
+    pub fn trust_store(&self) -> TrustStore {
+        TrustStore::clone(&self.trust)
+    }
+
+    /// Closes the database after what is under way. A keystore that is dropped loses nothing
+    /// either; this only waits until its files are tidied up.
+    pub async fn close(self) {
+        self.db.close().await;
+    }
+
+    fn now(&self) -> UnixTime {
+        (self.sources.clock)()
+    }
+
+    fn kid(&self) -> Result<Kid, RandomFailed> {
+        (self.sources.kids)()
+    }
+}
+
+impl fmt::Debug for Keystore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keystore").field("domain", self.trust.domain()).finish_non_exhaustive()
+    }
+}
+
+fn system_time() -> UnixTime {
+    // A clock before 1970 reads as 1970: every credential is then not valid yet.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_ns(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn random_kid() -> Result<Kid, RandomFailed> {
+    let mut bytes = [0; Kid::LEN];
+    OsRandom::default().fill(&mut bytes)?;
+    Ok(Kid(bytes))
+}
+
+/// Seconds as the database holds them.
+fn seconds(time: UnixTime) -> i64 {
+    to_column(time.secs())
+}
+
+fn to_column(secs: u64) -> i64 {
+    i64::try_from(secs).unwrap_or(i64::MAX)
+}
+
+fn from_column(secs: i64) -> UnixTime {
+    UnixTime::from_secs(u64::try_from(secs).unwrap_or_default())
+}
+
+fn kid_from(bytes: &[u8]) -> Result<Kid> {
+    Kid::from_slice(bytes).ok_or_else(|| KeystoreError::damaged("key id"))
+}
+
+/// A name that the database gave: what was stored was checked, so it can only be tampering.
+fn stored_agent(name: &str) -> Result<Principal> {
+    Principal::agent(name).map_err(|_| KeystoreError::damaged("agent id"))
+}
+
+fn stored_component(name: &str) -> Result<Principal> {
+    Principal::component(name).map_err(|_| KeystoreError::damaged("component type"))
+}

@@ -1,0 +1,123 @@
+//! Pair keys: named in the keystore, derived from the agent's key whenever they are asked for.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bulla_seal::{Kid, Party, Principal, Secret, UnixTime, shared};
+use sqlx::sqlite::SqliteConnection;
+
+use super::agents::instance_key_row;
+use super::{KID_TRIES, Keystore, kid_from, seconds, stored_agent, stored_component};
+use crate::error::{KeystoreError, Result};
+use crate::sqlite::pairs::{self, PairRow};
+
+/// The name of a pair key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PairKeyId {
+    /// What a message's header carries.
+    pub kid: Kid,
+    /// The component type at the other end.
+    pub component: Principal,
+    /// The pair epoch.
+    pub epoch: u32,
+}
+
+/// The key that a shared-key agent and a component type share.
+#[derive(Debug, Clone)]
+pub struct PairKey {
+    /// Its name.
+    pub kid: Kid,
+    /// The key.
+    pub key: Secret<32>,
+    /// The agent.
+    pub agent: Party,
+    /// The component type.
+    pub component: Principal,
+    /// The pair epoch.
+    pub epoch: u32,
+}
+
+impl Keystore {
+    /// The current pair key of an agent and a component type. Named on first use, by whichever
+    /// process is first.
+    pub async fn pair_key(&self, agent: &Principal, component: &Principal) -> Result<PairKey> {
+        if !agent.is_agent() {
+            return Err(KeystoreError::NotAPair(agent.clone()));
+        }
+        if !component.is_component() {
+            return Err(KeystoreError::NotAPair(component.clone()));
+        }
+        let found = {
+            let mut conn = self.db.read().await?;
+            pairs::current(&mut conn, agent.name(), component.name()).await?
+        };
+        let Some(row) = found else {
+            self.party(agent).await?;
+            return Err(KeystoreError::UnknownPrincipal(component.clone()));
+        };
+        let kid = match &row.kid {
+            Some(kid) => kid_from(kid)?,
+            None if row.encrypted_key.is_none() => {
+                return Err(KeystoreError::NotShared(agent.clone()));
+            }
+            None => self.name_current(agent, component).await?,
+        };
+        self.derive(row, kid)
+    }
+
+    /// The pair key that a message's header names, if there is one and both its ends live.
+    pub async fn pair_by_kid(&self, kid: Kid) -> Result<Option<PairKey>> {
+        let row = pairs::by_kid(&mut *self.db.read().await?, kid.as_bytes()).await?;
+        row.map(|row| self.derive(row, kid)).transpose()
+    }
+
+    /// Names the current pair, looking again under the write lock: the agent may have been
+    /// removed or the epoch may have risen since.
+    async fn name_current(&self, agent: &Principal, component: &Principal) -> Result<Kid> {
+        let mut tx = self.db.write().await?;
+        let row = pairs::current(&mut tx, agent.name(), component.name()).await?;
+        let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(agent.clone()))?;
+        let kid = self
+            .name_pair(&mut tx, row.agent_id, row.component_id, row.pair_epoch, self.now())
+            .await?;
+        tx.commit().await?;
+        Ok(kid)
+    }
+
+    /// The name of a pair, new if it had none.
+    pub(super) async fn name_pair(
+        &self,
+        conn: &mut SqliteConnection,
+        agent_id: i64,
+        component_id: i64,
+        epoch: u32,
+        now: UnixTime,
+    ) -> Result<Kid> {
+        for _ in 0..KID_TRIES {
+            let kid = self.kid()?;
+            let now = seconds(now);
+            pairs::insert(conn, kid.as_bytes(), agent_id, component_id, epoch, now).await?;
+            if let Some(kid) = pairs::kid(conn, agent_id, component_id, epoch).await? {
+                return kid_from(&kid);
+            }
+        }
+        Err(KeystoreError::NoFreeKid(KID_TRIES))
+    }
+
+    fn derive(&self, row: PairRow, kid: Kid) -> Result<PairKey> {
+        let agent = Party::new(stored_agent(&row.agent)?, row.incarnation);
+        let component = stored_component(&row.component)?;
+        let what = || format!("shared key of {}", agent.principal);
+        let (Some(wrapped), Some(epoch)) = (&row.encrypted_key, row.key_epoch) else {
+            return Err(KeystoreError::NotShared(agent.principal));
+        };
+        let wrapped = STANDARD.decode(wrapped).map_err(|_| KeystoreError::damaged(what()))?;
+        let place = instance_key_row(agent.principal.as_str(), agent.incarnation, epoch);
+        let k = self
+            .kek
+            .wrap_key()
+            .unwrap_fixed::<32>(&place, &wrapped)
+            .map_err(|e| KeystoreError::unwrap_failed(e, what()))?;
+        let key = shared::pair_key(&k, &agent, &component, row.pair_epoch);
+        Ok(PairKey { kid, key, agent, component, epoch: row.pair_epoch })
+    }
+}

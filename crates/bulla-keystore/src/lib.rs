@@ -1,0 +1,76 @@
+//! Who exists and which keys they hold.
+//!
+//! A [`Keystore`] is a SQLite file with the principals of one trust domain: agents and component
+//! types, their incarnations, credentials, keys and groups (protocol section 2). Every secret in
+//! it is wrapped under a key-encryption key, the [`Kek`], which lives in a file of its own; each
+//! wrapped value is tied to its table, column, name, incarnation and epoch and opens nowhere
+//! else. A thief of the database alone has names, public keys and times.
+//!
+//! ```text
+//!   root key ── signs ──► issuers ── sign ──► credentials        (public, as signed)
+//!   (offline)             (wrapped)
+//!   KEK ── wraps ──► issuers' keys, shared keys K, group keys
+//!    └ HKDF ► type KEK ── wraps ──► audience keys of one component type
+//!   K ── HKDF ──► pair key with one component type               (never stored)
+//! ```
+//!
+//! What is never in the keystore: the root key, the secret keys of key-pair agents, the signing
+//! keys of component hosts, pair keys.
+//!
+//! ```
+//! use bulla_keystore::{AgentKeys, Kek, KeyType, Keystore, Page, SIGNING_LIFETIME, root_key};
+//! use bulla_seal::{Principal, Suite, SuiteSet, TrustDomain};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let folder = folder.path();
+//! // `bulla init`
+//! let domain = TrustDomain::new("cloud.example")?;
+//! let kek = Kek::create_file(folder.join("kek"))?;
+//! let made = Keystore::init(folder.join("keystore.db"), &domain, kek).await?;
+//! root_key::create_file(folder.join("root.key"), &domain, &made.root)?;
+//! let keystore = made.keystore;
+//!
+//! // A component type, and one of its hosts.
+//! keystore.add_component("control", &["group:all".into()], SuiteSet::all()).await?;
+//! let (kem, audience) = keystore.component_keys("control").await?;
+//! let (signing, credential) =
+//!     keystore.issue_signing("control", "host-1", SIGNING_LIFETIME).await?;
+//! assert_eq!(credential.signing, Some(signing.verifying_key()));
+//! assert_eq!(audience.kem.as_ref(), Some(kem.public()));
+//!
+//! // An agent with a key pair, and one with the shared key of the Trove specification.
+//! let AgentKeys::Pair { credential, .. } =
+//!     keystore.add_agent("db-1", KeyType::Pair, Suite::X25519).await?
+//! else {
+//!     unreachable!("a key pair was asked for")
+//! };
+//! assert_eq!(keystore.credential(&credential.party.principal).await?, credential);
+//! keystore.add_agent("db-2", KeyType::Shared, Suite::Shared).await?;
+//! let (agent, control) = (Principal::agent("db-2")?, Principal::component("control")?);
+//! let pair = keystore.pair_key(&agent, &control).await?;
+//! let named = keystore.pair_by_kid(pair.kid).await?.ok_or("just named")?;
+//! assert!(named.key.ct_eq(&pair.key));
+//!
+//! assert_eq!(keystore.list_agents(&Page::default()).await?.agents.len(), 2);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod file;
+mod kdf;
+mod kek;
+mod keystore;
+pub mod root_key;
+mod sqlite;
+
+pub use error::{KeystoreError, Result};
+pub use file::FileError;
+pub use kek::{Kek, Row, UnwrapError, WrapKey, Wrapped};
+pub use keystore::{
+    AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
+    EVERY_AGENT, GroupRecord, ISSUER_LIFETIME, Initialized, KeyType, Keystore,
+    MAX_SIGNING_LIFETIME, Page, PairKey, PairKeyId, SIGNING_LIFETIME, SKEW,
+};

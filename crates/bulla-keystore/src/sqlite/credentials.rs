@@ -1,0 +1,113 @@
+//! Rows of `credentials` and `audience_keys`.
+
+use sqlx::sqlite::SqliteConnection;
+
+use crate::error::Result;
+
+pub(crate) struct CredentialRow<'a> {
+    pub(crate) kid: &'a [u8],
+    pub(crate) principal_id: i64,
+    pub(crate) purpose: &'a str,
+    pub(crate) instance: Option<&'a str>,
+    pub(crate) epoch: u32,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+}
+
+/// `false` if the kid was taken.
+pub(crate) async fn insert(
+    conn: &mut SqliteConnection,
+    row: &CredentialRow<'_>,
+    now: i64,
+) -> Result<bool> {
+    let sql = "INSERT INTO credentials (kid, principal_id, purpose, instance, epoch, bytes,
+                   not_before, not_after, created)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO NOTHING";
+    let done = sqlx::query(sql)
+        .bind(row.kid)
+        .bind(row.principal_id)
+        .bind(row.purpose)
+        .bind(row.instance)
+        .bind(row.epoch)
+        .bind(row.bytes)
+        .bind(row.not_before)
+        .bind(row.not_after)
+        .bind(now)
+        .execute(conn)
+        .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+pub(crate) const CURRENT: &str = "SELECT p.incarnation, c.bytes FROM principals p
+     JOIN credentials c ON c.principal_id = p.id AND c.purpose = ?3
+         AND c.not_before <= ?4 AND c.not_after > ?4
+     WHERE p.kind = ?1 AND p.name = ?2 AND p.state = 'active'
+     ORDER BY c.epoch DESC, c.not_after DESC LIMIT 1";
+
+/// The credential of the highest epoch that is valid `now`, with its holder's incarnation.
+pub(crate) async fn current(
+    conn: &mut SqliteConnection,
+    kind: &str,
+    name: &str,
+    purpose: &str,
+    now: i64,
+) -> Result<Option<(u32, Vec<u8>)>> {
+    let query = sqlx::query_as(CURRENT).bind(kind).bind(name).bind(purpose).bind(now);
+    Ok(query.fetch_optional(conn).await?)
+}
+
+pub(crate) struct AudienceRow {
+    pub(crate) incarnation: u32,
+    pub(crate) epoch: u32,
+    pub(crate) suite: u32,
+    pub(crate) encrypted_key: Vec<u8>,
+    pub(crate) credential: Vec<u8>,
+}
+
+pub(crate) async fn insert_audience_key(
+    conn: &mut SqliteConnection,
+    kid: &[u8],
+    principal_id: i64,
+    row: &AudienceRow,
+    now: i64,
+) -> Result<()> {
+    let sql = "INSERT INTO audience_keys
+                   (kid, principal_id, epoch, suite, encrypted_key, created)
+               VALUES (?, ?, ?, ?, ?, ?)";
+    sqlx::query(sql)
+        .bind(kid)
+        .bind(principal_id)
+        .bind(row.epoch)
+        .bind(row.suite)
+        .bind(&row.encrypted_key)
+        .bind(now)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(crate) const AUDIENCE: &str =
+    "SELECT p.incarnation, k.epoch, k.suite, k.encrypted_key, c.bytes FROM principals p
+     JOIN credentials c ON c.principal_id = p.id AND c.purpose = 'audience'
+         AND c.not_before <= ?2 AND c.not_after > ?2
+     JOIN audience_keys k ON k.kid = c.kid
+     WHERE p.kind = 'component' AND p.name = ?1 AND p.state = 'active'
+     ORDER BY c.epoch DESC LIMIT 1";
+
+/// A component type's current KEM key with its credential.
+pub(crate) async fn audience(
+    conn: &mut SqliteConnection,
+    component: &str,
+    now: i64,
+) -> Result<Option<AudienceRow>> {
+    let row: Option<(u32, u32, u32, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as(AUDIENCE).bind(component).bind(now).fetch_optional(conn).await?;
+    Ok(row.map(|(incarnation, epoch, suite, encrypted_key, credential)| AudienceRow {
+        incarnation,
+        epoch,
+        suite,
+        encrypted_key,
+        credential,
+    }))
+}

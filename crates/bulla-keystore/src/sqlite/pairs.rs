@@ -1,0 +1,128 @@
+//! Rows of `pair_keys`, joined with what their keys are derived from.
+
+use sqlx::sqlite::SqliteConnection;
+
+use crate::error::Result;
+
+pub(crate) struct PairRow {
+    pub(crate) agent_id: i64,
+    pub(crate) agent: String,
+    pub(crate) incarnation: u32,
+    pub(crate) component_id: i64,
+    pub(crate) component: String,
+    pub(crate) pair_epoch: u32,
+    pub(crate) key_epoch: Option<u32>,
+    pub(crate) encrypted_key: Option<String>,
+    pub(crate) kid: Option<Vec<u8>>,
+}
+
+type Columns = (i64, String, u32, i64, String, u32, Option<u32>, Option<String>, Option<Vec<u8>>);
+
+impl From<Columns> for PairRow {
+    fn from(columns: Columns) -> Self {
+        let (agent_id, agent, incarnation, component_id, component, ..) = columns;
+        let (.., pair_epoch, key_epoch, encrypted_key, kid) = columns;
+        Self {
+            agent_id,
+            agent,
+            incarnation,
+            component_id,
+            component,
+            pair_epoch,
+            key_epoch,
+            encrypted_key,
+            kid,
+        }
+    }
+}
+
+pub(crate) const CURRENT: &str =
+    "SELECT a.id, a.name, a.incarnation, c.id, c.name, c.pair_epoch, k.epoch, k.encrypted_key,
+         p.kid
+     FROM principals a
+     JOIN principals c ON c.kind = 'component' AND c.name = ?2 AND c.state = 'active'
+     LEFT JOIN instance_keys k ON k.principal_id = a.id AND k.deleted = 0
+     LEFT JOIN pair_keys p ON p.agent_id = a.id AND p.component_id = c.id
+         AND p.pair_epoch = c.pair_epoch
+     WHERE a.kind = 'agent' AND a.name = ?1 AND a.state = 'active'";
+
+/// The current pair of two living principals; without kid if it has no name yet.
+pub(crate) async fn current(
+    conn: &mut SqliteConnection,
+    agent: &str,
+    component: &str,
+) -> Result<Option<PairRow>> {
+    let query = sqlx::query_as(CURRENT).bind(agent).bind(component);
+    let row: Option<Columns> = query.fetch_optional(conn).await?;
+    Ok(row.map(Into::into))
+}
+
+pub(crate) const BY_KID: &str =
+    "SELECT a.id, a.name, a.incarnation, c.id, c.name, p.pair_epoch, k.epoch, k.encrypted_key,
+         p.kid
+     FROM pair_keys p
+     JOIN principals a ON a.id = p.agent_id AND a.state = 'active'
+     JOIN principals c ON c.id = p.component_id AND c.state = 'active'
+     JOIN instance_keys k ON k.principal_id = a.id AND k.deleted = 0
+     WHERE p.kid = ?1";
+
+/// The pair that a kid names, if both its ends live.
+pub(crate) async fn by_kid(conn: &mut SqliteConnection, kid: &[u8]) -> Result<Option<PairRow>> {
+    let row: Option<Columns> = sqlx::query_as(BY_KID).bind(kid).fetch_optional(conn).await?;
+    Ok(row.map(Into::into))
+}
+
+/// Names a pair, unless it has a name or the kid is taken.
+pub(crate) async fn insert(
+    conn: &mut SqliteConnection,
+    kid: &[u8],
+    agent_id: i64,
+    component_id: i64,
+    pair_epoch: u32,
+    now: i64,
+) -> Result<()> {
+    let sql = "INSERT INTO pair_keys (kid, agent_id, component_id, pair_epoch, created)
+               VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+    sqlx::query(sql)
+        .bind(kid)
+        .bind(agent_id)
+        .bind(component_id)
+        .bind(pair_epoch)
+        .bind(now)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// The name of a pair.
+pub(crate) async fn kid(
+    conn: &mut SqliteConnection,
+    agent_id: i64,
+    component_id: i64,
+    pair_epoch: u32,
+) -> Result<Option<Vec<u8>>> {
+    let sql = "SELECT kid FROM pair_keys
+               WHERE agent_id = ? AND component_id = ? AND pair_epoch = ?";
+    let query = sqlx::query_scalar(sql).bind(agent_id).bind(component_id).bind(pair_epoch);
+    Ok(query.fetch_optional(conn).await?)
+}
+
+/// Every living component type with its current pair epoch: row id, name, epoch.
+pub(crate) async fn components(conn: &mut SqliteConnection) -> Result<Vec<(i64, String, u32)>> {
+    let sql = "SELECT id, name, pair_epoch FROM principals
+               WHERE kind = 'component' AND state = 'active' ORDER BY name";
+    Ok(sqlx::query_as(sql).fetch_all(conn).await?)
+}
+
+pub(crate) const OF_AGENT: &str = "SELECT p.kid, c.name, p.pair_epoch FROM pair_keys p
+     JOIN principals c ON c.id = p.component_id AND c.state = 'active'
+         AND c.pair_epoch = p.pair_epoch
+     WHERE p.agent_id = ? ORDER BY c.name";
+
+/// The current pairs of an agent: kid, component, epoch.
+pub(crate) async fn of_agent(
+    conn: &mut SqliteConnection,
+    agent_id: i64,
+) -> Result<Vec<(Vec<u8>, String, u32)>> {
+    Ok(sqlx::query_as(OF_AGENT).bind(agent_id).fetch_all(conn).await?)
+}

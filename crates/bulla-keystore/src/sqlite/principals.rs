@@ -1,0 +1,107 @@
+//! Rows of `principals`.
+
+use sqlx::sqlite::SqliteConnection;
+
+use crate::error::Result;
+
+pub(crate) struct PrincipalRow {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+    pub(crate) incarnation: u32,
+    pub(crate) key_type: String,
+    pub(crate) suite: u32,
+    pub(crate) created: i64,
+    pub(crate) updated: i64,
+}
+
+type Columns = (i64, String, u32, String, u32, i64, i64);
+
+impl From<Columns> for PrincipalRow {
+    fn from((id, name, incarnation, key_type, suite, created, updated): Columns) -> Self {
+        Self { id, name, incarnation, key_type, suite, created, updated }
+    }
+}
+
+pub(crate) const ACTIVE: &str =
+    "SELECT id, name, incarnation, key_type, suite, created, updated FROM principals
+     WHERE kind = ? AND name = ? AND state = 'active'";
+
+/// The living holder of a name.
+pub(crate) async fn active(
+    conn: &mut SqliteConnection,
+    kind: &str,
+    name: &str,
+) -> Result<Option<PrincipalRow>> {
+    let row: Option<Columns> =
+        sqlx::query_as(ACTIVE).bind(kind).bind(name).fetch_optional(conn).await?;
+    Ok(row.map(Into::into))
+}
+
+pub(crate) const PAGE: &str =
+    "SELECT id, name, incarnation, key_type, suite, created, updated FROM principals
+     WHERE kind = ? AND name > ? AND state = 'active' ORDER BY name LIMIT ?";
+
+/// The living holders whose names come after `after`, in order.
+pub(crate) async fn page(
+    conn: &mut SqliteConnection,
+    kind: &str,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<PrincipalRow>> {
+    let rows: Vec<Columns> =
+        sqlx::query_as(PAGE).bind(kind).bind(after).bind(limit).fetch_all(conn).await?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// How many hold a name of that kind.
+pub(crate) async fn count(conn: &mut SqliteConnection, kind: &str) -> Result<u64> {
+    let sql = "SELECT count(*) FROM principals WHERE kind = ? AND state = 'active'";
+    let count: i64 = sqlx::query_scalar(sql).bind(kind).fetch_one(conn).await?;
+    Ok(count.unsigned_abs())
+}
+
+/// The highest incarnation that the name ever had, living or not.
+pub(crate) async fn last_incarnation(
+    conn: &mut SqliteConnection,
+    kind: &str,
+    name: &str,
+) -> Result<u32> {
+    let sql = "SELECT coalesce(max(incarnation), 0) FROM principals WHERE kind = ? AND name = ?";
+    Ok(sqlx::query_scalar(sql).bind(kind).bind(name).fetch_one(conn).await?)
+}
+
+pub(crate) struct NewPrincipal<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) incarnation: u32,
+    pub(crate) key_type: &'a str,
+    pub(crate) suite: u32,
+}
+
+/// Adds a living principal; gives its row id.
+pub(crate) async fn insert(
+    conn: &mut SqliteConnection,
+    new: &NewPrincipal<'_>,
+    now: i64,
+) -> Result<i64> {
+    let sql = "INSERT INTO principals
+                   (kind, name, incarnation, key_type, suite, state, created, updated)
+               VALUES (?, ?, ?, ?, ?, 'active', ?, ?) RETURNING id";
+    Ok(sqlx::query_scalar(sql)
+        .bind(new.kind)
+        .bind(new.name)
+        .bind(new.incarnation)
+        .bind(new.key_type)
+        .bind(new.suite)
+        .bind(now)
+        .bind(now)
+        .fetch_one(conn)
+        .await?)
+}
+
+/// Marks a principal as removed.
+pub(crate) async fn delete(conn: &mut SqliteConnection, id: i64, now: i64) -> Result<()> {
+    let sql = "UPDATE principals SET state = 'deleted', updated = ?, deleted_at = ? WHERE id = ?";
+    sqlx::query(sql).bind(now).bind(now).bind(id).execute(conn).await?;
+    Ok(())
+}
