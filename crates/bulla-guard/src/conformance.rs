@@ -7,10 +7,9 @@ use bytes::Bytes;
 
 use crate::claim::Limits;
 use crate::key::{ClaimKey, Scope, Worker};
-use crate::memory::StoreOptions;
 use crate::store::{
     ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Duplicate, Grant, Lost, Refused,
-    Reply, StoreError, SweepRequest,
+    Reply, StoreError, StoreOptions, SweepRequest,
 };
 
 /// A time to start from, in Unix milliseconds.

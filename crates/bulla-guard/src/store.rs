@@ -7,10 +7,26 @@ use bulla_seal::{Digest, Party};
 use bytes::Bytes;
 use thiserror::Error;
 
+use crate::claim::Limits;
 use crate::key::{ClaimKey, Worker};
 
 /// How far clocks may differ by default, in seconds (protocol section 7).
 pub const DEFAULT_SKEW_S: u64 = 120;
+
+/// How a store is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How much it may hold.
+    pub limits: Limits,
+    /// How far clocks may differ, in seconds.
+    pub skew_s: u64,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), skew_s: DEFAULT_SKEW_S }
+    }
+}
 
 /// Asks for the right to run a message that passed every earlier check of protocol section 9.
 #[derive(Debug, Clone)]

@@ -16,30 +16,15 @@ use self::ledger::Ledger;
 use self::shard::{Custody, Shard, claim_event};
 use self::sip::SipKey;
 use crate::cbor;
-use crate::claim::{Action, Event, Gate, Limits};
+use crate::claim::{Action, Event, Gate};
 use crate::counters::Counters;
 use crate::key::ClaimKey;
 use crate::store::{
-    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, DEFAULT_SKEW_S, Expired, Grant,
-    Lost, Refused, Reply, Stats, StoreError, SweepRequest, Swept,
+    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Expired, Grant, Lost, Refused,
+    Reply, Stats, StoreError, StoreOptions, SweepRequest, Swept,
 };
 
 const SHARDS: usize = 64;
-
-/// How a store is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StoreOptions {
-    /// How much it may hold.
-    pub limits: Limits,
-    /// How far clocks may differ, in seconds.
-    pub skew_s: u64,
-}
-
-impl Default for StoreOptions {
-    fn default() -> Self {
-        Self { limits: Limits::default(), skew_s: DEFAULT_SKEW_S }
-    }
-}
 
 /// Claims in memory.
 ///

@@ -22,10 +22,9 @@ use self::writer::{First, Job, Step, Writer};
 use crate::claim::{Action, Event};
 use crate::counters::Counters;
 use crate::key::ClaimKey;
-use crate::memory::StoreOptions;
 use crate::store::{
     ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Grant, Lost, Reply, Stats,
-    StoreError, SweepRequest, Swept,
+    StoreError, StoreOptions, SweepRequest, Swept,
 };
 
 /// Jobs that may wait for the writer before callers do.

@@ -59,7 +59,7 @@ static SELECT: Text = LazyLock::new(|| {
 });
 
 static UPSERT: Text = LazyLock::new(|| {
-    let row = format!("({})", vec!["?"; WIDTH].join(", "));
+    let row = format!("({})", ["?"; WIDTH].join(", "));
     SIZES.map(|rows| {
         let values = vec![row.as_str(); rows].join(", ");
         format!(

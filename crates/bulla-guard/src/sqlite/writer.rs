@@ -15,9 +15,9 @@ use super::rows::{self, Claim, Ledger, Sender, signed, unsigned};
 use crate::claim::{Action, Event, State, Usage, step};
 use crate::counters::Counters;
 use crate::key::ClaimKey;
-use crate::memory::StoreOptions;
 use crate::store::{
-    ClaimOutcome, Completed, Expired, Lost, Refused, Reply, Stats, StoreError, SweepRequest, Swept,
+    ClaimOutcome, Completed, Expired, Lost, Refused, Reply, Stats, StoreError, StoreOptions,
+    SweepRequest, Swept,
 };
 
 /// Most transitions in one transaction.
