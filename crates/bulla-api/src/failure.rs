@@ -1,0 +1,191 @@
+//! What a request to the control plane ends in when it does not succeed.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bulla_http::Problem;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+/// Why a request came to nothing. Whatever stands in one reaches the operator who asked: no
+/// secret and nothing of another conversation belongs here.
+#[derive(Debug, Clone, PartialEq, Error, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum CallFailure {
+    /// The peer's own, sealed answer: the method failed or was refused there.
+    #[error("{target} answered with {error}: {message}")]
+    Remote {
+        /// Who answered.
+        target: String,
+        /// The type of the error, as the peer names it.
+        error: String,
+        /// The peer's message.
+        message: String,
+        /// What else the peer says.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        details: Value,
+    },
+    /// No answer in time. Whether the method ran is not known.
+    #[error("no answer from {target} within {} s; it may be away or busy, and may yet have done what was asked", seconds(*timeout_ms))]
+    Timeout {
+        /// Who was asked.
+        target: String,
+        /// How long was waited, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// Nobody has ever declared a queue there: the receiver was added but has not run yet.
+    #[error("nobody listens for {target}; start it (`bulla agent run`) and try again")]
+    NobodyThere {
+        /// Who was asked.
+        target: String,
+    },
+    /// There is no such agent, component or group.
+    #[error("there is no {target}; `bulla agent list` and `bulla component list` show who exists")]
+    UnknownTarget {
+        /// The name.
+        target: String,
+    },
+    /// The message is over the limit.
+    #[error("the message has {size} bytes, and {limit} is the limit")]
+    TooLarge {
+        /// Its size in bytes.
+        size: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The request can't be what is meant.
+    #[error("{why}")]
+    BadRequest {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The operator or this control plane may not do that.
+    #[error("not permitted: {why}")]
+    NotPermitted {
+        /// By which rule.
+        why: String,
+    },
+    /// Too much at a time.
+    #[error("too much at a time: {why}; try again shortly")]
+    Busy {
+        /// Of what.
+        why: String,
+    },
+    /// The bus can't be reached; nothing was sent.
+    #[error("the bus is down, nothing was sent: {why}")]
+    BusDown {
+        /// What is known of the cause.
+        why: String,
+    },
+    /// The bus was lost while the answer was awaited. Whether the method ran is not known.
+    #[error(
+        "the bus was lost while waiting for {target}, which may have done what was asked: {why}"
+    )]
+    Interrupted {
+        /// Who was asked.
+        target: String,
+        /// What is known of the cause.
+        why: String,
+    },
+    /// The control plane is shutting down; nothing was sent.
+    #[error("the control plane is shutting down, nothing was sent")]
+    Stopping,
+    /// A fault of the control plane.
+    #[error("the control plane failed: {why}")]
+    Internal {
+        /// What is known of the cause.
+        why: String,
+    },
+}
+
+impl CallFailure {
+    /// The one place that decides status and title; the type is the variant's name.
+    fn classify(&self) -> (StatusCode, &'static str) {
+        use CallFailure as F;
+        match self {
+            F::BadRequest { .. } => (StatusCode::BAD_REQUEST, "The request can't be served"),
+            F::NotPermitted { .. } => (StatusCode::FORBIDDEN, "Not permitted"),
+            F::UnknownTarget { .. } => (StatusCode::NOT_FOUND, "There is no such target"),
+            F::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The message is too large"),
+            F::Remote { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "The method failed"),
+            F::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "Too much at a time"),
+            F::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "The control plane failed"),
+            F::Interrupted { .. } => (StatusCode::BAD_GATEWAY, "The bus was lost"),
+            F::BusDown { .. } => (StatusCode::SERVICE_UNAVAILABLE, "The bus is down"),
+            F::NobodyThere { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Nobody listens there"),
+            F::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The control plane is stopping"),
+            F::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "No answer in time"),
+        }
+    }
+
+    /// The failure as problem details: the variant's name is the type, its fields are the
+    /// extension members.
+    #[must_use]
+    pub fn to_problem(&self) -> Problem {
+        let (status, title) = self.classify();
+        let mut members = match serde_json::to_value(self) {
+            Ok(Value::Object(members)) => members,
+            _ => Map::new(),
+        };
+        let name = members.remove("name");
+        let name = name.as_ref().and_then(Value::as_str).unwrap_or("internal");
+        let mut problem = Problem::new(status, name, title, self.to_string());
+        problem.extensions = members;
+        problem
+    }
+
+    /// The failure that a problem was made from; `None` if it was made from something else.
+    #[must_use]
+    pub fn from_problem(problem: &Problem) -> Option<Self> {
+        let mut members = problem.extensions.clone();
+        members.insert("name".into(), problem.name()?.into());
+        serde_json::from_value(Value::Object(members)).ok()
+    }
+}
+
+impl IntoResponse for CallFailure {
+    fn into_response(self) -> Response {
+        if let Self::Internal { why } = &self {
+            tracing::error!(why, "a request failed");
+        }
+        self.to_problem().into_response()
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    std::time::Duration::from_millis(ms).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_is_stable_and_complete() {
+        let failure = CallFailure::Timeout { target: "agent/db-1".into(), timeout_ms: 1500 };
+        assert_eq!(
+            serde_json::to_value(failure.to_problem()).unwrap(),
+            json!({
+                "type": "urn:bulla:problem:timeout",
+                "title": "No answer in time",
+                "status": 504,
+                "detail": "no answer from agent/db-1 within 1.5 s; it may be away or busy, \
+                           and may yet have done what was asked",
+                "target": "agent/db-1",
+                "timeout_ms": 1500,
+            })
+        );
+    }
+
+    #[test]
+    fn other_problems_are_no_failures() {
+        assert_eq!(CallFailure::from_problem(&Problem::unauthorized()), None);
+        assert_eq!(CallFailure::from_problem(&Problem::too_large(1)), None);
+        let mut foreign = CallFailure::Stopping.to_problem();
+        foreign.kind = "about:blank".into();
+        assert_eq!(CallFailure::from_problem(&foreign), None);
+    }
+}

@@ -1,0 +1,41 @@
+//! The control plane's HTTPS API, and the typed client that the command line uses.
+//!
+//! ```text
+//! bulla call ─► Client ─► HTTPS ─► router ─► ControlPlane (sealing, bus, keystore)
+//!                  ◄── value, progress, or a Problem made of a CallFailure ◄──┘
+//! ```
+//!
+//! | route | what | answer |
+//! |---|---|---|
+//! | `POST /v1/calls` | [`CallRequest`] | [`CallAnswer`]; with `Accept: text/event-stream` events `progress`…, then `value` or `problem` |
+//! | `POST /v1/casts` | [`CastRequest`] | 202 [`Sent`] |
+//! | `POST /v1/fanouts` | [`CastRequest`] | 202 [`Sent`] |
+//! | `GET /v1/agents?after=&limit=` | | [`Page`] of [`Agent`] |
+//! | `GET /v1/agents/{id}` | | [`Agent`] |
+//! | `GET /v1/components` | | array of [`Component`] |
+//! | `GET /v1/groups` | | array of [`Group`] |
+//! | `GET /v1/status` | | [`Status`] |
+//! | `GET /v1/tap` | | events `seen` ([`TapEvent`]) and `missed` |
+//! | `GET /healthz` | | 200 [`Status`], or 503 while the bus is away |
+//!
+//! [`router`] serves what implements [`ControlPlane`]; authentication, TLS and limits are
+//! [`bulla_http::Listener`]'s. Whatever fails is a [`CallFailure`], which travels as problem
+//! details (RFC 9457) and is decoded back by the [`Client`]. Closing the connection of a call
+//! cancels the waiting for its answer; what was sent is not taken back.
+
+mod client;
+mod failure;
+mod model;
+mod plane;
+mod routes;
+mod sse;
+
+pub use client::{CallEvent, CallEvents, Client, ClientError, Endpoint, TapItems};
+pub use failure::CallFailure;
+pub use model::{
+    Agent, BusStatus, CallAnswer, CallRequest, CastRequest, Component, DEFAULT_CALL_TIMEOUT,
+    DEFAULT_PAGE, Group, KeyType, MAX_LIFETIME, MAX_PAGE, Page, PageRequest, Sent, State, Status,
+    TapEvent, TapItem,
+};
+pub use plane::{ControlPlane, PROGRESS_BUFFER, ProgressSender, TapStream};
+pub use routes::router;

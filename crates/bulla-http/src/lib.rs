@@ -1,0 +1,40 @@
+//! What every HTTPS door of ours needs.
+//!
+//! ```text
+//! accept ─► TLS 1.3, client certificate ─┐
+//!                                        ├─► Identity ─► limits ─► axum::Router ─► response
+//! accept ─► loopback, bearer token ──────┘                              └─ Problem (RFC 9457)
+//! ```
+//!
+//! A [`Listener`] has one of two doors. The usual one is TLS 1.3 with a client certificate from a
+//! CA of the operator's choice; the other, plain HTTP with a bearer token from a file, exists on
+//! loopback addresses alone and only when it is asked for. Behind both, a request that has no
+//! [`Identity`] never reaches the router.
+//!
+//! The crate holds the only rustls types of the HTTP side. Certificates for a first installation
+//! come from [`certs::make`]; [`Dialer`] is the other end of the line.
+
+pub mod certs;
+mod connection;
+mod dial;
+mod extract;
+mod file;
+mod identity;
+mod limits;
+mod listen;
+mod problem;
+mod tls;
+mod token;
+
+pub use certs::CertError;
+pub use dial::{DialError, DialStream, Dialer, TlsFault};
+pub use extract::{Json, Query};
+pub use file::FileError;
+pub use identity::{Authenticator, Identity};
+pub use limits::{DEFAULT_MAX_BODY, Limits};
+pub use listen::{ListenError, Listener, Options, Stopping};
+pub use problem::{
+    PROBLEM_CONTENT_TYPE, PROBLEM_PREFIX, Problem, method_not_allowed, no_such_route,
+};
+pub use tls::{ClientTls, ServerTls};
+pub use token::{Token, TokenError};
