@@ -5,12 +5,16 @@ pub mod address;
 pub mod conformance;
 mod error;
 pub mod memory;
+#[cfg(feature = "rabbit")]
+pub mod rabbit;
 mod topology;
 mod transport;
 
 pub use address::{Address, Inbox, ReplyName};
 pub use error::{PublishError, TransportError};
 pub use memory::{MemoryBus, MemoryTransport};
+#[cfg(feature = "rabbit")]
+pub use rabbit::{RabbitOptions, RabbitTransport};
 pub use transport::{
     Acker, Capabilities, ConsumeOptions, Consumer, DEFAULT_MAX_MESSAGE, Delivery, Outbound, Settle,
     Transport, TransportEvent,

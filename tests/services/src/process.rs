@@ -1,6 +1,6 @@
 //! A server process in a group of its own that ends with us, whatever happens to us.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -13,11 +13,21 @@ use crate::error::ServiceError;
 
 /// Starts `"$@"`, and ends it when stdin does: our end of the pipe closes when this process goes
 /// away, even when it is killed. (A parent-death signal would not do: it is tied to the thread.)
+/// Nobody is left then to remove the directory, so it is removed too.
 const WATCHDOG: &str = r#"
 exec 3<&0 </dev/null
 "$@" 3<&- &
 server=$!
-( cat <&3 >/dev/null; kill -TERM $server 2>/dev/null; sleep 15; kill -KILL 0 ) >/dev/null 2>&1 &
+(
+    trap '' TERM
+    word=
+    read -r word <&3
+    kill -TERM $server
+    n=0
+    while kill -0 $server && [ $n -lt 150 ]; do sleep 0.1; n=$((n + 1)); done
+    [ "$word" = keep ] || rm -rf -- "$WATCHED_DIRECTORY"
+    kill -KILL 0
+) >/dev/null 2>&1 &
 exec 3<&-
 wait $server
 status=$?
@@ -53,7 +63,10 @@ impl Process {
 
     /// Asks it to end, and insists after a while.
     pub(crate) fn stop(mut self) {
-        drop(self.child.stdin.take());
+        if let Some(mut watchdog) = self.child.stdin.take() {
+            // If it is gone, so is the server.
+            let _ = watchdog.write_all(b"keep\n");
+        }
         let deadline = Instant::now() + Duration::from_secs(20);
         while self.running() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(20));
@@ -63,10 +76,27 @@ impl Process {
         }
     }
 
+    /// Stops it in its tracks: connections stay, nobody answers.
+    pub(crate) fn freeze(&self) {
+        if let Some(group) = self.group() {
+            let _ = kill_process_group(group, Signal::STOP);
+        }
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        if let Some(group) = self.group() {
+            let _ = kill_process_group(group, Signal::CONT);
+        }
+    }
+
+    fn group(&self) -> Option<Pid> {
+        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
+    }
+
     /// Ends it at once, as a crash would.
     pub(crate) fn kill(mut self) {
-        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        let Some(group) = group else { return };
+        let Some(group) = self.group() else { return };
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();
         // The rest of the group goes a moment later, and only then are its ports free.
@@ -96,5 +126,5 @@ pub(crate) fn answers(port: u16, hello: &[u8]) -> bool {
     }
     let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
     let mut byte = [0];
-    std::io::Write::write_all(&mut stream, hello).is_ok() && stream.read_exact(&mut byte).is_ok()
+    stream.write_all(hello).is_ok() && stream.read_exact(&mut byte).is_ok()
 }

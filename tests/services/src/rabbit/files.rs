@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{BIN, PASSWORD, SERVER, USER, unprivileged};
+use super::{BIN, PASSWORD, RabbitMqBuilder, SERVER, USER, unprivileged};
 use crate::certs::{Authority, Identity};
 use crate::error::ServiceError;
 use crate::process::{Process, free_port};
@@ -37,8 +37,7 @@ impl Layout {
 
     pub(super) fn write(
         &self,
-        tls: bool,
-        management: bool,
+        wanted: &RabbitMqBuilder,
         authority: &Authority,
         certificate: &Identity,
     ) -> Result<(), ServiceError> {
@@ -47,14 +46,14 @@ impl Layout {
             fs::create_dir_all(&path).map_err(ServiceError::io(path.display().to_string()))?;
         }
         let mut plugins = Vec::new();
-        if tls {
+        if wanted.tls {
             plugins.push("rabbitmq_auth_mechanism_ssl");
         }
-        if management {
+        if wanted.management {
             plugins.push("rabbitmq_management");
         }
         self.put("enabled_plugins", &format!("[{}].\n", plugins.join(",")))?;
-        self.put("rabbitmq.conf", &self.configuration(tls, management))?;
+        self.put("rabbitmq.conf", &self.configuration(wanted))?;
         self.put("ca.pem", authority.pem())?;
         self.put("server.pem", &certificate.certificate)?;
         self.put("server.key", &certificate.key)?;
@@ -69,29 +68,29 @@ impl Layout {
         fs::write(self.directory.join(name), content).map_err(ServiceError::io(name))
     }
 
-    fn configuration(&self, tls: bool, management: bool) -> String {
+    fn configuration(&self, wanted: &RabbitMqBuilder) -> String {
         let mut text = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\nloopback_users = none\n\
              default_user = {USER}\ndefault_pass = {PASSWORD}\n\
              log.console = true\nlog.console.level = info\nlog.file = false\n",
             self.amqp
         );
-        if management {
+        if wanted.management {
             text += &format!(
                 "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n",
                 self.management
             );
         }
-        if tls {
+        if wanted.tls {
             let directory = self.directory.display();
             text += &format!(
                 "listeners.ssl.1 = 127.0.0.1:{}\nssl_options.cacertfile = {directory}/ca.pem\n\
                  ssl_options.certfile = {directory}/server.pem\n\
                  ssl_options.keyfile = {directory}/server.key\n\
-                 ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = false\n\
+                 ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = {}\n\
                  ssl_cert_login_from = common_name\nauth_mechanisms.1 = PLAIN\n\
                  auth_mechanisms.2 = EXTERNAL\n",
-                self.tls
+                self.tls, wanted.client_certificate
             );
         }
         text
@@ -145,6 +144,7 @@ impl Layout {
         let path = |name: &str| self.directory.join(name);
         command
             .current_dir(&self.directory)
+            .env("WATCHED_DIRECTORY", &self.directory)
             .env("RABBITMQ_NODENAME", format!("bulla{}@localhost", self.amqp))
             .env("RABBITMQ_CONFIG_FILE", path("rabbitmq"))
             .env("RABBITMQ_MNESIA_BASE", path("mnesia"))

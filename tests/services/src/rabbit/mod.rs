@@ -24,6 +24,7 @@ const START_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug, Default, Clone)]
 pub struct RabbitMqBuilder {
     tls: bool,
+    client_certificate: bool,
     management: bool,
     users: Vec<User>,
 }
@@ -41,6 +42,13 @@ impl RabbitMqBuilder {
     #[must_use]
     pub fn tls(mut self, on: bool) -> Self {
         self.tls = on;
+        self
+    }
+
+    /// The TLS listener refuses clients without a certificate of this server's authority.
+    #[must_use]
+    pub fn require_client_certificate(mut self, on: bool) -> Self {
+        self.client_certificate = on;
         self
     }
 
@@ -108,7 +116,7 @@ impl RabbitMq {
         let authority = Authority::new("bulla test authority")?;
         let layout = Layout::new(directory.path())?;
         let certificate = authority.server(&["localhost", "127.0.0.1"])?;
-        layout.write(wanted.tls, wanted.management, &authority, &certificate)?;
+        layout.write(wanted, &authority, &certificate)?;
         Ok(Self { layout, authority, tls: wanted.tls, process: None, _directory: directory })
     }
 
@@ -229,6 +237,20 @@ impl RabbitMq {
     pub fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill();
+        }
+    }
+
+    /// Stops it in its tracks: connections stay, nobody answers, until [`RabbitMq::thaw`].
+    pub fn freeze(&self) {
+        if let Some(process) = &self.process {
+            process.freeze();
+        }
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        if let Some(process) = &self.process {
+            process.thaw();
         }
     }
 

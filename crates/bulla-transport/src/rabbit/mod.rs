@@ -1,0 +1,153 @@
+//! RabbitMQ (AMQP 0-9-1) with oslo.messaging's topology.
+//!
+//! | what | name | kind |
+//! |---|---|---|
+//! | control exchange | the exchange | topic, durable |
+//! | topic, server queue | `<topic>`, `<topic>.<server>` | durable, bound with its own name |
+//! | fanout exchange | `<topic>_fanout` | fanout, durable |
+//! | fanout queue | `<topic>_fanout_<member>` | durable, one for each member |
+//! | reply exchange | `<exchange>.reply` | topic, durable |
+//! | reply queue | `reply.<name>` | exclusive, auto-delete, bound with `<name>.#` |
+//!
+//! A reply is published with the key `<name>.<who answers>`, never through the default exchange,
+//! so that a broker user can be confined to answering as itself.
+//!
+//! A message that was sent without waiting for the broker's confirmation may be lost with the
+//! connection, which [`TransportEvent::Lost`] tells; one that was confirmed is not.
+
+mod acks;
+mod consumer;
+mod declare;
+mod dial;
+mod link;
+mod options;
+mod publish;
+mod started;
+mod tls;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+pub use options::RabbitOptions;
+
+use crate::address::{Address, Inbox};
+use crate::error::{PublishError, TransportError};
+use crate::transport::{
+    Capabilities, ConsumeOptions, Consumer, Outbound, Transport, TransportEvent,
+};
+use consumer::RabbitConsumer;
+use link::Link;
+use publish::Failure;
+
+/// A connection to RabbitMQ that restores itself. Dropping it ends the connection.
+pub struct RabbitTransport {
+    link: Arc<Link>,
+}
+
+impl RabbitTransport {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When the broker can't be reached, TLS fails, or it refuses us; there are no retries yet,
+    /// so that a wrong address is told at once.
+    pub async fn connect(options: RabbitOptions) -> Result<Self, TransportError> {
+        Ok(Self { link: Link::connect(options).await? })
+    }
+
+    /// Sends over the connection that is there, or the next one while the message lives.
+    async fn send(&self, to: &Address, mut message: Outbound) -> Result<(), PublishError> {
+        let started = Instant::now();
+        let ttl = message.ttl;
+        let patience = ttl.unwrap_or(self.link.options.patience);
+        loop {
+            let left = patience.saturating_sub(started.elapsed());
+            let live = tokio::time::timeout(left, self.link.live())
+                .await
+                .map_err(|_| self.down(patience))??;
+            // The wait counts against the message's time.
+            message.ttl = ttl.map(|ttl| ttl.saturating_sub(started.elapsed()));
+            match live.publisher.publish(&live.connection, to, &message).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Told(error)) => return Err(error),
+                Err(Failure::NotSent(error)) => {
+                    tracing::debug!(%error, "a message waits for the connection");
+                    tokio::time::sleep(link::RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn down(&self, waited: Duration) -> TransportError {
+        TransportError::Unreachable {
+            address: self.link.options.address(),
+            why: format!("no connection for {} s; it is being restored", waited.as_secs_f32()),
+        }
+    }
+}
+
+impl std::fmt::Debug for RabbitTransport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("RabbitTransport").field(&self.link.options).finish()
+    }
+}
+
+#[async_trait]
+impl Transport for RabbitTransport {
+    fn name(&self) -> &'static str {
+        "rabbit"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            durable: true,
+            ttl: true,
+            prefetch: true,
+            returns_unroutable: true,
+            redelivers: true,
+            max_message: self.link.options.max_message,
+        }
+    }
+
+    async fn declare(&self, inbox: &Inbox, options: &ConsumeOptions) -> Result<(), TransportError> {
+        let live = self.link.live().await?;
+        declare::inbox(&live.connection, inbox, options).await?;
+        self.link.remember(inbox, options);
+        Ok(())
+    }
+
+    async fn publish(&self, to: &Address, message: Outbound) -> Result<(), PublishError> {
+        let (size, limit) = (message.payload.len(), self.link.options.max_message);
+        if size > limit {
+            return Err(PublishError::TooLarge { size, limit });
+        }
+        self.send(to, message).await
+    }
+
+    async fn consume(
+        &self,
+        inbox: &Inbox,
+        options: &ConsumeOptions,
+    ) -> Result<Box<dyn Consumer>, TransportError> {
+        let live = self.link.live().await?;
+        let consumer = RabbitConsumer::start(Arc::clone(&self.link), &live, inbox, options).await?;
+        Ok(Box::new(consumer))
+    }
+
+    fn events(&self) -> broadcast::Receiver<TransportEvent> {
+        self.link.events.subscribe()
+    }
+
+    async fn close(&self) {
+        self.link.close().await;
+    }
+}
+
+impl Drop for RabbitTransport {
+    fn drop(&mut self) {
+        // The connection ends with its last user.
+        drop(self.link.abandon());
+    }
+}
