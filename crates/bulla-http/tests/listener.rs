@@ -1,5 +1,11 @@
 //! The listener over real sockets and real TLS.
 
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "helpers of tests may fail like the tests themselves"
+)]
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,0 +1,293 @@
+//! A listener with a made-up control plane behind it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bulla_api::{
+    Agent, BusStatus, CallFailure, CallRequest, CastRequest, Client, Component, ControlPlane,
+    Endpoint, Group, KeyType, Page, PageRequest, ProgressSender, Sent, State, Status, TapEvent,
+    TapItem, TapStream, router,
+};
+use bulla_http::certs::{self, Files};
+use bulla_http::{Identity, Limits, Listener, Options, Token};
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, broadcast};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
+
+/// Only stops a test that hangs.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+const AGENTS: usize = 2500;
+
+pub(crate) struct Setup {
+    pub(crate) plane: Arc<Plane>,
+    pub(crate) dir: TempDir,
+    pub(crate) url: String,
+    pub(crate) stop: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+    address: SocketAddr,
+}
+
+/// Does what its tests tell it.
+pub(crate) struct Plane {
+    pub(crate) entered: Notify,
+    pub(crate) release: Notify,
+    pub(crate) dropped: Arc<Notify>,
+    failure: Mutex<Option<CallFailure>>,
+    down: Mutex<Option<String>>,
+    bus: broadcast::Sender<TapItem>,
+}
+
+/// What came back, unparsed.
+pub(crate) struct Raw {
+    pub(crate) status: u16,
+    pub(crate) content_type: String,
+    pub(crate) body: String,
+}
+
+struct TellWhenDropped(Arc<Notify>);
+
+impl Drop for TellWhenDropped {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Setup {
+    pub(crate) async fn tls() -> Self {
+        Self::tls_with(Limits::default()).await
+    }
+
+    pub(crate) async fn tls_with(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let files = certs::make(dir.path(), &[], "ada").unwrap();
+        Self::serve(dir, Options::tls(loopback(), files.server_tls()).limits(limits)).await
+    }
+
+    pub(crate) async fn loopback() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let token = Token::create(&token_path(dir.path())).unwrap();
+        Self::serve(dir, Options::plain_loopback(loopback(), token).unwrap()).await
+    }
+
+    async fn serve(dir: TempDir, options: Options) -> Self {
+        let plane = Arc::new(Plane {
+            entered: Notify::new(),
+            release: Notify::new(),
+            dropped: Arc::new(Notify::new()),
+            failure: Mutex::new(None),
+            down: Mutex::new(None),
+            bus: broadcast::channel(64).0,
+        });
+        let listener = Listener::bind(options).await.unwrap();
+        let (url, address) = (listener.url(), listener.local_addr());
+        let stop = CancellationToken::new();
+        let served = Arc::clone(&plane) as Arc<dyn ControlPlane>;
+        let task = tokio::spawn(listener.serve(router(served), stop.clone()));
+        Self { plane, dir, url, stop, task, address }
+    }
+
+    pub(crate) fn files(&self) -> Files {
+        Files::in_dir(self.dir.path())
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        let url = self.url.clone();
+        let endpoint = if url.starts_with("https") {
+            Endpoint::Tls { url, files: self.files().operator_tls() }
+        } else {
+            Endpoint::Loopback { url, token: token_path(self.dir.path()) }
+        };
+        Client::new(&endpoint).unwrap()
+    }
+
+    /// A request of the test's own making, to the loopback door.
+    pub(crate) async fn raw(&self, method: &str, path: &str, body: &str) -> Raw {
+        let token = Token::load(&token_path(self.dir.path())).unwrap();
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            token.authorization().as_str(),
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(LONG, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: "));
+        Raw {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            content_type: content_type.unwrap_or_default().to_owned(),
+            body: body.to_owned(),
+        }
+    }
+}
+
+impl Plane {
+    pub(crate) fn fail_with(&self, failure: CallFailure) {
+        *self.failure.lock() = Some(failure);
+    }
+
+    pub(crate) fn disconnect(&self, why: &str) {
+        *self.down.lock() = Some(why.to_owned());
+    }
+
+    pub(crate) fn pass(&self, item: TapItem) {
+        self.bus.send(item).unwrap();
+    }
+}
+
+#[async_trait]
+impl ControlPlane for Plane {
+    async fn call(
+        &self,
+        by: &Identity,
+        request: CallRequest,
+        progress: ProgressSender,
+    ) -> Result<Value, CallFailure> {
+        let _tell = TellWhenDropped(Arc::clone(&self.dropped));
+        match request.method.as_str() {
+            "echo" => Ok(json!({"request": request, "by": by.name()})),
+            "fail" => Err(self.failure.lock().clone().unwrap()),
+            "count" => {
+                for n in 0..request.args["to"].as_u64().unwrap() {
+                    let _ = progress.send(json!(n)).await;
+                }
+                Ok(json!("counted"))
+            }
+            "wait" | "progress-then-wait" => {
+                if request.method != "wait" {
+                    progress.send(json!("started")).await.unwrap();
+                }
+                self.entered.notify_one();
+                self.release.notified().await;
+                Ok(json!("done"))
+            }
+            other => panic!("no test has a method {other}"),
+        }
+    }
+
+    async fn cast(&self, by: &Identity, request: CastRequest) -> Result<Sent, CallFailure> {
+        Ok(Sent { message_id: format!("cast {} by {by}", request.target) })
+    }
+
+    async fn fanout(&self, by: &Identity, request: CastRequest) -> Result<Sent, CallFailure> {
+        Ok(Sent { message_id: format!("fanout {} by {by}", request.target) })
+    }
+
+    async fn agents(&self, page: PageRequest) -> Result<Page<Agent>, CallFailure> {
+        let after = page.after.clone().unwrap_or_default();
+        let all = (0..AGENTS).map(|n| format!("a&{n:04}")).filter(|id| *id > after);
+        let mut ids: Vec<_> = all.take(page.limit() as usize + 1).collect();
+        let more = ids.len() > page.limit() as usize;
+        ids.truncate(page.limit() as usize);
+        let next = ids.last().filter(|_| more).cloned();
+        Ok(Page { items: ids.into_iter().map(agent).collect(), next })
+    }
+
+    async fn agent(&self, id: &str) -> Result<Agent, CallFailure> {
+        let known = id.strip_prefix("a&").is_some();
+        let unknown = CallFailure::UnknownTarget { target: format!("agent/{id}") };
+        known.then(|| agent(id.to_owned())).ok_or(unknown)
+    }
+
+    async fn components(&self) -> Result<Vec<Component>, CallFailure> {
+        Ok(vec![Component {
+            name: "conductor".into(),
+            principal: "spiffe://example.org/component/conductor".into(),
+            incarnation: 1,
+            epoch: 1,
+            state: State::Active,
+            created_ms: 1,
+            expires_ms: None,
+        }])
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, CallFailure> {
+        Ok(vec![Group { name: "all".into(), epoch: 1, members: vec!["agent/db-1".into()] }])
+    }
+
+    async fn status(&self) -> Result<Status, CallFailure> {
+        let problem = self.down.lock().clone();
+        Ok(Status {
+            version: "0".into(),
+            trust_domain: "example.org".into(),
+            component: "component/conductor".into(),
+            started_ms: 1,
+            bus: BusStatus { address: "memory".into(), connected: problem.is_none(), problem },
+        })
+    }
+
+    async fn tap(&self, _by: &Identity) -> Result<TapStream, CallFailure> {
+        Ok(BroadcastStream::new(self.bus.subscribe()).map(Result::unwrap).boxed())
+    }
+}
+
+/// One of each.
+pub(crate) fn every_failure() -> Vec<CallFailure> {
+    let target = || "agent/db-1".to_owned();
+    let why = || "the cause".to_owned();
+    vec![
+        CallFailure::Remote {
+            target: target(),
+            error: "NoSpace".into(),
+            message: "no space left".into(),
+            details: json!({"free": 0, "name": "x", "status": 200, "nested": [1, {"a": null}]}),
+        },
+        CallFailure::Timeout { target: target(), timeout_ms: 1500 },
+        CallFailure::NobodyThere { target: target() },
+        CallFailure::UnknownTarget { target: target() },
+        CallFailure::TooLarge { size: 17, limit: 16 },
+        CallFailure::BadRequest { why: why() },
+        CallFailure::NotPermitted { why: why() },
+        CallFailure::Busy { why: why() },
+        CallFailure::BusDown { why: why() },
+        CallFailure::Interrupted { target: target(), why: why() },
+        CallFailure::Stopping,
+        CallFailure::Internal { why: why() },
+    ]
+}
+
+pub(crate) fn seen(n: u64) -> TapEvent {
+    TapEvent {
+        time_ms: n,
+        queue: "agent.db-1".into(),
+        size: 1024,
+        key_id: Some("00ff".into()),
+        offer: n == 0,
+        head: "8301".into(),
+    }
+}
+
+fn agent(id: String) -> Agent {
+    Agent {
+        principal: format!("spiffe://example.org/agent/{id}"),
+        id,
+        incarnation: 1,
+        key_type: KeyType::Pair,
+        epoch: 1,
+        kid: None,
+        state: State::Active,
+        created_ms: 1,
+        expires_ms: Some(2),
+        groups: vec!["all".into()],
+    }
+}
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn token_path(dir: &Path) -> std::path::PathBuf {
+    dir.join("token")
+}
