@@ -1,12 +1,14 @@
 //! What is inside the seal: the plaintext of requests, values and errors (protocol sections 3
 //! and 4), as CBOR.
 
+use std::fmt;
+
 use crate::cbor::{Reader, Sink, Writer};
 use crate::refusal::Refusal;
 
 /// The plaintext of a request, borrowed from the buffer that it was opened in. `args`, `context`
 /// and the like are CBOR items that were checked to be well formed and are read by the handler.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestBody<'a> {
     /// The method's namespace, if it has one.
     pub namespace: Option<&'a str>,
@@ -57,22 +59,61 @@ impl<'a> RequestBody<'a> {
     pub fn parse(plaintext: &'a [u8]) -> Result<Self, Refusal> {
         let mut r = Reader::new(plaintext);
         r.array(7)?;
-        let body = Self {
-            namespace: r.text_or_null()?,
-            method: r.text()?,
-            version: r.text()?,
-            args: r.skip()?,
-            context: if r.null()? { None } else { Some(r.skip()?) },
-            trace_parent: r.text_or_null()?,
-            reply_to: r.text_or_null()?,
-        };
+        let body = Self::read_items(&mut r)?;
         r.end()?;
         Ok(body)
     }
+
+    /// The same for an opened plaintext, which may end with a signature that was checked.
+    pub(crate) fn read(plaintext: &'a [u8]) -> Result<Self, Refusal> {
+        let mut r = Reader::new(plaintext);
+        let signed = r.array_up_to(8)? == 8;
+        if !signed {
+            return Self::parse(plaintext);
+        }
+        let body = Self::read_items(&mut r)?;
+        r.fixed::<{ crate::sign::SIGNATURE }>()?;
+        r.end()?;
+        Ok(body)
+    }
+
+    fn read_items(r: &mut Reader<'a>) -> Result<Self, Refusal> {
+        Ok(Self {
+            namespace: name_or_null(r)?,
+            method: name(r)?,
+            version: name(r)?,
+            args: r.skip()?,
+            context: if r.null()? { None } else { Some(r.skip()?) },
+            trace_parent: name_or_null(r)?,
+            reply_to: name_or_null(r)?,
+        })
+    }
+}
+
+/// Names the call and says nothing of what it carries.
+impl fmt::Debug for RequestBody<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestBody")
+            .field("namespace", &self.namespace)
+            .field("method", &self.method)
+            .field("version", &self.version)
+            .field("args_bytes", &self.args.len())
+            .field("context_bytes", &self.context.map(<[u8]>::len))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A text that must not be empty.
+fn name<'a>(r: &mut Reader<'a>) -> Result<&'a str, Refusal> {
+    r.text().and_then(|text| if text.is_empty() { Err(Refusal::Malformed) } else { Ok(text) })
+}
+
+fn name_or_null<'a>(r: &mut Reader<'a>) -> Result<Option<&'a str>, Refusal> {
+    if r.null()? { Ok(None) } else { name(r).map(Some) }
 }
 
 /// A failure as it travels: data, never the name of code to load (protocol section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ErrorBody<'a> {
     /// Its type, a stable name.
     pub kind: &'a str,
@@ -103,13 +144,20 @@ impl<'a> ErrorBody<'a> {
         let mut r = Reader::new(plaintext);
         r.array(4)?;
         let body = Self {
-            kind: r.text()?,
+            kind: name(&mut r)?,
             message: r.text()?,
             details: if r.null()? { None } else { Some(r.skip()?) },
             trace: r.text_or_null()?,
         };
         r.end()?;
         Ok(body)
+    }
+}
+
+/// Names the failure and says nothing of what it carries.
+impl fmt::Debug for ErrorBody<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ErrorBody").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 

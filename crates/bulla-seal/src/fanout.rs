@@ -11,20 +11,19 @@ use std::sync::Arc;
 use bytes::BytesMut;
 
 use crate::body::RequestBody;
-use crate::buffer::{HEADROOM, Hedge, MessageBuf};
-use crate::cbor::{Reader, Stack, Writer};
+use crate::buffer::{Hedge, MessageBuf};
+use crate::cbor::{Reader, Writer};
 use crate::credential::SignedCredential;
-use crate::frame::{ENVELOPE_AT, Frame, GCM_TAG, Parsed, Sealed, VERSION, envelope_digest};
+use crate::frame::{ENVELOPE_AT, Frame, GCM_TAG, Parsed, Sealed, envelope_digest};
 use crate::header::{Common, Detail, Draft, Form, Handle, Times};
 use crate::id::{Digest, Kid, MessageId};
 use crate::kdf;
-use crate::message::{
-    Author, Expected, MAX_LIFE, Opened, Protection, SealError, check_times, encrypt, open_sealed,
-    write_cose_head,
-};
+use crate::open::{Expected, check_times, open_sealed};
+use crate::opened::Opened;
 use crate::principal::{GroupName, Party, Principal};
 use crate::refusal::Refusal;
-use crate::route::{Audience, Route};
+use crate::route::{AadBuf, Audience, Route};
+use crate::seal::{Author, Protection, SealError, encrypt};
 use crate::secret::Secret;
 use crate::session::Direction;
 use crate::sign::{SIGNATURE, SignatureUse, SigningKey};
@@ -140,20 +139,18 @@ impl GroupSession {
         hedge: &Hedge,
         mut buf: MessageBuf,
     ) -> Result<UnsignedFanout, SealError> {
-        let times = Times { iat: hedge.now.secs(), exp: spec.expires };
-        if !matches!(spec.kind, MessageKind::Fanout | MessageKind::Notification)
-            || *spec.route.audience() != Audience::Group(self.group.clone())
-        {
+        let times = Times::new(hedge, spec.expires)?;
+        if !matches!(spec.kind, MessageKind::Fanout | MessageKind::Notification) {
             return Err(SealError::Kind);
         }
-        if times.exp <= times.iat || times.exp - times.iat > MAX_LIFE {
-            return Err(SealError::Lifetime);
+        if !self.is_target(spec.route) {
+            return Err(SealError::Audience);
         }
         let common = self.common(signer.credential.kid, spec.kind);
         let party = &signer.credential.party;
         let detail = (&self.group, self.epoch, spec.sequence);
         let mut draft = Draft::group(&common, &party.principal, times, detail);
-        let mut aad = Stack::<640>::new();
+        let mut aad = AadBuf::new();
         spec.route.write_request_aad(&mut aad, spec.kind, common.level);
         let aad = aad.get().ok_or(SealError::Header)?;
         let author = Author {
@@ -161,11 +158,11 @@ impl GroupSession {
             incarnation: party.incarnation,
             protection: Protection::Sealed,
         };
-        let id = author.assign_id(&mut draft, aad, hedge, &mut buf)?;
+        let (id, laid) = author.assign_id(&mut draft, aad, hedge, &mut buf)?;
         let header = draft.bytes.get().ok_or(SealError::Header)?;
-        let tag = encrypt(&self.direction.message, header, aad, &mut buf)?;
+        let tag = encrypt(&self.direction.message, &laid, &mut buf)?;
         let to_sign = self.to_sign(aad, header, buf.plaintext(), &id);
-        let bytes = Self::finish(header, buf)?;
+        let bytes = buf.finish(&laid, Form::Encrypt0, true).ok_or(SealError::Header)?;
         Ok(UnsignedFanout { bytes, id, digest: envelope_digest(header, &tag), to_sign })
     }
 
@@ -175,14 +172,8 @@ impl GroupSession {
         Common { form, handle, suite: Suite::Shared, kind, level: form.level() }
     }
 
-    fn finish(header: &[u8], buf: MessageBuf) -> Result<BytesMut, SealError> {
-        let mut head = Stack::<HEADROOM>::new();
-        let mut w = Writer::new(&mut head);
-        w.array(4);
-        w.uint(VERSION);
-        w.array(2);
-        write_cose_head(&mut w, Form::Encrypt0, header, buf.len());
-        buf.finish(head.get().ok_or(SealError::Header)?).ok_or(SealError::Header)
+    fn is_target(&self, route: &Route) -> bool {
+        matches!(route.audience(), Audience::Group(group) if *group == self.group)
     }
 
     /// Opens a fanout: times, then the signature, then the cipher. `signer` is the verified
@@ -200,6 +191,9 @@ impl GroupSession {
         if parsed.claimed_group() != Some(self.group.as_str()) || epoch != self.epoch {
             return Err(Refusal::GroupUnknown);
         }
+        if !self.is_target(expected.route) {
+            return Err(Refusal::AudienceMismatch);
+        }
         if header.handle != Handle::Key(signer.kid)
             || parsed.claimed_sender() != signer.party.principal.as_str()
         {
@@ -214,8 +208,9 @@ impl GroupSession {
         if header.level < expected.level {
             return Err(Refusal::LevelNotAllowed);
         }
+        signer.validity.check_secs(header.iat)?;
         check_times(header.iat, header.exp, expected.now, expected.skew)?;
-        let mut aad = Stack::<640>::new();
+        let mut aad = AadBuf::new();
         expected.route.write_request_aad(&mut aad, header.kind, header.level);
         let aad = aad.get().ok_or(Refusal::Malformed)?;
         self.verify(&parsed, signer, aad)?;
@@ -233,15 +228,15 @@ impl GroupSession {
     ) -> Result<(), Refusal> {
         let key = signer.signing.ok_or(Refusal::SignatureInvalid)?;
         let proof = parsed.proof.as_ref().map(|at| parsed.slice(at)).ok_or(Refusal::Malformed)?;
-        let proof = Proof::parse(proof)?;
+        let proof = Proof::read(&mut Reader::new(proof))?;
         let header = parsed.slice(&parsed.protected);
         let content = parsed.slice(&parsed.content);
         let to_sign = self.to_sign(aad, header, content, &parsed.header.id);
         match proof {
-            Proof::Alone(signature) => key.verify(&to_sign, signature),
+            Proof::Alone(signature) => key.verify(&to_sign, &signature),
             Proof::Batch { signature, size, index, path } => {
-                let root = root_of(leaf(&to_sign), index, size, &path)?;
-                key.verify(&tree_to_sign(signer.kid, size, &root), signature)
+                let root = root_of(leaf(&to_sign), index, size, path)?;
+                key.verify(&tree_to_sign(signer.kid, size, &root), &signature)
             }
         }
     }
@@ -408,35 +403,49 @@ impl Parsed {
     }
 }
 
-enum Proof<'a> {
-    Alone(&'a [u8]),
-    Batch { signature: &'a [u8], size: usize, index: usize, path: Vec<[u8; 32]> },
+/// What proves the signer of a fanout: a signature of its own, or one over a tree with the path
+/// to it.
+pub(crate) enum Proof<'a> {
+    Alone([u8; SIGNATURE]),
+    Batch { signature: [u8; SIGNATURE], size: usize, index: usize, path: Path<'a> },
+}
+
+/// The nodes of a path, as they stand in the message: at most [`MAX_PATH`].
+#[derive(Clone)]
+pub(crate) struct Path<'a> {
+    nodes: Reader<'a>,
+    count: usize,
+}
+
+impl Iterator for Path<'_> {
+    type Item = [u8; 32];
+
+    fn next(&mut self) -> Option<[u8; 32]> {
+        self.count = self.count.checked_sub(1)?;
+        self.nodes.fixed().ok()
+    }
 }
 
 impl<'a> Proof<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        let mut r = Reader::new(bytes);
+    /// Reads a proof and nothing that is not exactly one.
+    pub(crate) fn read(r: &mut Reader<'a>) -> Result<Self, Refusal> {
         let mut peek = r.clone();
-        let proof = if peek.array(4).is_ok() {
-            r.array(4)?;
-            let signature = r.bytes()?;
-            let small = |value: u64| usize::try_from(value).map_err(|_| Refusal::Malformed);
-            let (size, index) = (small(r.uint()?)?, small(r.uint()?)?);
-            let count = r.array_up_to(MAX_PATH)?;
-            let path = (0..count).map(|_| r.fixed()).collect::<Result<_, _>>()?;
-            Self::Batch { signature, size, index, path }
-        } else {
-            Self::Alone(r.bytes()?)
-        };
-        r.end()?;
-        match &proof {
-            Self::Alone(signature) | Self::Batch { signature, .. }
-                if signature.len() == SIGNATURE =>
-            {
-                Ok(proof)
-            }
-            _ => Err(Refusal::Malformed),
+        if peek.array(4).is_err() {
+            return Ok(Self::Alone(r.fixed()?));
         }
+        r.array(4)?;
+        let signature = r.fixed()?;
+        let small = |value: u64| usize::try_from(value).map_err(|_| Refusal::Malformed);
+        let (size, index) = (small(r.uint()?)?, small(r.uint()?)?);
+        let count = r.array_up_to(MAX_PATH)?;
+        let path = Path { nodes: r.clone(), count };
+        for _ in 0..count {
+            r.fixed::<32>()?;
+        }
+        if size > MAX_BATCH || index >= size || count != depth_of(index, size) {
+            return Err(Refusal::Malformed);
+        }
+        Ok(Self::Batch { signature, size, index, path })
     }
 }
 
@@ -500,35 +509,42 @@ fn tree_path(leaves: &[[u8; 32]], index: usize, path: &mut Vec<[u8; 32]>) {
     }
 }
 
+/// How long the path of leaf `index` is in a tree of `size` leaves.
+fn depth_of(index: usize, size: usize) -> usize {
+    sides(index, size).count()
+}
+
+/// From the top down: whether leaf `index` of a tree of `size` leaves is on the left.
+fn sides(index: usize, size: usize) -> impl Iterator<Item = bool> {
+    let mut range: Range<usize> = 0..size;
+    std::iter::from_fn(move || {
+        if range.len() < 2 {
+            return None;
+        }
+        let at = range.start + split(range.len());
+        let on_left = index < at;
+        range = if on_left { range.start..at } else { at..range.end };
+        Some(on_left)
+    })
+}
+
 /// The root that leaf `index` of a tree of `size` leaves has along `path`.
 fn root_of(
     leaf: [u8; 32],
     index: usize,
     size: usize,
-    path: &[[u8; 32]],
+    path: impl Iterator<Item = [u8; 32]>,
 ) -> Result<[u8; 32], Refusal> {
-    if size == 0 || size > MAX_BATCH || index >= size {
+    if size > MAX_BATCH || index >= size {
         return Err(Refusal::Malformed);
     }
-    // Which side the leaf is on at every level, from the top down.
-    let mut sides = Vec::with_capacity(MAX_PATH);
-    let mut range: Range<usize> = 0..size;
-    while range.len() > 1 {
-        let at = range.start + split(range.len());
-        let on_left = index < at;
-        range = if on_left { range.start..at } else { at..range.end };
-        sides.push(on_left);
-    }
-    if sides.len() != path.len() {
-        return Err(Refusal::Malformed);
-    }
-    let up = sides.iter().rev().zip(path);
-    Ok(up.fold(
-        leaf,
-        |below, (on_left, beside)| {
-            if *on_left { node(&below, beside) } else { node(beside, &below) }
-        },
-    ))
+    let mut down = [false; MAX_PATH];
+    let depth = depth_of(index, size);
+    down.iter_mut().zip(sides(index, size)).for_each(|(to, side)| *to = side);
+    let up = down.get(..depth).ok_or(Refusal::Malformed)?.iter().rev();
+    Ok(up.zip(path).fold(leaf, |below, (on_left, beside)| {
+        if *on_left { node(&below, &beside) } else { node(&beside, &below) }
+    }))
 }
 
 #[cfg(test)]
@@ -543,15 +559,17 @@ mod tests {
             for index in 0..size {
                 let mut path = Vec::new();
                 tree_path(&leaves, index, &mut path);
-                assert_eq!(root_of(leaves[index], index, size, &path), Ok(root));
+                assert_eq!(path.len(), depth_of(index, size));
+                let root_of = |leaf, index| root_of(leaf, index, size, path.iter().copied());
+                assert_eq!(root_of(leaves[index], index), Ok(root));
                 if size > 1 {
                     let other = (index + 1) % size;
-                    assert_ne!(root_of(leaves[index], other, size, &path), Ok(root));
-                    assert_ne!(root_of(leaves[other], index, size, &path), Ok(root));
+                    assert_ne!(root_of(leaves[index], other), Ok(root));
+                    assert_ne!(root_of(leaves[other], index), Ok(root));
                 }
             }
         }
-        assert!(root_of([0; 32], 0, 0, &[]).is_err());
-        assert!(root_of([0; 32], 0, MAX_BATCH + 1, &[]).is_err());
+        assert!(root_of([0; 32], 0, 0, [].into_iter()).is_err());
+        assert!(root_of([0; 32], 0, MAX_BATCH + 1, [].into_iter()).is_err());
     }
 }

@@ -1,13 +1,16 @@
 //! What goes on the wire: the frame [1, envelope, offer or null, statement or null], and its
 //! strict parser (protocol section 3).
 
+use std::fmt;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::cbor::{Reader, Writer};
-use crate::header::{Detail, Form, Header};
+use crate::cbor::{Reader, Stack, Writer};
+use crate::fanout::Proof;
+use crate::header::{Detail, Form, Header, MAX_HEADER};
 use crate::id::Digest;
+use crate::offer::MAX_OFFER;
 use crate::refusal::Refusal;
 use crate::sign::{SIGNATURE, TAG_SIGN1};
 use crate::wire::MessageKind;
@@ -104,22 +107,24 @@ impl Frame {
     }
 }
 
+/// Label, longest header, longest authenticator and their heads.
+const DIGEST_INPUT: usize = MAX_HEADER + SIGNATURE + 32;
+
 /// What names an envelope: SHA-256 of [label, protected header, authenticator], the
 /// authenticator being the AEAD's tag, the MAC or the signature
 /// (`docs/adr/0002-envelope-digest.md`).
 pub(crate) fn envelope_digest(header: &[u8], authenticator: &[u8]) -> Digest {
-    let mut input = crate::cbor::Stack::<512>::new();
+    let mut input = Stack::<DIGEST_INPUT>::new();
     let mut w = Writer::new(&mut input);
     w.array(3);
     w.text("bulla/1 envelope");
     w.bytes(header);
     w.bytes(authenticator);
-    // Header and authenticator are far below 512 bytes together.
+    // The parser takes no header that would not fit.
     Digest::of(input.get().unwrap_or_default())
 }
 
 /// A frame that was read and not opened: nothing in it is believed yet.
-#[derive(Debug)]
 pub struct Parsed {
     pub(crate) bytes: BytesMut,
     pub(crate) form: Form,
@@ -169,7 +174,8 @@ impl Parsed {
         r.map(0)?;
         r.bytes()?;
         r.bytes()?;
-        Ok(Some(start..r.position()))
+        let offer = start..r.position();
+        if offer.len() > MAX_OFFER { Err(Refusal::TooLarge) } else { Ok(Some(offer)) }
     }
 
     /// The header, unbelieved.
@@ -203,6 +209,17 @@ impl Parsed {
 
     pub(crate) fn slice(&self, at: &Range<usize>) -> &[u8] {
         self.bytes.get(at.clone()).unwrap_or_default()
+    }
+}
+
+/// Says what it claims to be and nothing of what is in it: it may have been opened in place.
+impl fmt::Debug for Parsed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parsed")
+            .field("form", &self.form)
+            .field("header", &self.header)
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -262,7 +279,7 @@ impl EnvelopeParts {
         r.array(2)?;
         let mut parts = Self::read_cose(r)?;
         let start = r.position();
-        r.skip()?;
+        Proof::read(r)?;
         parts.proof = Some(start..r.position());
         let group = matches!(parts.header.detail, Detail::Group { .. });
         if group && parts.form == Form::Encrypt0 { Ok(parts) } else { Err(Refusal::Malformed) }

@@ -99,6 +99,25 @@ impl Form {
         }
     }
 
+    /// The head of the tagged COSE array.
+    pub(crate) fn write_head<S: Sink>(self, w: &mut Writer<'_, S>) {
+        w.tag(self.tag());
+        w.array(if self == Self::Encrypt0 { 3 } else { 4 });
+    }
+
+    /// The beginning of the structure that the cipher, the signature or the MAC covers (RFC 9052
+    /// sections 4.4, 5.3 and 6.3); header, external AAD and, for the last two, payload follow.
+    pub(crate) fn write_context<S: Sink>(self, out: &mut S) {
+        let mut w = Writer::new(out);
+        let (context, items) = match self {
+            Self::Encrypt0 => ("Encrypt0", 3),
+            Self::Mac0 => ("MAC0", 4),
+            Self::Sign1 => ("Signature1", 4),
+        };
+        w.array(items);
+        w.text(context);
+    }
+
     /// The level that this form gives.
     pub const fn level(self) -> Level {
         match self {
@@ -266,6 +285,11 @@ impl Draft {
         Self { bytes, id_at }
     }
 
+    /// Where in the header the id stands.
+    pub(crate) fn id_at(&self) -> usize {
+        self.id_at
+    }
+
     pub(crate) fn set_id(&mut self, id: MessageId) {
         let at = self.id_at..self.id_at + MessageId::LEN;
         if let Some(place) = self.bytes.get_mut().and_then(|bytes| bytes.get_mut(at)) {
@@ -277,6 +301,9 @@ impl Draft {
 impl Header {
     /// Parses the protected header of a message in `form`.
     pub(crate) fn parse(bytes: &[u8], form: Form) -> Result<Self, Refusal> {
+        if bytes.len() > MAX_HEADER {
+            return Err(Refusal::Malformed);
+        }
         let mut r = Reader::new(bytes);
         r.map(5)?;
         r.this_int(1)?;
@@ -350,17 +377,10 @@ impl Claims {
     }
 }
 
-/// The structure that the cipher, the signature or the MAC covers (RFC 9052 sections 4.4, 5.3 and
-/// 6.3). For Encrypt0 the ciphertext is not part of it; for the others the payload is.
+/// The structure of [`Form::write_context`] up to the external AAD.
 pub(crate) fn write_structure<S: Sink>(out: &mut S, form: Form, header: &[u8], aad: &[u8]) {
+    form.write_context(out);
     let mut w = Writer::new(out);
-    let (context, items) = match form {
-        Form::Encrypt0 => ("Encrypt0", 3),
-        Form::Mac0 => ("MAC0", 4),
-        Form::Sign1 => ("Signature1", 4),
-    };
-    w.array(items);
-    w.text(context);
     w.bytes(header);
     w.bytes(aad);
 }

@@ -59,7 +59,17 @@ identifier!(
 impl Digest {
     /// SHA-256 of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+        Self::from_hash(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
+    }
+
+    /// SHA-256 of `parts` one behind the other.
+    pub(crate) fn of_parts(parts: &[&[u8]]) -> Self {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        parts.iter().for_each(|part| context.update(part));
+        Self::from_hash(context.finish())
+    }
+
+    fn from_hash(hash: aws_lc_rs::digest::Digest) -> Self {
         let mut out = [0; 32];
         out.iter_mut().zip(hash.as_ref()).for_each(|(to, from)| *to = *from);
         Self(out)

@@ -8,14 +8,17 @@ pub mod fanout;
 mod frame;
 mod header;
 pub mod id;
+mod inner;
 mod kdf;
 pub mod kem;
-mod message;
 pub mod offer;
+mod open;
+mod opened;
 pub mod principal;
 pub mod random;
 mod refusal;
 pub mod route;
+mod seal;
 pub mod secret;
 mod session;
 pub mod shared;
@@ -31,15 +34,14 @@ pub use frame::{DEFAULT_MAX_FRAME, Frame, IntoBytesMut, MAX_FRAME, Parsed, Seale
 pub use header::{Detail, Form, Handle, Header};
 pub use id::{Digest, Kid, MessageId, SessionId};
 pub use kem::{KemPublicKey, KemSecretKey};
-pub use message::{
-    DEFAULT_SKEW, Expected, MAX_LIFE, OpenedReply, OpenedRequest, Protection, ReplyBinding,
-    ReplySpec, RequestSpec, SealError,
-};
 pub use offer::{Initiator, Offer, OfferError};
+pub use open::{DEFAULT_SKEW, Expected};
+pub use opened::{OpenedReply, OpenedRequest, ReplyBinding};
 pub use principal::{GroupName, NameError, Party, Principal, PrincipalKind, TrustDomain};
 pub use random::{OsRandom, Pooled, Random, RandomFailed, UnixTime};
 pub use refusal::Refusal;
 pub use route::{Audience, Route};
+pub use seal::{MAX_LIFE, Protection, ReplySpec, RequestSpec, SealError};
 pub use secret::Secret;
 pub use session::{Session, Window};
 pub use sign::{SigningKey, VerifyingKey};

@@ -12,17 +12,18 @@ use thiserror::Error;
 
 use crate::Random;
 use crate::cbor::{Reader, Writer};
-use crate::credential::{SignedCredential, TrustStore};
+use crate::credential::{Credential, SignedCredential, TrustStore};
 use crate::header::Handle;
 use crate::id::{Digest, Kid, SessionId};
 use crate::kem::{EncapsulateError, Exporter, KemSecretKey};
 use crate::principal::{Party, TrustDomain};
 use crate::random::{RandomFailed, UnixTime};
 use crate::refusal::Refusal;
+use crate::seal::MAX_LIFE;
 use crate::secret::Secret;
 use crate::session::{Session, SessionParts, Window};
 use crate::sign::{SignatureUse, SigningKey, Unverified, sign1};
-use crate::wire::Suite;
+use crate::wire::{Suite, SuiteSet};
 
 /// Longest life of an offer, in seconds.
 pub const MAX_OFFER_LIFE: u64 = 3600;
@@ -39,7 +40,11 @@ pub struct Initiator {
 
 /// An offer could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum OfferError {
+    /// One of the two credentials is not valid now.
+    #[error("a session can't be opened with a credential that is not valid now ({0}): renew it")]
+    Credential(Refusal),
     /// The key is not the one that the credential names.
     #[error("the signing key is not the one that its credential names")]
     KeyMismatch,
@@ -96,8 +101,12 @@ impl Initiator {
         random: &mut dyn Random,
     ) -> Result<(Bytes, Session), OfferError> {
         let kem = receiver.kem.as_ref().ok_or(OfferError::NoKemKey)?;
+        for credential in [&*self.credential, receiver] {
+            credential.validity.check(now).map_err(OfferError::Credential)?;
+        }
         let iat = now.secs();
-        let exp = (iat + lifetime.min(MAX_OFFER_LIFE))
+        let exp = iat
+            .saturating_add(lifetime.min(MAX_OFFER_LIFE))
             .min(self.credential.validity.not_after)
             .min(receiver.validity.not_after);
         let ends = Ends {
@@ -268,7 +277,30 @@ impl<'a> Offer<'a> {
         if iat > now.secs().saturating_add(skew) {
             return Err(Refusal::OfferExpired);
         }
+        // Nothing sealed in its time can still be alive.
+        if now.secs() > exp.saturating_add(MAX_LIFE).saturating_add(skew) {
+            return Err(Refusal::OfferExpired);
+        }
         Ok(())
+    }
+
+    /// All of step 3a: addressed to the holder of `own` (its audience credential, or an agent's
+    /// only one) under that very key, in a suite of both that credential and `accepted`, and
+    /// within its time.
+    pub fn check_for(
+        &self,
+        own: &Credential,
+        accepted: SuiteSet,
+        now: UnixTime,
+        skew: u64,
+    ) -> Result<(), Refusal> {
+        if self.audience != own.kid {
+            return Err(Refusal::AudienceMismatch);
+        }
+        if !own.suites.contains(self.suite) || !accepted.contains(self.suite) {
+            return Err(Refusal::SuiteNotAllowed);
+        }
+        self.check(&own.party, now, skew)
     }
 
     /// Verifies the sender's credential as of the offer's own time, then the signature (steps 3b
@@ -279,7 +311,8 @@ impl<'a> Offer<'a> {
         cached: impl FnOnce(&Digest) -> Option<Arc<SignedCredential>>,
     ) -> Result<VerifiedOffer<'a>, Refusal> {
         let at = UnixTime::from_secs(self.window.iat);
-        let credential = match cached(&Digest::of(self.credential)) {
+        let digest = Digest::of(self.credential);
+        let credential = match cached(&digest).filter(|known| known.digest() == digest) {
             Some(known) => {
                 known.validity.check(at)?;
                 known
@@ -288,6 +321,9 @@ impl<'a> Offer<'a> {
         };
         let key = credential.signing.ok_or(Refusal::CredentialInvalid)?;
         Unverified::parse(self.bytes)?.verify(SignatureUse::Offer, &key)?;
+        if self.window.exp > credential.validity.not_after {
+            return Err(Refusal::OfferInvalid);
+        }
         Ok(VerifiedOffer { offer: self, credential })
     }
 }

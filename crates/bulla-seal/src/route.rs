@@ -13,6 +13,10 @@ pub const MAX_EXCHANGE: usize = 64;
 /// Longest topic or server name, in bytes.
 pub const MAX_TOPIC: usize = 96;
 
+/// Longest external AAD in bytes: the names at their longest.
+pub(crate) const MAX_AAD: usize = 416;
+pub(crate) type AadBuf = crate::cbor::Stack<MAX_AAD>;
+
 /// For whom a message is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Audience {
@@ -79,6 +83,11 @@ impl Route {
     /// For whom.
     pub fn audience(&self) -> &Audience {
         &self.audience
+    }
+
+    /// Whether the target is this very principal in this incarnation.
+    pub(crate) fn is_for(&self, party: &Party) -> bool {
+        matches!(&self.audience, Audience::Party(target) if target == party)
     }
 
     /// Writes [label, kind, level, exchange, topic, server or null, audience, its incarnation

@@ -124,11 +124,15 @@ impl Session {
         self.requester_credential.as_ref()
     }
 
-    /// Whether a message made at `iat` may use this session.
+    /// Whether a message made at `iat` may use this session: inside the offer's time, and the
+    /// credential is judged at `iat` too (protocol section 10).
     pub(crate) fn check_window(&self, iat: u64) -> Result<(), Refusal> {
-        match self.window {
-            Some(window) if iat < window.iat || iat > window.exp => Err(Refusal::OfferExpired),
-            _ => Ok(()),
+        if self.window.is_some_and(|window| iat < window.iat || iat > window.exp) {
+            return Err(Refusal::OfferExpired);
+        }
+        match &self.requester_credential {
+            Some(credential) => credential.validity.check_secs(iat),
+            None => Ok(()),
         }
     }
 

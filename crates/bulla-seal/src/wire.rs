@@ -140,9 +140,14 @@ impl SuiteSet {
         Self(1 << suite.to_wire())
     }
 
-    /// Every suite of this version.
+    /// Every suite with a key encapsulation: what credentials may name.
     pub const fn all() -> Self {
         Self((1 << Suite::X25519.to_wire()) | (1 << Suite::XWing.to_wire()))
+    }
+
+    /// Every suite with a key encapsulation, and shared keys: for receivers that take all.
+    pub const fn any() -> Self {
+        Self::all().with(Suite::Shared)
     }
 
     /// This set and `suite`.

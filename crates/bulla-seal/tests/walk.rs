@@ -98,8 +98,11 @@ fn signed_level_is_readable_and_bound() {
     let component = world.component("control", Suite::X25519);
     let agent = world.agent("db-1", Suite::X25519);
     let (ours, theirs, _) = sessions(&mut world, &component, &agent);
+    let (shared, key_of) = (shared_session(&component.party, &agent.party), &component.key);
+    let pairs =
+        [(&ours, &theirs, Protection::Signed(key_of)), (&*shared, &shared, Protection::Maced)];
     let route = route_to(&agent.party);
-    for protection in [Protection::Signed(&component.key), Protection::Maced] {
+    for (ours, theirs, protection) in pairs {
         let spec = RequestSpec { protection, ..spec(&route) };
         let sealed = ours.seal_request(&spec, &hedge(1), request_plaintext(&[0xa0])).unwrap();
         let frame = sealed.into_frame(None);
@@ -115,7 +118,8 @@ fn signed_level_is_readable_and_bound() {
         let reply_spec = ReplySpec { outcome: Outcome::Value, index: 0 };
         let buf = MessageBuf::from_plaintext(&[1]);
         let binding = opened.reply_binding();
-        let reply = theirs.seal_reply(&binding, reply_spec, &hedge(1), buf).unwrap().into_frame(None);
+        let reply =
+            theirs.seal_reply(&binding, reply_spec, &hedge(1), buf).unwrap().into_frame(None);
         let parsed = Parsed::parse(reply.bytes().clone(), DEFAULT_MAX_FRAME).unwrap();
         assert_eq!(ours.open_reply(parsed, &binding).unwrap().payload(), [1]);
     }

@@ -44,8 +44,7 @@ pub struct Component {
     pub audience: Arc<SignedCredential>,
 }
 
-pub const LIFE: Validity =
-    Validity { not_before: 1_799_990_000, not_after: 1_900_000_000 };
+pub const LIFE: Validity = Validity { not_before: 1_799_990_000, not_after: 1_900_000_000 };
 
 impl World {
     pub fn new() -> Self {
@@ -155,18 +154,32 @@ pub fn spec(route: &Route) -> RequestSpec<'_> {
 }
 
 pub fn expected(route: &Route) -> Expected<'_> {
-    Expected { route, level: Level::Sealed, now: NOW, skew: DEFAULT_SKEW }
+    Expected::new(route, NOW)
 }
 
 /// Opens a session of `component` to `agent` on both ends.
-pub fn sessions(world: &mut World, component: &Component, agent: &Agent) -> (Session, Arc<Session>, bytes::Bytes) {
+pub fn sessions(
+    world: &mut World,
+    component: &Component,
+    agent: &Agent,
+) -> (Session, Arc<Session>, bytes::Bytes) {
     let initiator = component.initiator(world);
-    let (offer, ours) =
-        initiator.offer(&agent.credential, NOW, 3600, &mut world.random).unwrap();
+    let (offer, ours) = initiator.offer(&agent.credential, NOW, 3600, &mut world.random).unwrap();
     let parsed = Offer::parse(&offer).unwrap();
     assert_eq!(parsed.audience(), agent.credential.kid);
     parsed.check(&agent.party, NOW, DEFAULT_SKEW).unwrap();
     let verified = parsed.verify(&world.trust, |_| None).unwrap();
     let theirs = verified.open(&world.domain, &agent.party, &agent.kem).unwrap();
     (ours, Arc::new(theirs), offer)
+}
+
+/// The session of a shared-key agent, for requests of the first to the second.
+pub fn shared_session(requester: &Party, responder: &Party) -> Arc<Session> {
+    let (agent, component) = if requester.principal.is_agent() {
+        (requester, responder)
+    } else {
+        (responder, requester)
+    };
+    let key = shared::pair_key(&Secret::new([5; 32]), agent, &component.principal, 1);
+    Arc::new(shared::session(Kid([7; 8]), &key, requester.clone(), responder.clone()))
 }

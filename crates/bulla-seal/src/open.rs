@@ -1,0 +1,246 @@
+//! Opening requests and replies (protocol sections 3, 4, 5 and 9): everything that can be
+//! compared before the cipher runs, then the cipher.
+
+use std::sync::Arc;
+
+use aws_lc_rs::aead::{Aad, Nonce};
+use aws_lc_rs::hmac;
+
+use crate::body::ErrorBody;
+use crate::cbor::{Reader, Stack, Writer};
+use crate::frame::Parsed;
+use crate::header::{Detail, Form, MAX_HEADER, write_structure};
+use crate::inner;
+use crate::kdf::{self, MessagePrf};
+use crate::opened::{Opened, OpenedReply, OpenedRequest, ReplyBinding};
+use crate::random::UnixTime;
+use crate::refusal::Refusal;
+use crate::route::{AadBuf, MAX_AAD, Route};
+use crate::seal::MAX_LIFE;
+use crate::session::{Direction, Session};
+use crate::sign::VerifyingKey;
+use crate::wire::{Level, Outcome, Suite, SuiteSet};
+
+/// Allowed difference between two clocks, in seconds, unless configured.
+pub const DEFAULT_SKEW: u64 = 120;
+
+/// Room for header, external AAD and their heads.
+type Structure = Stack<{ MAX_HEADER + MAX_AAD + 32 }>;
+
+/// What a receiver expects of a request in the place where it took it from.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    /// Where it was consumed from, and as whom.
+    pub route: &'a Route,
+    /// The lowest level that this place takes.
+    pub level: Level,
+    /// The suites that this receiver accepts: what its credential says, or less.
+    pub suites: SuiteSet,
+    /// Whether each message must carry its sender's signature (protocol section 1), inside the
+    /// seal or as the envelope at level `signed`.
+    pub inner_signature: bool,
+    /// Now.
+    pub now: UnixTime,
+    /// Allowed difference of clocks, in seconds.
+    pub skew: u64,
+}
+
+impl<'a> Expected<'a> {
+    /// Sealed messages of any suite for `route`, without an inner signature, give or take
+    /// [`DEFAULT_SKEW`].
+    pub fn new(route: &'a Route, now: UnixTime) -> Self {
+        Self {
+            route,
+            level: Level::Sealed,
+            suites: SuiteSet::any(),
+            inner_signature: false,
+            now,
+            skew: DEFAULT_SKEW,
+        }
+    }
+
+    /// Level and suite of a header against what this place takes.
+    pub(crate) fn check_strength(&self, level: Level, suite: Suite) -> Result<(), Refusal> {
+        if !self.suites.contains(suite) {
+            return Err(Refusal::SuiteNotAllowed);
+        }
+        if level < self.level {
+            return Err(Refusal::LevelNotAllowed);
+        }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Opens a request in place (steps 5 to 8 of protocol section 9).
+    pub fn open_request(
+        self: &Arc<Self>,
+        parsed: Parsed,
+        expected: &Expected<'_>,
+    ) -> Result<OpenedRequest, Refusal> {
+        self.check_request(&parsed, expected)?;
+        let header = parsed.header();
+        let mut aad = AadBuf::new();
+        expected.route.write_request_aad(&mut aad, header.kind, header.level);
+        let aad = aad.get().ok_or(Refusal::Malformed)?;
+        let (opened, signed) = match parsed.form {
+            Form::Encrypt0 => {
+                let opened = open_sealed(&self.request.message, parsed, aad)?;
+                let header = opened.parsed.slice(&opened.parsed.protected);
+                let signed = inner::verify(self.signer(), header, aad, opened.plaintext())?;
+                (opened, signed)
+            }
+            Form::Mac0 => (open_maced(&self.request, parsed, aad)?, false),
+            Form::Sign1 => (self.open_signed(parsed, aad)?, true),
+        };
+        if expected.inner_signature && !signed {
+            return Err(Refusal::SignatureInvalid);
+        }
+        OpenedRequest::new(opened, self.clone(), expected.route, signed)
+    }
+
+    /// Everything that can be compared before the cipher runs.
+    fn check_request(&self, parsed: &Parsed, expected: &Expected<'_>) -> Result<(), Refusal> {
+        let header = parsed.header();
+        if header.handle != self.handle() {
+            return Err(Refusal::SessionUnknown);
+        }
+        if header.suite != self.suite() {
+            return Err(Refusal::SuiteNotAllowed);
+        }
+        expected.check_strength(header.level, header.suite)?;
+        if header.detail != Detail::Request {
+            return Err(Refusal::KindNotAllowed);
+        }
+        if !expected.route.is_for(self.responder()) {
+            return Err(Refusal::AudienceMismatch);
+        }
+        if parsed.claimed_sender() != self.requester().principal.as_str() {
+            return Err(Refusal::SenderMismatch);
+        }
+        self.check_form(parsed.form)?;
+        self.check_window(header.iat)?;
+        check_times(header.iat, header.exp, expected.now, expected.skew)
+    }
+
+    /// Readable messages are signed by who has a key pair and MACed by who has not (protocol
+    /// section 5): with the session's keys alone nobody speaks for a signer.
+    fn check_form(&self, form: Form) -> Result<(), Refusal> {
+        let shared = self.suite() == Suite::Shared;
+        match form {
+            Form::Mac0 if !shared => Err(Refusal::LevelNotAllowed),
+            Form::Sign1 if shared => Err(Refusal::LevelNotAllowed),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key that the requester signs with.
+    fn signer(&self) -> Option<&VerifyingKey> {
+        self.requester_credential().and_then(|credential| credential.signing.as_ref())
+    }
+
+    fn open_signed(&self, parsed: Parsed, aad: &[u8]) -> Result<Opened, Refusal> {
+        let key = self.signer().ok_or(Refusal::SignatureInvalid)?;
+        let structure = structure_with_payload(&parsed, aad);
+        key.verify(&structure, parsed.slice(&parsed.authenticator))
+            .map_err(|_| Refusal::NotAuthentic)?;
+        Ok(Opened::readable(parsed))
+    }
+
+    /// Opens a reply to `binding`: from the principal addressed, for that very request, at its
+    /// level or higher.
+    pub fn open_reply(
+        &self,
+        parsed: Parsed,
+        binding: &ReplyBinding,
+    ) -> Result<OpenedReply, Refusal> {
+        let header = parsed.header();
+        let Detail::Reply { in_reply_to, outcome, index } = header.detail else {
+            return Err(Refusal::KindNotAllowed);
+        };
+        if header.handle != self.handle()
+            || header.suite != self.suite()
+            || in_reply_to != binding.request
+            || !binding.route.is_for(self.responder())
+        {
+            return Err(Refusal::ReplyMismatch);
+        }
+        if header.level < binding.level {
+            return Err(Refusal::LevelNotAllowed);
+        }
+        let mut aad = AadBuf::new();
+        binding.route.write_reply_aad(&mut aad, header.level, self.requester(), &binding.digest);
+        let aad = aad.get().ok_or(Refusal::Malformed)?;
+        let id = header.id;
+        let opened = match parsed.form {
+            Form::Encrypt0 => open_sealed(&self.reply.message, parsed, aad)?,
+            Form::Mac0 => open_maced(&self.reply, parsed, aad)?,
+            Form::Sign1 => return Err(Refusal::LevelNotAllowed),
+        };
+        check_outcome(outcome, opened.plaintext())?;
+        Ok(OpenedReply::new(opened, outcome, index, id))
+    }
+}
+
+/// A proven peer may still be a hostile one: what goes on to a decoder is one well-formed item of
+/// bounded depth.
+fn check_outcome(outcome: Outcome, plaintext: &[u8]) -> Result<(), Refusal> {
+    if outcome == Outcome::Error {
+        return ErrorBody::parse(plaintext).map(|_| ());
+    }
+    let mut r = Reader::new(plaintext);
+    r.skip()?;
+    r.end()
+}
+
+/// Refuses what is over, not yet made, or lives too long (step 6 of protocol section 9).
+pub(crate) fn check_times(iat: u64, exp: u64, now: UnixTime, skew: u64) -> Result<(), Refusal> {
+    let now = now.secs();
+    if exp <= iat || exp - iat > MAX_LIFE {
+        return Err(Refusal::LifetimeTooLong);
+    }
+    if iat > now.saturating_add(skew) {
+        return Err(Refusal::NotYetValid);
+    }
+    if now > exp.saturating_add(skew) {
+        return Err(Refusal::Expired);
+    }
+    Ok(())
+}
+
+pub(crate) fn open_sealed(
+    prf: &MessagePrf,
+    mut parsed: Parsed,
+    aad: &[u8],
+) -> Result<Opened, Refusal> {
+    let mut structure = Structure::new();
+    write_structure(&mut structure, Form::Encrypt0, parsed.slice(&parsed.protected), aad);
+    let structure = structure.get().ok_or(Refusal::Malformed)?;
+    let (key, iv) = prf.key_and_iv(structure);
+    let digest = parsed.digest();
+    let content = parsed.content.clone();
+    let ciphertext = parsed.bytes.get_mut(content.clone()).ok_or(Refusal::Malformed)?;
+    let nonce = Nonce::assume_unique_for_key(iv);
+    let plaintext = kdf::gcm(&key)
+        .open_in_place(nonce, Aad::from(structure), ciphertext)
+        .map_err(|_| Refusal::NotAuthentic)?
+        .len();
+    let plaintext = content.start..content.start + plaintext;
+    Ok(Opened::new(parsed, plaintext, digest))
+}
+
+fn open_maced(direction: &Direction, parsed: Parsed, aad: &[u8]) -> Result<Opened, Refusal> {
+    let key = hmac::Key::new(hmac::HMAC_SHA256, direction.mac_key().expose());
+    let structure = structure_with_payload(&parsed, aad);
+    hmac::verify(&key, &structure, parsed.slice(&parsed.authenticator))
+        .map_err(|_| Refusal::NotAuthentic)?;
+    Ok(Opened::readable(parsed))
+}
+
+fn structure_with_payload(parsed: &Parsed, aad: &[u8]) -> Vec<u8> {
+    let payload = parsed.slice(&parsed.content);
+    let mut out = Vec::with_capacity(payload.len() + MAX_HEADER + MAX_AAD + 32);
+    write_structure(&mut out, parsed.form, parsed.slice(&parsed.protected), aad);
+    Writer::new(&mut out).bytes(payload);
+    out
+}

@@ -1,0 +1,270 @@
+//! Sealing requests and replies (protocol sections 3, 4 and 5).
+
+use aws_lc_rs::aead::{Aad, Nonce};
+use aws_lc_rs::hmac;
+use thiserror::Error;
+
+use crate::buffer::{Hedge, Laid, MessageBuf};
+use crate::cbor::Writer;
+use crate::frame::{GCM_TAG, MAX_FRAME, Sealed, envelope_digest};
+use crate::header::{Common, Draft, Form, Times};
+use crate::id::MessageId;
+use crate::inner;
+use crate::kdf::{self, MessagePrf};
+use crate::opened::ReplyBinding;
+use crate::route::{AadBuf, Route};
+use crate::session::{Direction, Session};
+use crate::sign::SigningKey;
+use crate::wire::{Level, MessageKind, Outcome, Suite};
+
+/// Longest life of a request, in seconds (protocol section 7).
+pub const MAX_LIFE: u64 = 24 * 3600;
+
+/// A message could not be sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The plaintext is larger than any receiver takes.
+    #[error("the message is larger than 16 MiB")]
+    TooLarge,
+    /// The session is past its end: open a new one.
+    #[error("the session's offer or its credential has expired: open a new session")]
+    SessionExpired,
+    /// The times make no sense: expiry before issue, or more than a day after it.
+    #[error("a message must expire after it was made and within a day")]
+    Lifetime,
+    /// The kind does not go with this call.
+    #[error("this kind of message is not sealed this way")]
+    Kind,
+    /// The target is not the other end of this session or not this group.
+    #[error("the target is not the one that these keys are for")]
+    Audience,
+    /// The protection does not go with the session: signatures need a key-pair session and its
+    /// own signing key, a MAC needs a shared key.
+    #[error("this protection does not go with the session's keys")]
+    Protection,
+    /// The plaintext is not a request's.
+    #[error("the plaintext is not that of a request")]
+    Plaintext,
+    /// Names so long that the header has no room.
+    #[error("the names in the header are too long")]
+    Header,
+}
+
+/// Which protection the sender chose.
+#[derive(Debug, Clone, Copy)]
+pub enum Protection<'a> {
+    /// Encrypted and authenticated.
+    Sealed,
+    /// The same, with the sender's signature inside the seal (key-pair principals): for topics
+    /// that demand it (protocol section 1).
+    SealedSigned(&'a SigningKey),
+    /// Readable, signed with the sender's key (key-pair principals).
+    Signed(&'a SigningKey),
+    /// Readable, authenticated with the session's MAC key (shared-key principals, and replies).
+    Maced,
+}
+
+impl Protection<'_> {
+    fn form(&self) -> Form {
+        match self {
+            Self::Sealed | Self::SealedSigned(_) => Form::Encrypt0,
+            Self::Signed(_) => Form::Sign1,
+            Self::Maced => Form::Mac0,
+        }
+    }
+}
+
+/// A request to seal.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestSpec<'a> {
+    /// Call, cast or notification.
+    pub kind: MessageKind,
+    /// Where it goes and for whom.
+    pub route: &'a Route,
+    /// End of its life, in seconds since the Unix epoch.
+    pub expires: u64,
+    /// How it is protected.
+    pub protection: Protection<'a>,
+}
+
+/// What sort of reply, and which in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplySpec {
+    /// Value, error or progress.
+    pub outcome: Outcome,
+    /// From 0, rising by one.
+    pub index: u16,
+}
+
+impl Session {
+    /// Seals a request in place. `buf` holds the plaintext ([`crate::RequestBody`]).
+    pub fn seal_request(
+        &self,
+        spec: &RequestSpec<'_>,
+        hedge: &Hedge,
+        buf: MessageBuf,
+    ) -> Result<Sealed, SealError> {
+        let times = Times::new(hedge, spec.expires)?;
+        if !spec.kind.is_request() || spec.kind == MessageKind::Fanout {
+            return Err(SealError::Kind);
+        }
+        if !spec.route.is_for(self.responder()) {
+            return Err(SealError::Audience);
+        }
+        self.check_protection(&spec.protection)?;
+        self.check_window(times.iat).map_err(|_| SealError::SessionExpired)?;
+        let common = self.common(spec.protection.form(), spec.kind);
+        let draft = Draft::request(&common, &self.requester().principal, times);
+        let mut aad = AadBuf::new();
+        spec.route.write_request_aad(&mut aad, spec.kind, common.level);
+        let author = Author {
+            direction: &self.request,
+            incarnation: self.requester().incarnation,
+            protection: spec.protection,
+        };
+        author.seal(draft, aad.get().ok_or(SealError::Header)?, hedge, buf)
+    }
+
+    fn check_protection(&self, protection: &Protection<'_>) -> Result<(), SealError> {
+        let own = self.requester_credential().and_then(|credential| credential.signing);
+        let ok = match protection {
+            Protection::Sealed => true,
+            Protection::SealedSigned(key) | Protection::Signed(key) => {
+                own == Some(key.verifying_key())
+            }
+            Protection::Maced => self.suite() == Suite::Shared,
+        };
+        if ok { Ok(()) } else { Err(SealError::Protection) }
+    }
+
+    fn common(&self, form: Form, kind: MessageKind) -> Common {
+        Common { form, handle: self.handle(), suite: self.suite(), kind, level: form.level() }
+    }
+
+    /// Seals a reply in place, bound to its request (protocol section 4). `buf` holds a value, an
+    /// [`crate::ErrorBody`] or a progress item.
+    pub fn seal_reply(
+        &self,
+        to: &ReplyBinding,
+        spec: ReplySpec,
+        hedge: &Hedge,
+        buf: MessageBuf,
+    ) -> Result<Sealed, SealError> {
+        if !to.route.is_for(self.responder()) {
+            return Err(SealError::Audience);
+        }
+        let protection =
+            if to.level >= Level::Sealed { Protection::Sealed } else { Protection::Maced };
+        let common = self.common(protection.form(), MessageKind::Reply);
+        let detail = (to.request, spec.outcome, spec.index);
+        let draft = Draft::reply(&common, hedge.now.secs(), detail);
+        let mut aad = AadBuf::new();
+        to.route.write_reply_aad(&mut aad, common.level, self.requester(), &to.digest);
+        let author = Author {
+            direction: &self.reply,
+            incarnation: self.responder().incarnation,
+            protection,
+        };
+        author.seal(draft, aad.get().ok_or(SealError::Header)?, hedge, buf)
+    }
+}
+
+impl Times {
+    /// From now to `exp`, which must be later and within a day.
+    pub(crate) fn new(hedge: &Hedge, exp: u64) -> Result<Self, SealError> {
+        let iat = hedge.now.secs();
+        match exp.checked_sub(iat) {
+            Some(1..=MAX_LIFE) => Ok(Self { iat, exp }),
+            _ => Err(SealError::Lifetime),
+        }
+    }
+}
+
+/// Who writes a message: the keys of one direction and the writer's incarnation.
+pub(crate) struct Author<'a> {
+    pub(crate) direction: &'a Direction,
+    pub(crate) incarnation: u32,
+    pub(crate) protection: Protection<'a>,
+}
+
+impl Author<'_> {
+    fn seal(
+        &self,
+        mut draft: Draft,
+        aad: &[u8],
+        hedge: &Hedge,
+        mut buf: MessageBuf,
+    ) -> Result<Sealed, SealError> {
+        let (id, laid) = self.assign_id(&mut draft, aad, hedge, &mut buf)?;
+        let header = draft.bytes.get().ok_or(SealError::Header)?;
+        let form = self.protection.form();
+        let digest = match self.protection {
+            Protection::Sealed => {
+                envelope_digest(header, &encrypt(&self.direction.message, &laid, &mut buf)?)
+            }
+            Protection::SealedSigned(key) => {
+                inner::sign(key, header, aad, &mut buf).ok_or(SealError::Plaintext)?;
+                envelope_digest(header, &encrypt(&self.direction.message, &laid, &mut buf)?)
+            }
+            Protection::Maced => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, self.direction.mac_key().expose());
+                let covered = buf.whole_structure(&laid, form).ok_or(SealError::Header)?;
+                let mac = hmac::sign(&key, covered);
+                return finish(buf, &laid, form, (id, header, mac.as_ref()));
+            }
+            Protection::Signed(key) => {
+                let covered = buf.whole_structure(&laid, form).ok_or(SealError::Header)?;
+                let signature = key.sign(covered);
+                return finish(buf, &laid, form, (id, header, &signature));
+            }
+        };
+        let bytes = buf.finish(&laid, form, false).ok_or(SealError::Header)?;
+        Ok(Sealed { bytes, id, digest })
+    }
+
+    pub(crate) fn assign_id(
+        &self,
+        draft: &mut Draft,
+        aad: &[u8],
+        hedge: &Hedge,
+        buf: &mut MessageBuf,
+    ) -> Result<(MessageId, Laid), SealError> {
+        if buf.len() > MAX_FRAME {
+            return Err(SealError::TooLarge);
+        }
+        buf.assign_id(&self.direction.id, (hedge, self.incarnation), draft, aad)
+            .ok_or(SealError::Header)
+    }
+}
+
+/// Encrypts the plaintext of `buf` in place under the key that belongs to this very header and
+/// AAD, and appends the tag.
+pub(crate) fn encrypt(
+    prf: &MessagePrf,
+    laid: &Laid,
+    buf: &mut MessageBuf,
+) -> Result<[u8; GCM_TAG], SealError> {
+    let (structure, plaintext) = buf.enc_structure(laid).ok_or(SealError::Header)?;
+    let (key, iv) = prf.key_and_iv(structure);
+    let nonce = Nonce::assume_unique_for_key(iv);
+    let tag = kdf::gcm(&key)
+        .seal_in_place_separate_tag(nonce, Aad::from(structure), plaintext)
+        .map_err(|_| SealError::TooLarge)?;
+    let mut out = [0; GCM_TAG];
+    out.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+    buf.append(&out);
+    Ok(out)
+}
+
+/// Closes a readable envelope: the authenticator follows the payload.
+fn finish(
+    buf: MessageBuf,
+    laid: &Laid,
+    form: Form,
+    (id, header, authenticator): (MessageId, &[u8], &[u8]),
+) -> Result<Sealed, SealError> {
+    let mut bytes = buf.finish(laid, form, false).ok_or(SealError::Header)?;
+    Writer::new(&mut bytes).bytes(authenticator);
+    Ok(Sealed { bytes, id, digest: envelope_digest(header, authenticator) })
+}
