@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A client of one control plane. Each request has a connection of its own, which ends with it:
 /// dropping the future of a call tells the control plane to stop waiting.
+#[derive(Clone)]
 pub struct Client {
     asker: Asker,
 }

@@ -35,7 +35,9 @@ pub enum CallFailure {
         timeout_ms: u64,
     },
     /// Nobody has ever declared a queue there: the receiver was added but has not run yet.
-    #[error("nobody listens for {target}; start it (`bulla agent run`) and try again")]
+    #[error(
+        "nobody listens for {target}; start it (an agent with `bulla agent run`) and try again"
+    )]
     NobodyThere {
         /// Who was asked.
         target: String,

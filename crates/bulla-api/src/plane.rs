@@ -57,6 +57,7 @@ pub trait ControlPlane: Send + Sync + 'static {
     async fn status(&self) -> Result<Status, CallFailure>;
 
     /// What the bus sees from now on; [`CallFailure::NotPermitted`] or
-    /// [`CallFailure::BadRequest`] where this bus can't be watched from here.
+    /// [`CallFailure::BadRequest`] where this bus can't be watched from here. A slow reader reads
+    /// no faster for being waited for: keep a bounded buffer and yield [`TapItem::Missed`].
     async fn tap(&self, by: &Identity) -> Result<TapStream, CallFailure>;
 }

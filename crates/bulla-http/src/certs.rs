@@ -4,6 +4,7 @@
 //! a certificate may be used for is in its extended key usage, so an operator's certificate can't
 //! pose as the server.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::file::{self, FileError, PUBLIC, SECRET};
 use crate::identity::Identity;
-use crate::tls::{ClientTls, ServerTls};
+use crate::tls::{self, ClientTls, ServerTls};
 
 /// How long the CA is valid: ten years.
 pub const CA_VALIDITY: Duration = days(3652);
@@ -193,8 +194,11 @@ pub fn make(dir: &Path, hosts: &[String], operator: &str) -> Result<Files, CertE
     let ca = ca_params.self_signed(&ca_key)?;
     write_pair(&ca.pem(), &ca_key, &files.ca, &files.ca_key)?;
     let issuer = Issuer::new(ca_params, ca_key);
-    issue(&server, &issuer, &files.server, &files.server_key)?;
-    issue(&client, &issuer, &files.operator, &files.operator_key)?;
+    issue(&server, &issuer, &files.server, &files.server_key)
+        .inspect_err(|_| remove(&[&files.ca, &files.ca_key]))?;
+    issue(&client, &issuer, &files.operator, &files.operator_key).inspect_err(|_| {
+        remove(&[&files.ca, &files.ca_key, &files.server, &files.server_key]);
+    })?;
     Ok(files)
 }
 
@@ -227,6 +231,16 @@ pub fn issue_server(
     issue(&server_params(hosts)?, &load_issuer(ca_key)?, certificate, key)
 }
 
+/// When the certificate in a file runs out (the first one, for a chain).
+///
+/// # Errors
+///
+/// When the file can't be read or holds no certificate that is valid now.
+pub fn not_after(certificate: &Path) -> Result<SystemTime, CertError> {
+    let end = tls::not_after(certificate)?;
+    Ok(UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or_default()))
+}
+
 /// The issuer's name is fixed and its key identifier follows from the key, so the CA's
 /// certificate itself is not needed to sign.
 fn load_issuer(ca_key: &Path) -> Result<Issuer<'static, KeyPair>, CertError> {
@@ -249,11 +263,19 @@ fn issue(
     write_pair(&signed.pem(), &pair, certificate, key)
 }
 
+/// Writes both or neither.
 fn write_pair(pem: &str, pair: &KeyPair, certificate: &Path, key: &Path) -> Result<(), CertError> {
     let secret = Zeroizing::new(pair.serialize_pem());
     file::create(key, SECRET, secret.as_bytes())?;
-    file::create(certificate, PUBLIC, pem.as_bytes())?;
+    file::create(certificate, PUBLIC, pem.as_bytes()).inspect_err(|_| remove(&[key]))?;
     Ok(())
+}
+
+/// Takes back what was made a moment ago; what can't be removed is named by the next attempt.
+fn remove(paths: &[&Path]) {
+    for path in paths {
+        let _ = fs::remove_file(path);
+    }
 }
 
 fn ca_params() -> Result<CertificateParams, CertError> {
@@ -347,6 +369,26 @@ mod tests {
         let refused = make(dir.path(), &[], "ada").unwrap_err();
         assert!(matches!(refused, CertError::File(FileError::Exists { .. })), "{refused}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_key_without_its_certificate_is_taken_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = make(dir.path(), &[], "ada").unwrap();
+        let (nowhere, key) = (dir.path().join("none/eve.crt"), dir.path().join("eve.key"));
+        let failed = issue_operator(&files.ca_key, "eve", &nowhere, &key).unwrap_err();
+        assert!(matches!(failed, CertError::File(FileError::Unwritable { .. })), "{failed}");
+        assert!(!key.exists());
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_can_be_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = make(dir.path(), &[], "ada").unwrap();
+        let ca = not_after(&files.ca).unwrap();
+        let leaf = not_after(&files.operator).unwrap();
+        let between = ca.duration_since(leaf).unwrap();
+        assert_eq!(between.as_secs() / 86_400, (CA_VALIDITY - LEAF_VALIDITY).as_secs() / 86_400);
     }
 
     #[test]

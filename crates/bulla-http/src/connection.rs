@@ -27,6 +27,9 @@ use crate::problem::Problem;
 use crate::tls;
 use crate::token::Token;
 
+/// A request's header at the most, in bytes.
+const MAX_HEADER: usize = 64 << 10;
+
 /// What all connections of a listener have in common.
 pub(crate) struct Shared {
     pub(crate) router: Router,
@@ -108,6 +111,7 @@ async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, share
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.header)
+        .max_buf_size(MAX_HEADER)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {

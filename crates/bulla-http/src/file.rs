@@ -1,7 +1,7 @@
 //! Files that hold secrets: made once, for their owner alone, and refused when others can read
 //! them.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -89,9 +89,11 @@ pub(crate) fn create(path: &Path, mode: u32, content: &[u8]) -> Result<(), FileE
         }
         opened => opened.map_err(|source| unwritable(path, source))?,
     };
-    file.write_all(content)
-        .and_then(|()| file.sync_all())
-        .map_err(|source| unwritable(path, source))
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(|source| {
+        // Half a file would be in the way of the next attempt.
+        let _ = fs::remove_file(path);
+        unwritable(path, source)
+    })
 }
 
 fn read(path: &Path, file: File) -> Result<Zeroizing<Vec<u8>>, FileError> {
@@ -114,7 +116,7 @@ fn unwritable(path: &Path, source: io::Error) -> FileError {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -131,6 +131,15 @@ fn load_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertError> {
     Ok(chain)
 }
 
+/// The end of the first certificate of a file, as Unix time.
+pub(crate) fn not_after(path: &Path) -> Result<i64, CertError> {
+    let chain = load_chain(path)?;
+    let leaf = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    let (_, leaf) =
+        leaf.ok_or_else(|| CertError::NotPem { path: path.into(), what: "certificate" })?;
+    Ok(leaf.validity().not_after.timestamp())
+}
+
 fn check_dates(path: &Path, certificate: &CertificateDer<'_>) -> Result<(), CertError> {
     let (_, parsed) = X509Certificate::from_der(certificate)
         .map_err(|e| CertError::Unusable { path: path.into(), why: e.to_string() })?;

@@ -232,8 +232,14 @@ async fn slow_clients_are_dropped_and_others_go_on() {
     }
     let mut slow = dial(&files, served.address).await.unwrap();
     slow.write_all(b"GET /who HTTP/1.1\r\nhost: ").await.unwrap();
+    let mut idle = dial(&files, served.address).await.unwrap();
+    idle.write_all(b"GET /who HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let answer = ask(dial(&files, served.address).await.unwrap(), "/who", "").await.unwrap();
     assert_eq!(body(&answer), "ada Certificate");
+    // Answered once, then idle: closed as well.
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(LONG, idle.read_to_end(&mut answer)).await.expect("not dropped");
+    assert_eq!(body(&String::from_utf8(answer).unwrap()), "ada Certificate");
     for stream in silent {
         // A TLS alert or a bare close: the end, in any case.
         let mut rest = Vec::new();

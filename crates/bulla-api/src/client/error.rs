@@ -27,9 +27,7 @@ pub enum ClientError {
         detail: String,
     },
     /// Nothing listens at the URL.
-    #[error(
-        "nothing listens at {url}; is `bulla up` or `bulla serve` running? (`--api` or BULLA_API names another control plane)"
-    )]
+    #[error("nothing listens at {url}; is `bulla up` or `bulla serve` running?")]
     NotRunning {
         /// The URL.
         url: String,

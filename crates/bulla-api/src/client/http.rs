@@ -24,6 +24,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 const MAX_ANSWER: usize = 64 << 20;
 
 /// Asks one control plane.
+#[derive(Clone)]
 pub(super) struct Asker {
     place: Place,
     dialer: Dialer,
