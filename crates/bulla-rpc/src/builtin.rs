@@ -1,0 +1,15 @@
+//! Methods that every server has, in the namespace `bulla`.
+
+use serde::{Deserialize, Serialize};
+
+/// Their namespace.
+pub const NAMESPACE: &str = "bulla";
+/// Stops a running method of the same caller: arguments [`Cancel`].
+pub const CANCEL: &str = "cancel";
+
+/// Names the request to stop.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Cancel {
+    /// The request's message id, in hexadecimal.
+    pub message: String,
+}

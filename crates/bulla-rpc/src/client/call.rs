@@ -1,0 +1,153 @@
+//! Waiting for the replies of one call.
+
+use std::time::Duration;
+
+use bulla_seal::MessageId;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Client;
+use super::pending::{Event, Pending, PendingCall};
+use super::request::{Prepared, Request};
+use crate::builtin::{CANCEL, Cancel, NAMESPACE};
+use crate::error::CallError;
+use crate::target::Target;
+
+/// What a call gets: any number of signs of progress, then the value. One CBOR item each.
+#[derive(Debug, Clone)]
+pub enum Reply {
+    /// More follows.
+    Progress(Bytes),
+    /// The result.
+    Value(Bytes),
+}
+
+/// A call that was sent. Dropping it before its end tells the peer to stop.
+pub(super) struct Waiting {
+    client: Client,
+    target: Target,
+    id: MessageId,
+    events: mpsc::Receiver<Event>,
+    deadline: Instant,
+    timeout: Duration,
+    cancel: bool,
+    ended: bool,
+}
+
+impl Waiting {
+    pub(super) fn register(
+        client: &Client,
+        request: &Request<'_>,
+        prepared: &Prepared,
+        cancel: bool,
+    ) -> Self {
+        let (tx, events) = Pending::channel();
+        let id = prepared.frame.id();
+        let call = PendingCall {
+            frame: prepared.frame.clone(),
+            address: request.target.address(&client.endpoint().options.exchange),
+            session: prepared.session.clone(),
+            binding: prepared.binding.clone(),
+            next: 0,
+            offered: false,
+            events: tx,
+        };
+        client.0.pending.insert(id, call);
+        Self {
+            client: client.clone(),
+            target: request.target.clone(),
+            id,
+            events,
+            deadline: Instant::now() + request.timeout,
+            timeout: request.timeout,
+            cancel,
+            ended: false,
+        }
+    }
+
+    /// The next reply; an error ends the stream.
+    pub(super) async fn next(&mut self) -> Event {
+        let event = match tokio::time::timeout_at(self.deadline, self.events.recv()).await {
+            Ok(Some(event)) => event,
+            Ok(None) => Err(CallError::Closed),
+            Err(_) => {
+                return Err(CallError::Timeout {
+                    target: self.target.to_string(),
+                    after: self.timeout,
+                });
+            }
+        };
+        self.ended = !matches!(event, Ok(Reply::Progress(_)));
+        event.map_err(|error| match error {
+            CallError::Unroutable { .. } => {
+                CallError::Unroutable { target: self.target.to_string() }
+            }
+            other => other,
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        self.client.0.pending.remove(&self.id);
+        let runtime = tokio::runtime::Handle::try_current();
+        if let (true, Ok(runtime)) = (self.cancel, runtime) {
+            let (client, target, id) = (self.client.clone(), self.target.clone(), self.id);
+            runtime.spawn(async move {
+                let args = Cancel { message: id.to_string() };
+                let request = client.request(&target, CANCEL).namespace(NAMESPACE);
+                let cast = request.ttl(Duration::from_secs(60)).cast(&args);
+                if let Err(error) = cast.await {
+                    tracing::debug!(%error, "the peer could not be told to stop");
+                }
+            });
+        }
+    }
+}
+
+/// A long call's progress, its result last.
+pub struct Progress {
+    waiting: Option<Waiting>,
+}
+
+/// One step of a long call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step<P, R> {
+    /// More follows.
+    Progress(P),
+    /// The result; nothing follows.
+    Done(R),
+}
+
+impl Progress {
+    pub(super) fn new(waiting: Waiting) -> Self {
+        Self { waiting: Some(waiting) }
+    }
+
+    /// The next step; `None` after the result or an error.
+    pub async fn next<P, R>(&mut self) -> Option<Result<Step<P, R>, CallError>>
+    where
+        P: DeserializeOwned,
+        R: DeserializeOwned,
+    {
+        let event = self.waiting.as_mut()?.next().await;
+        if !matches!(event, Ok(Reply::Progress(_))) {
+            self.waiting = None;
+        }
+        Some(match event {
+            Ok(Reply::Progress(item)) => super::decode(&item).map(Step::Progress),
+            Ok(Reply::Value(item)) => super::decode(&item).map(Step::Done),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Gives the call up and tells the peer to stop.
+    pub fn cancel(self) {
+        drop(self);
+    }
+}

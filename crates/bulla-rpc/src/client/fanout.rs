@@ -1,0 +1,112 @@
+//! Sending to every member of a group.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bulla_seal::{Audience, FanoutSpec, GroupName, GroupSession, MessageKind, Principal, Route};
+use bulla_transport::Outbound;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::Client;
+use super::request::{Request, whole_seconds};
+use crate::error::CallError;
+use crate::target::Target;
+
+/// Group sessions in use, the signer's count, and queues known to be there.
+#[derive(Default)]
+pub(super) struct FanoutState {
+    sessions: Mutex<HashMap<GroupName, Arc<GroupSession>>>,
+    sequence: AtomicU64,
+    declared: Mutex<HashSet<Principal>>,
+}
+
+impl Client {
+    pub(super) async fn send_fanout<A: Serialize + ?Sized>(
+        &self,
+        request: &Request<'_>,
+        args: &A,
+    ) -> Result<(), CallError> {
+        let Target::Group(group) = request.target else {
+            return Err(CallError::Usage("a fanout goes to a group: group/<name>".into()));
+        };
+        let endpoint = self.endpoint();
+        let signer = endpoint.identity.fanout_signer().and_then(Result::ok).ok_or_else(|| {
+            CallError::Usage("only components with a key pair send fanouts".into())
+        })?;
+        let session = self.group_session(group).await?;
+        let limit = endpoint.options.max_message;
+        let buf = request.plaintext(args, None, limit)?;
+        let hedge = endpoint.hedge()?;
+        let audience = Audience::Group(group.clone());
+        let route = Route::new(&endpoint.options.exchange, &request.target.topic(), None, audience)
+            .map_err(|e| CallError::Usage(e.to_string()))?;
+        // Starts from the clock, so that it rises over restarts too.
+        let (relaxed, start) = (Ordering::Relaxed, hedge.now.ns);
+        self.0.fanout.sequence.compare_exchange(0, start, relaxed, relaxed).ok();
+        let spec = FanoutSpec {
+            kind: MessageKind::Fanout,
+            route: &route,
+            expires: hedge.now.secs() + whole_seconds(request.ttl),
+            sequence: self.0.fanout.sequence.fetch_add(1, Ordering::Relaxed),
+        };
+        let frame = signer.sign(session.seal(&signer, &spec, &hedge, buf)?);
+        let size = frame.bytes().len();
+        if size > limit {
+            return Err(CallError::TooLarge { size, limit });
+        }
+        let outbound = Outbound {
+            payload: frame.bytes().clone(),
+            ttl: Some(request.ttl),
+            reply_hint: None,
+            persistent: true,
+            mandatory: false,
+            confirm: true,
+        };
+        let address = request.target.address(&endpoint.options.exchange);
+        endpoint.transport.publish(&address, outbound).await.map_err(CallError::Publish)
+    }
+
+    /// The newest epoch's keys; asked for at each fanout, because an epoch may have begun.
+    async fn group_session(&self, group: &GroupName) -> Result<Arc<GroupSession>, CallError> {
+        let target = || group.to_string();
+        let unknown = |why: String| CallError::UnknownTarget { target: target(), why };
+        let key = self
+            .endpoint()
+            .directory
+            .group_key(group, None)
+            .await
+            .map_err(|e| unknown(e.to_string()))?
+            .ok_or_else(|| unknown("there is no such group, or its key is not held here".into()))?;
+        let mut sessions = self.0.fanout.sessions.lock();
+        if let Some(session) = sessions.get(group)
+            && session.epoch() == key.epoch
+        {
+            return Ok(session.clone());
+        }
+        let session = Arc::new(GroupSession::new(&key));
+        sessions.insert(group.clone(), session.clone());
+        Ok(session)
+    }
+
+    /// Makes sure that the target's queue is there, so that a cast waits for a target that never
+    /// listened yet. Best effort: a confined broker user may not declare another's queue, and
+    /// then the message is published all the same and comes back if there is no queue.
+    pub(super) async fn declare_target(&self, target: &Target) {
+        let endpoint = self.endpoint();
+        let (Some(principal), Some(inbox)) =
+            (target.principal(), target.inbox(&endpoint.options.exchange))
+        else {
+            return;
+        };
+        let may = endpoint.identity.principal().is_component() && principal.is_agent();
+        if !may || !self.0.fanout.declared.lock().insert(principal.clone()) {
+            return;
+        }
+        if let Err(error) = endpoint.transport.declare(&inbox, &endpoint.options.queues).await {
+            tracing::debug!(%error, %principal, "the queue could not be declared by the sender");
+            self.0.fanout.declared.lock().remove(principal);
+        }
+    }
+}

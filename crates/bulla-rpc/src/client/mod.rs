@@ -1,0 +1,173 @@
+//! Calling, casting and fanning out.
+
+mod call;
+mod fanout;
+mod pending;
+mod replies;
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_seal::MessageKind;
+use bulla_transport::{ConsumeOptions, Inbox, Outbound};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+pub use call::{Progress, Reply};
+pub use request::Request;
+
+use crate::endpoint::Endpoint;
+use crate::error::CallError;
+use crate::target::Target;
+use crate::value;
+use fanout::FanoutState;
+use pending::Pending;
+use request::Prepared;
+
+/// How long a call waits unless told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a cast waits for an agent that is away unless told otherwise.
+pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+
+/// Makes calls, casts and fanouts as one principal. Cheap to clone.
+///
+/// All calls of a client share one reply inbox, opened at the first call.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+pub(crate) struct Inner {
+    endpoint: Endpoint,
+    pending: Arc<Pending>,
+    replies: OnceCell<()>,
+    fanout: FanoutState,
+    closed: CancellationToken,
+}
+
+impl Client {
+    /// A client of this endpoint.
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self(Arc::new(Inner {
+            endpoint,
+            pending: Arc::default(),
+            replies: OnceCell::new(),
+            fanout: FanoutState::default(),
+            closed: CancellationToken::new(),
+        }))
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0.endpoint
+    }
+
+    /// Calls `method` of `target` and waits for its result, [`DEFAULT_TIMEOUT`] at the most.
+    pub async fn call<A, R>(&self, target: &Target, method: &str, args: &A) -> Result<R, CallError>
+    where
+        A: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        self.request(target, method).call(args).await
+    }
+
+    /// Sends `method` to `target` without waiting for it to run; it waits [`DEFAULT_TTL`] for a
+    /// target that is away.
+    pub async fn cast<A>(&self, target: &Target, method: &str, args: &A) -> Result<(), CallError>
+    where
+        A: Serialize + ?Sized,
+    {
+        self.request(target, method).cast(args).await
+    }
+
+    /// Sends `method` to every member of the group `target`.
+    pub async fn fanout<A>(&self, target: &Target, method: &str, args: &A) -> Result<(), CallError>
+    where
+        A: Serialize + ?Sized,
+    {
+        self.request(target, method).fanout(args).await
+    }
+
+    /// Begins a request, to be given options and then called, cast or fanned out.
+    pub fn request<'a>(&'a self, target: &'a Target, method: &'a str) -> Request<'a> {
+        Request::new(self, target, method)
+    }
+
+    /// Stops listening for replies; waiting calls end with [`CallError::Closed`].
+    pub fn close(&self) {
+        self.0.closed.cancel();
+        self.0.pending.fail_all(&CallError::Closed);
+    }
+
+    async fn start_replies(&self) -> Result<(), CallError> {
+        self.0
+            .replies
+            .get_or_try_init(|| async {
+                let endpoint = &self.0.endpoint;
+                let inbox = Inbox::Reply {
+                    exchange: endpoint.options.exchange.clone(),
+                    name: endpoint.reply_name.clone(),
+                };
+                let events = endpoint.transport.events();
+                let options = ConsumeOptions { prefetch: 2048, ..ConsumeOptions::default() };
+                let consumer = endpoint.transport.consume(&inbox, &options).await?;
+                let listener = replies::Listener {
+                    endpoint: endpoint.clone(),
+                    pending: self.0.pending.clone(),
+                };
+                tokio::spawn(listener.clone().run(consumer, self.0.closed.clone()));
+                tokio::spawn(listener.watch(events, self.0.closed.clone()));
+                Ok(())
+            })
+            .await
+            .copied()
+    }
+
+    /// Seals `request` with `args` for its target.
+    async fn prepare<A: Serialize + ?Sized>(
+        &self,
+        request: &Request<'_>,
+        kind: MessageKind,
+        life: Duration,
+        args: &A,
+    ) -> Result<Prepared, CallError> {
+        let endpoint = &self.0.endpoint;
+        let principal = request
+            .target
+            .principal()
+            .ok_or_else(|| CallError::Usage("a group takes fanouts, not calls or casts".into()))?;
+        let session = endpoint.session_to(principal).await?;
+        let reply_to = (kind == MessageKind::Call).then(|| endpoint.reply_name.as_str());
+        let buf = request.plaintext(args, reply_to, endpoint.options.max_message)?;
+        Prepared::seal(endpoint, request, kind, life, session, buf)
+    }
+
+    async fn publish(
+        &self,
+        request: &Request<'_>,
+        prepared: &Prepared,
+        outbound: Outbound,
+    ) -> Result<(), CallError> {
+        let endpoint = &self.0.endpoint;
+        let address = request.target.address(&endpoint.options.exchange);
+        debug_assert!(!prepared.frame.bytes().is_empty());
+        endpoint.transport.publish(&address, outbound).await.map_err(|error| match error {
+            bulla_transport::PublishError::Unroutable { .. } => {
+                CallError::Unroutable { target: request.target.to_string() }
+            }
+            other => CallError::Publish(other),
+        })
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.0.endpoint.identity.party())
+    }
+}
+
+/// Decodes a result; `()` takes anything.
+fn decode<R: DeserializeOwned>(item: &[u8]) -> Result<R, CallError> {
+    value::decode(item).map_err(CallError::Value)
+}

@@ -1,0 +1,142 @@
+//! Listening for replies: one inbox a process, replies opened where they arrive.
+
+use std::sync::Arc;
+
+use bulla_seal::{Detail, MessageId, Outcome, Parsed, Refusal};
+use bulla_transport::{Consumer, Outbound, TransportEvent};
+use bytes::Bytes;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use super::Reply;
+use super::pending::{Pending, Resend};
+use crate::endpoint::Endpoint;
+use crate::error::{CallError, RemoteError};
+use crate::notice::OfferNeeded;
+use crate::value;
+
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) endpoint: Endpoint,
+    pub(super) pending: Arc<Pending>,
+}
+
+impl Listener {
+    pub(super) async fn run(self, mut consumer: Box<dyn Consumer>, closed: CancellationToken) {
+        loop {
+            let delivery = tokio::select! {
+                delivery = consumer.next() => delivery,
+                () = closed.cancelled() => None,
+            };
+            let Some(delivery) = delivery else { break };
+            delivery.acker.ack();
+            if let Some(notice) = OfferNeeded::parse(&delivery.payload) {
+                self.send_offer(&notice);
+            } else if let Err(refusal) = self.open(delivery.payload) {
+                // A forged or stray reply changes nothing: the call goes on waiting.
+                self.endpoint.counters.refuse(refusal.as_str());
+                tracing::debug!(refusal = refusal.as_str(), "reply refused");
+            }
+        }
+        self.pending.fail_all(&CallError::Closed);
+    }
+
+    fn open(&self, payload: Bytes) -> Result<(), Refusal> {
+        let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
+        let Detail::Reply { in_reply_to, .. } = parsed.header().detail else {
+            return Err(Refusal::KindNotAllowed);
+        };
+        let keys = self.pending.keys(&in_reply_to).ok_or(Refusal::ReplyMismatch)?;
+        let reply = keys.session.session.open_reply(parsed, &keys.binding)?;
+        keys.session.set_proven(true);
+        self.endpoint.counters.replies.add(1);
+        match reply.outcome {
+            // A final outcome ends the stream whatever its index: progress that was lost on
+            // the way is no reason to lose the result.
+            Outcome::Value if reply.index >= keys.next => {
+                let item = Bytes::copy_from_slice(reply.payload());
+                self.pending.finish(&in_reply_to, Ok(Reply::Value(item)));
+                Ok(())
+            }
+            Outcome::Error if reply.index >= keys.next => {
+                let body = reply.error()?;
+                let error = RemoteError {
+                    kind: body.kind.to_owned(),
+                    message: body.message.to_owned(),
+                    details: body.details.and_then(|item| value::decode(item).ok()),
+                    trace: body.trace.map(str::to_owned),
+                };
+                self.pending.finish(&in_reply_to, Err(CallError::Remote(error)));
+                Ok(())
+            }
+            Outcome::Progress => {
+                let item = Bytes::copy_from_slice(reply.payload());
+                if self.pending.progress(&in_reply_to, reply.index, item) {
+                    Ok(())
+                } else {
+                    Err(Refusal::ReplyMismatch)
+                }
+            }
+            Outcome::Value | Outcome::Error => Err(Refusal::ReplyMismatch),
+        }
+    }
+
+    /// All that a notice can do: the same envelope once more, with the offer.
+    fn send_offer(&self, notice: &OfferNeeded) {
+        if let Some(resend) = self.pending.with_offer(&notice.message) {
+            let endpoint = self.endpoint.clone();
+            tokio::spawn(async move { send_again(&endpoint, resend).await });
+        }
+    }
+
+    /// What the connection does meanwhile.
+    pub(super) async fn watch(
+        self,
+        mut events: broadcast::Receiver<TransportEvent>,
+        closed: CancellationToken,
+    ) {
+        loop {
+            let event = tokio::select! {
+                event = events.recv() => event,
+                () = closed.cancelled() => return,
+            };
+            match event {
+                Ok(TransportEvent::Connected) => self.resend_all().await,
+                Ok(TransportEvent::Returned { payload, address }) => {
+                    self.returned(&payload, address)
+                }
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    async fn resend_all(&self) {
+        for resend in self.pending.resend_all() {
+            send_again(&self.endpoint, resend).await;
+        }
+    }
+
+    fn returned(&self, payload: &Bytes, address: String) {
+        let max = self.endpoint.options.max_message;
+        let id: Option<MessageId> =
+            Parsed::parse(payload.clone(), max).ok().map(|parsed| parsed.header().id);
+        if let Some(id) = id {
+            self.pending.finish(&id, Err(CallError::Unroutable { target: address }));
+        }
+    }
+}
+
+async fn send_again(endpoint: &Endpoint, resend: Resend) {
+    let outbound = Outbound {
+        payload: resend.payload,
+        ttl: None,
+        reply_hint: Some(endpoint.reply_name.clone()),
+        persistent: false,
+        mandatory: false,
+        confirm: false,
+    };
+    if let Err(error) = endpoint.transport.publish(&resend.address, outbound).await {
+        tracing::warn!(%error, "a waiting call could not be sent again");
+    }
+}

@@ -1,0 +1,323 @@
+//! A request with its options.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_seal::{
+    Audience, Frame, Level, MessageBuf, MessageKind, Protection, ReplyBinding, RequestBody,
+    RequestSpec, Route,
+};
+use bulla_transport::Outbound;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::call::Waiting;
+use super::{Client, DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Reply};
+use crate::endpoint::Endpoint;
+use crate::error::CallError;
+use crate::sessions::OutSession;
+use crate::target::Target;
+use crate::value;
+
+/// A request in the making: options first, then [`call`](Self::call), [`cast`](Self::cast),
+/// [`notify`](Self::notify) or [`fanout`](Self::fanout).
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    client: &'a Client,
+    pub(super) target: &'a Target,
+    method: &'a str,
+    namespace: Option<&'a str>,
+    version: &'a str,
+    context: Option<Vec<u8>>,
+    trace_parent: Option<&'a str>,
+    pub(super) timeout: Duration,
+    pub(super) ttl: Duration,
+    protect: Protect,
+    cancel_on_drop: bool,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(client: &'a Client, target: &'a Target, method: &'a str) -> Self {
+        Self {
+            client,
+            target,
+            method,
+            namespace: None,
+            version: "1.0",
+            context: None,
+            trace_parent: None,
+            timeout: DEFAULT_TIMEOUT,
+            ttl: DEFAULT_TTL,
+            protect: Protect::Sealed,
+            cancel_on_drop: true,
+        }
+    }
+
+    /// The method's namespace.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &'a str) -> Self {
+        self.namespace = Some(namespace);
+        self
+    }
+
+    /// The version asked for, `major.minor`; `1.0` unless given.
+    #[must_use]
+    pub fn version(mut self, version: &'a str) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The request's context: who is behind it, and so on. Travels inside the seal.
+    pub fn context<C: Serialize + ?Sized>(mut self, context: &C) -> Result<Self, CallError> {
+        self.context = Some(value::to_vec(context)?);
+        Ok(self)
+    }
+
+    /// W3C trace context. Travels inside the seal.
+    #[must_use]
+    pub fn trace_parent(mut self, trace_parent: &'a str) -> Self {
+        self.trace_parent = Some(trace_parent);
+        self
+    }
+
+    /// How long a call may take; its message can't be run later. At most a day.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// How long a cast or fanout may wait for its target. At most a day.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// Level `signed`: readable by the bus, for topics that are configured so.
+    #[must_use]
+    pub fn signed(mut self) -> Self {
+        self.protect = Protect::Signed;
+        self
+    }
+
+    /// The sender's signature inside the seal, for receivers that demand it.
+    #[must_use]
+    pub fn sign_inside(mut self) -> Self {
+        self.protect = Protect::SealedSigned;
+        self
+    }
+
+    /// Whether the peer is told to stop when the call is dropped or times out; it is, unless set
+    /// to false.
+    #[must_use]
+    pub fn cancel_on_drop(mut self, cancel: bool) -> Self {
+        self.cancel_on_drop = cancel;
+        self
+    }
+
+    /// Calls and waits for the result.
+    pub async fn call<A, R>(self, args: &A) -> Result<R, CallError>
+    where
+        A: Serialize + ?Sized,
+        R: DeserializeOwned,
+    {
+        let mut waiting = self.start(args).await?;
+        loop {
+            match waiting.next().await? {
+                Reply::Value(item) => return super::decode(&item),
+                Reply::Progress(_) => {}
+            }
+        }
+    }
+
+    /// Calls and gives every sign of progress to `on_progress` until the result comes.
+    pub async fn call_with_progress<A, R, P>(
+        self,
+        args: &A,
+        mut on_progress: impl FnMut(P),
+    ) -> Result<R, CallError>
+    where
+        A: Serialize + ?Sized,
+        R: DeserializeOwned,
+        P: DeserializeOwned,
+    {
+        let mut waiting = self.start(args).await?;
+        loop {
+            match waiting.next().await? {
+                Reply::Value(item) => return super::decode(&item),
+                Reply::Progress(item) => on_progress(super::decode(&item)?),
+            }
+        }
+    }
+
+    /// Calls and gives a stream of progress, the result last.
+    pub async fn stream<A>(self, args: &A) -> Result<Progress, CallError>
+    where
+        A: Serialize + ?Sized,
+    {
+        self.start(args).await.map(Progress::new)
+    }
+
+    async fn start<A: Serialize + ?Sized>(self, args: &A) -> Result<Waiting, CallError> {
+        check_life(self.timeout)?;
+        let client = self.client;
+        client.start_replies().await?;
+        let prepared = client.prepare(&self, MessageKind::Call, self.timeout, args).await?;
+        let waiting = Waiting::register(client, &self, &prepared, self.cancel_on_drop);
+        let outbound = Outbound {
+            payload: prepared.frame.bytes().clone(),
+            ttl: Some(self.timeout),
+            reply_hint: Some(client.endpoint().reply_name.clone()),
+            persistent: false,
+            mandatory: true,
+            confirm: false,
+        };
+        client.publish(&self, &prepared, outbound).await?;
+        Ok(waiting)
+    }
+
+    /// Sends without waiting for it to run; returns when the bus has taken it over.
+    pub async fn cast<A: Serialize + ?Sized>(self, args: &A) -> Result<(), CallError> {
+        self.one_way(MessageKind::Cast, args).await
+    }
+
+    /// Sends a notification (an event; `method` is its type) to a component.
+    pub async fn notify<A: Serialize + ?Sized>(self, args: &A) -> Result<(), CallError> {
+        self.one_way(MessageKind::Notification, args).await
+    }
+
+    async fn one_way<A>(self, kind: MessageKind, args: &A) -> Result<(), CallError>
+    where
+        A: Serialize + ?Sized,
+    {
+        check_life(self.ttl)?;
+        let client = self.client;
+        let prepared = client.prepare(&self, kind, self.ttl, args).await?;
+        let outbound = Outbound {
+            payload: prepared.frame.bytes().clone(),
+            ttl: Some(self.ttl),
+            reply_hint: None,
+            persistent: true,
+            mandatory: true,
+            confirm: true,
+        };
+        client.declare_target(self.target).await;
+        client.publish(&self, &prepared, outbound).await
+    }
+
+    /// Sends to every member of a group.
+    pub async fn fanout<A: Serialize + ?Sized>(self, args: &A) -> Result<(), CallError> {
+        check_life(self.ttl)?;
+        self.client.send_fanout(&self, args).await
+    }
+
+    /// The plaintext in a buffer with room for the envelope around it.
+    pub(super) fn plaintext<A: Serialize + ?Sized>(
+        &self,
+        args: &A,
+        reply_to: Option<&str>,
+        limit: usize,
+    ) -> Result<MessageBuf, CallError> {
+        let body = RequestBody {
+            namespace: self.namespace,
+            method: self.method,
+            version: self.version,
+            args: &[],
+            context: self.context.as_deref(),
+            trace_parent: self.trace_parent,
+            reply_to,
+        };
+        let mut buf = MessageBuf::with_capacity(1024);
+        body.write_before_args(buf.sink());
+        value::encode(args, buf.sink())?;
+        body.write_after_args(buf.sink());
+        if buf.len() > limit {
+            return Err(CallError::TooLarge { size: buf.len(), limit });
+        }
+        Ok(buf)
+    }
+}
+
+/// How a request is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protect {
+    Sealed,
+    SealedSigned,
+    Signed,
+}
+
+fn check_life(life: Duration) -> Result<(), CallError> {
+    let limit = Duration::from_secs(bulla_seal::MAX_LIFE);
+    if life.is_zero() || life > limit {
+        return Err(CallError::Usage(
+            "a message lives longer than nothing and at most a day".into(),
+        ));
+    }
+    Ok(())
+}
+
+/// Whole seconds, rounded up: what the header can say.
+pub(super) fn whole_seconds(life: Duration) -> u64 {
+    (life.as_secs() + u64::from(life.subsec_nanos() > 0)).min(bulla_seal::MAX_LIFE)
+}
+
+/// A sealed request, before and after it is sent.
+pub(super) struct Prepared {
+    pub(super) frame: Frame,
+    pub(super) session: Arc<OutSession>,
+    pub(super) binding: ReplyBinding,
+}
+
+impl Prepared {
+    pub(super) fn seal(
+        endpoint: &Endpoint,
+        request: &Request<'_>,
+        kind: MessageKind,
+        life: Duration,
+        session: Arc<OutSession>,
+        buf: MessageBuf,
+    ) -> Result<Self, CallError> {
+        let hedge = endpoint.hedge()?;
+        let route = route_for(endpoint, request.target, &session)?;
+        let initiator = endpoint.identity.initiator();
+        let protection = match (request.protect, &initiator) {
+            (Protect::Sealed, _) | (Protect::SealedSigned, None) => Protection::Sealed,
+            (Protect::SealedSigned, Some(own)) => Protection::SealedSigned(own.key()),
+            (Protect::Signed, Some(own)) => Protection::Signed(own.key()),
+            (Protect::Signed, None) => Protection::Maced,
+        };
+        let level = match request.protect {
+            Protect::Signed => Level::Signed,
+            _ => Level::Sealed,
+        };
+        let spec = RequestSpec {
+            kind,
+            route: &route,
+            expires: hedge.now.secs() + whole_seconds(life),
+            protection,
+        };
+        let sealed = session.session.seal_request(&spec, &hedge, buf)?;
+        let binding = ReplyBinding { request: sealed.id(), digest: sealed.digest(), level, route };
+        let offer = match kind {
+            MessageKind::Call => session.offer_for_call(),
+            _ => session.offer.as_ref(),
+        };
+        let frame = sealed.into_frame(offer.map(|offer| &offer[..]));
+        let (size, limit) = (frame.bytes().len(), endpoint.options.max_message);
+        if size > limit {
+            return Err(CallError::TooLarge { size, limit });
+        }
+        Ok(Self { frame, session, binding })
+    }
+}
+
+fn route_for(
+    endpoint: &Endpoint,
+    target: &Target,
+    session: &OutSession,
+) -> Result<Route, CallError> {
+    let audience = Audience::Party(session.session.responder().clone());
+    Route::new(&endpoint.options.exchange, &target.topic(), target.server(), audience)
+        .map_err(|e| CallError::Usage(e.to_string()))
+}

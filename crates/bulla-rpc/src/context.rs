@@ -1,0 +1,134 @@
+//! What a handler knows of the request that it runs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use bulla_seal::{MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, Session};
+use bulla_transport::{Address, Outbound};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+
+use crate::endpoint::Endpoint;
+use crate::error::CallError;
+use crate::value::{self, ValueError};
+
+/// What a handler knows of its request: who sent it, what came along, and how to report
+/// progress. Everything here was inside the seal and is proven.
+#[derive(Clone, Debug)]
+pub struct Context(pub(crate) Arc<ContextInner>);
+
+#[derive(Debug)]
+pub(crate) struct ContextInner {
+    pub(crate) sender: Party,
+    pub(crate) kind: MessageKind,
+    pub(crate) message: bulla_seal::MessageId,
+    pub(crate) expires: u64,
+    pub(crate) context: Option<Vec<u8>>,
+    pub(crate) trace_parent: Option<String>,
+    pub(crate) cancelled: CancellationToken,
+    pub(crate) answer: Option<Answer>,
+}
+
+/// Where and how a call is answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) session: Arc<Session>,
+    pub(crate) binding: ReplyBinding,
+    pub(crate) address: Address,
+    next: AtomicU16,
+}
+
+impl Answer {
+    pub(crate) fn new(
+        endpoint: Endpoint,
+        session: Arc<Session>,
+        binding: ReplyBinding,
+        address: Address,
+    ) -> Self {
+        Self { endpoint, session, binding, address, next: AtomicU16::new(0) }
+    }
+
+    /// Seals one reply; the index rises by one with each.
+    pub(crate) fn seal(
+        &self,
+        outcome: Outcome,
+        buf: MessageBuf,
+    ) -> Result<bytes::Bytes, CallError> {
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
+            // The last index is kept for the final outcome.
+            if n == u16::MAX && !outcome.is_final() { None } else { Some(n.saturating_add(1)) }
+        });
+        let index = taken
+            .map_err(|_| CallError::Usage("a call has at most 65,535 signs of progress".into()))?;
+        let hedge = self.endpoint.hedge()?;
+        let spec = ReplySpec { outcome, index };
+        let sealed = self.session.seal_reply(&self.binding, spec, &hedge, buf)?;
+        let frame = sealed.into_frame(None);
+        let (size, limit) = (frame.bytes().len(), self.endpoint.options().max_message);
+        if size > limit {
+            return Err(CallError::TooLarge { size, limit });
+        }
+        Ok(frame.bytes().clone())
+    }
+
+    pub(crate) async fn publish(&self, payload: bytes::Bytes) -> Result<(), CallError> {
+        let outbound = Outbound {
+            payload,
+            ttl: None,
+            reply_hint: None,
+            persistent: false,
+            mandatory: false,
+            confirm: false,
+        };
+        Ok(self.endpoint.transport().publish(&self.address, outbound).await?)
+    }
+}
+
+impl Context {
+    /// Who sent the request.
+    pub fn sender(&self) -> &Party {
+        &self.0.sender
+    }
+
+    /// Call, cast, fanout or notification.
+    pub fn kind(&self) -> MessageKind {
+        self.0.kind
+    }
+
+    /// The request's id.
+    pub fn message_id(&self) -> bulla_seal::MessageId {
+        self.0.message
+    }
+
+    /// When the request's life ends, in seconds since the Unix epoch.
+    pub fn expires(&self) -> u64 {
+        self.0.expires
+    }
+
+    /// The context that the sender gave along; `None` if it gave none.
+    pub fn context<C: DeserializeOwned>(&self) -> Result<Option<C>, ValueError> {
+        self.0.context.as_deref().map(value::decode).transpose()
+    }
+
+    /// The W3C trace context that the sender gave along.
+    pub fn trace_parent(&self) -> Option<&str> {
+        self.0.trace_parent.as_deref()
+    }
+
+    /// Ends when the caller gave up. The handler is dropped then anyway; use this for work that
+    /// it started elsewhere.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.0.cancelled.clone()
+    }
+
+    /// Tells a caller how far the work is. Does nothing for a request that is not answered.
+    pub async fn progress<P: Serialize + ?Sized>(&self, item: &P) -> Result<(), CallError> {
+        let Some(answer) = &self.0.answer else { return Ok(()) };
+        let mut buf = MessageBuf::with_capacity(256);
+        value::encode(item, buf.sink())?;
+        let payload = answer.seal(Outcome::Progress, buf)?;
+        answer.publish(payload).await
+    }
+}

@@ -1,0 +1,166 @@
+//! What client and server of one process share: identity, directory, transport, clock, sessions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bulla_seal::{
+    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Hedge, MAX_FRAME, OsRandom, Pooled, Random, RandomFailed,
+};
+use bulla_transport::{ConsumeOptions, ReplyName, Transport};
+use parking_lot::Mutex;
+
+use crate::clock::{Clock, SystemClock};
+use crate::counters::Counters;
+use crate::directory::Directory;
+use crate::identity::Identity;
+use crate::sessions::{Incoming, Outgoing};
+use crate::target::DEFAULT_EXCHANGE;
+
+/// One process as one principal on one bus. Cheap to clone.
+#[derive(Clone)]
+pub struct Endpoint(Arc<Inner>);
+
+#[doc(hidden)]
+pub struct Inner {
+    pub(crate) identity: Identity,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) options: EndpointOptions,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) incoming: Incoming,
+    pub(crate) counters: Counters,
+    pub(crate) reply_name: ReplyName,
+    random: Mutex<Pooled<OsRandom>>,
+    counter: AtomicU64,
+    boot: [u8; 16],
+}
+
+/// Settings of an endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointOptions {
+    /// The exchange that everything travels on.
+    pub exchange: String,
+    /// Largest frame in bytes, sent or taken; at most 16 MiB.
+    pub max_message: usize,
+    /// Allowed difference of clocks, in seconds.
+    pub skew: u64,
+    /// How long an offer is good for, in seconds; at most an hour.
+    pub offer_life: u64,
+    /// How queues of topics, servers and group members are declared; the same for everyone who
+    /// declares one.
+    pub queues: ConsumeOptions,
+}
+
+impl Default for EndpointOptions {
+    fn default() -> Self {
+        Self {
+            exchange: DEFAULT_EXCHANGE.to_owned(),
+            max_message: DEFAULT_MAX_FRAME,
+            skew: DEFAULT_SKEW,
+            offer_life: 3600,
+            queues: ConsumeOptions::default(),
+        }
+    }
+}
+
+impl Endpoint {
+    /// An endpoint on the machine's clock.
+    pub fn new(
+        identity: Identity,
+        directory: Arc<dyn Directory>,
+        transport: Arc<dyn Transport>,
+        options: EndpointOptions,
+    ) -> Result<Self, RandomFailed> {
+        Self::with_clock(identity, directory, transport, options, Arc::new(SystemClock))
+    }
+
+    /// An endpoint on a given clock.
+    pub fn with_clock(
+        identity: Identity,
+        directory: Arc<dyn Directory>,
+        transport: Arc<dyn Transport>,
+        mut options: EndpointOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, RandomFailed> {
+        options.max_message = options.max_message.min(MAX_FRAME);
+        let mut random = Pooled::new(OsRandom::default());
+        let mut process = [0; 8];
+        random.fill(&mut process)?;
+        let process = format!("{:016x}", u64::from_be_bytes(process));
+        let reply_name =
+            ReplyName::new(identity.principal().as_str(), &process).ok_or(RandomFailed)?;
+        let boot = boot_id().map_or_else(|| random.next16(), Ok)?;
+        Ok(Self(Arc::new(Inner {
+            identity,
+            directory,
+            transport,
+            clock,
+            options,
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+            counters: Counters::default(),
+            reply_name,
+            random: Mutex::new(random),
+            counter: AtomicU64::new(0),
+            boot,
+        })))
+    }
+
+    /// Who this process is.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// Where keys of peers come from.
+    pub fn directory(&self) -> &Arc<dyn Directory> {
+        &self.0.directory
+    }
+
+    /// What carries its messages.
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.0.transport
+    }
+
+    /// Its settings.
+    pub fn options(&self) -> &EndpointOptions {
+        &self.0.options
+    }
+
+    /// Counts of what was refused, answered and so on.
+    pub fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// What the hedged rule needs for the next message (protocol section 3).
+    pub(crate) fn hedge(&self) -> Result<Hedge, RandomFailed> {
+        let random = self.0.random.lock().next16()?;
+        Ok(Hedge {
+            random,
+            now: self.0.clock.now(),
+            counter: self.0.counter.fetch_add(1, Ordering::Relaxed),
+            boot: self.0.boot,
+        })
+    }
+}
+
+impl std::ops::Deref for Endpoint {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Endpoint({})", self.identity.party())
+    }
+}
+
+/// The kernel's id of this boot.
+fn boot_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let hex: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    u128::from_str_radix(&hex, 16).ok().map(u128::to_be_bytes)
+}

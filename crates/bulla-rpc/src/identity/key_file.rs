@@ -1,0 +1,380 @@
+//! The key file: everything that a process needs to be its principal. TOML, mode 0600.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla_seal::{
+    KemSecretKey, Kid, Party, Principal, Refusal, Secret, SigningKey, Suite, TrustDomain,
+    TrustStore, UnixTime, VerifyingKey,
+};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use zeroize::{Zeroize, Zeroizing};
+
+use super::{Identity, ReceiveKey};
+use crate::directory::StaticDirectory;
+
+/// The contents of a key file, binary values in base64.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct KeyFile {
+    /// Format; 1.
+    pub version: u32,
+    /// `agent/<id>` or `component/<type>`.
+    pub principal: String,
+    /// Counts from 1.
+    pub incarnation: u32,
+    /// The trust domain.
+    pub trust_domain: String,
+    /// The root public key.
+    pub root: String,
+    /// Issuers' credentials, signed by the root.
+    pub issuers: Vec<String>,
+    /// A shared-key agent's key K.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_key: Option<String>,
+    /// The Ed25519 seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key: Option<String>,
+    /// The credential of the signing key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_credential: Option<String>,
+    /// Keys to receive with, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub receive: Vec<AudienceEntry>,
+    /// Credentials of peers to begin with: at least the control plane's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
+    /// A shared-key agent's pair keys: only their names, the keys follow from K.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<PairEntry>,
+    /// Where the bus is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bus: Option<BusEntry>,
+}
+
+/// A key to receive with.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct AudienceEntry {
+    /// `x25519` or `x-wing`.
+    pub suite: String,
+    /// The private key.
+    pub key: String,
+    /// Its credential.
+    pub credential: String,
+}
+
+/// The name of a pair key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PairEntry {
+    /// In hexadecimal.
+    pub kid: String,
+    /// `component/<type>`.
+    pub component: String,
+    /// Pair epoch.
+    pub epoch: u32,
+}
+
+/// Where the bus is.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct BusEntry {
+    /// `amqp://…` or `amqps://…`, with the credentials of this principal's broker user.
+    pub url: String,
+    /// The exchange.
+    pub exchange: String,
+    /// PEM file of the CA that the broker's certificate is from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// PEM file of the client certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<PathBuf>,
+    /// PEM file of the client certificate's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
+}
+
+/// A key file can't be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum KeyFileError {
+    /// It can't be read or written.
+    #[error("can't {what} the key file {path}: {source}", path = path.display())]
+    Io {
+        /// `read` or `write`.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Others may read or change it.
+    #[error("{path} can be read or changed by other users (mode {mode:04o}); run: chmod 600 {path}", path = path.display())]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Not a key file.
+    #[error("{path} is not a key file: {why}", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong; never holds what stands there.
+        why: String,
+    },
+    /// A credential in it is not good (any more).
+    #[error("{path}: the credential of {principal} is refused: {refusal}; {advice}", path = path.display(), advice = advice(refusal))]
+    Credential {
+        /// The file.
+        path: PathBuf,
+        /// Whose.
+        principal: String,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+fn advice(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::CredentialExpired => {
+            "add the principal again for a new file, or check this machine's clock"
+        }
+        Refusal::CredentialNotYetValid => "check this machine's clock",
+        _ => "the file is from another deployment or was changed",
+    }
+}
+
+impl KeyFile {
+    /// Reads a file that only its owner may read.
+    pub fn read(path: &Path) -> Result<Self, KeyFileError> {
+        let io = |source| KeyFileError::Io { what: "read", path: path.to_owned(), source };
+        let meta = fs::metadata(path).map_err(io)?;
+        if meta.mode() & 0o077 != 0 {
+            return Err(KeyFileError::Permissions {
+                path: path.to_owned(),
+                mode: meta.mode() & 0o7777,
+            });
+        }
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
+        let file: Self = toml::from_str(&text).map_err(|e| {
+            // The parser's text may quote the line, which may be a key.
+            malformed(path, format!("{}", Place(e.span(), &text)))
+        })?;
+        if file.version != 1 {
+            return Err(malformed(path, "its version is not 1; use a newer bulla".into()));
+        }
+        Ok(file)
+    }
+
+    /// Writes a new file with mode 0600; an existing one is not overwritten.
+    pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
+        let io = |source| KeyFileError::Io { what: "write", path: path.to_owned(), source };
+        let body = toml::to_string(self).map_err(|e| malformed(path, e.to_string()))?;
+        let text = Zeroizing::new(format!(
+            "# Key file of {}. Whoever has it is {}: keep it secret, mode 0600.\n{}",
+            self.principal,
+            self.principal,
+            *Zeroizing::new(body)
+        ));
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(io)?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+    }
+
+    /// Verifies everything in it as of `now` and gives the identity and the directory that it
+    /// describes. `path` is for messages only.
+    pub fn open(
+        &self,
+        path: &Path,
+        now: UnixTime,
+    ) -> Result<(Identity, StaticDirectory), KeyFileError> {
+        let opener = Opener { path, now };
+        let trust = opener.trust(self)?;
+        let principal: Principal = self
+            .principal
+            .parse()
+            .map_err(|e: bulla_seal::NameError| malformed(path, e.to_string()))?;
+        let party = Party::new(principal, self.incarnation);
+        let identity = match &self.shared_key {
+            Some(k) => {
+                let k = Secret::new(opener.fixed("shared-key", k)?);
+                Identity::shared(trust.clone(), party.clone(), k)
+            }
+            None => opener.pair(self, &party, trust.clone())?,
+        };
+        let directory = opener.directory(self, &identity, &trust)?;
+        Ok((identity, directory))
+    }
+}
+
+impl Drop for KeyFile {
+    fn drop(&mut self) {
+        self.shared_key.zeroize();
+        self.signing_key.zeroize();
+        self.receive.iter_mut().for_each(|entry| entry.key.zeroize());
+        self.bus.iter_mut().for_each(|bus| bus.url.zeroize());
+    }
+}
+
+impl fmt::Debug for KeyFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyFile({}, ..)", self.principal)
+    }
+}
+
+struct Place<'a>(Option<std::ops::Range<usize>>, &'a str);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = self.0.as_ref().and_then(|span| self.1.get(..span.start));
+        match at {
+            Some(before) => {
+                write!(f, "line {} is not as it should be", before.matches('\n').count() + 1)
+            }
+            None => f.write_str("a value is missing, unknown or of the wrong type"),
+        }
+    }
+}
+
+fn malformed(path: &Path, why: String) -> KeyFileError {
+    KeyFileError::Malformed { path: path.to_owned(), why }
+}
+
+struct Opener<'a> {
+    path: &'a Path,
+    now: UnixTime,
+}
+
+impl Opener<'_> {
+    fn malformed(&self, why: impl Into<String>) -> KeyFileError {
+        malformed(self.path, why.into())
+    }
+
+    fn bytes(&self, what: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+        let decoded = BASE64.decode(text);
+        decoded.map(Zeroizing::new).map_err(|_| self.malformed(format!("`{what}` is not base64")))
+    }
+
+    fn fixed<const N: usize>(&self, what: &str, text: &str) -> Result<[u8; N], KeyFileError> {
+        let bytes = self.bytes(what, text)?;
+        bytes[..].try_into().map_err(|_| self.malformed(format!("`{what}` must have {N} bytes")))
+    }
+
+    fn refused(&self, principal: &str, refusal: Refusal) -> KeyFileError {
+        let (path, principal) = (self.path.to_owned(), principal.to_owned());
+        KeyFileError::Credential { path, principal, refusal }
+    }
+
+    fn trust(&self, file: &KeyFile) -> Result<TrustStore, KeyFileError> {
+        let domain =
+            TrustDomain::new(&file.trust_domain).map_err(|e| self.malformed(e.to_string()))?;
+        let mut trust = TrustStore::new(domain, VerifyingKey(self.fixed("root", &file.root)?));
+        for issuer in &file.issuers {
+            let bytes = self.bytes("issuers", issuer)?;
+            trust.add_issuer(&bytes).map_err(|refusal| self.refused("an issuer", refusal))?;
+        }
+        Ok(trust)
+    }
+
+    fn pair(
+        &self,
+        file: &KeyFile,
+        party: &Party,
+        trust: TrustStore,
+    ) -> Result<Identity, KeyFileError> {
+        let missing = |what| self.malformed(format!("`{what}` is missing"));
+        let seed = file.signing_key.as_ref().ok_or_else(|| missing("signing-key"))?;
+        let seed = Secret::new(self.fixed("signing-key", seed)?);
+        let key = SigningKey::from_seed(seed).ok_or_else(|| missing("signing-key"))?;
+        let credential =
+            file.signing_credential.as_ref().ok_or_else(|| missing("signing-credential"))?;
+        let credential = self.bytes("signing-credential", credential)?;
+        let refused = |refusal| self.refused(&file.principal, refusal);
+        let signing = Arc::new(trust.verify(&credential, self.now).map_err(refused)?);
+        let receive = file
+            .receive
+            .iter()
+            .map(|entry| self.receive_key(entry, &trust, &file.principal))
+            .collect::<Result<Vec<_>, _>>()?;
+        if signing.party != *party || receive.iter().any(|r| r.credential.party != *party) {
+            return Err(self.malformed("its credentials belong to another principal"));
+        }
+        Identity::pair(trust, key, signing, receive).map_err(|e| self.malformed(e.to_string()))
+    }
+
+    fn receive_key(
+        &self,
+        entry: &AudienceEntry,
+        trust: &TrustStore,
+        principal: &str,
+    ) -> Result<ReceiveKey, KeyFileError> {
+        let suite: Suite = entry.suite.parse().map_err(|_| self.malformed("unknown suite"))?;
+        let key = KemSecretKey::from_bytes(suite, &self.bytes("receive.key", &entry.key)?)
+            .map_err(|_| self.malformed("`receive.key` can't be used"))?;
+        let credential = self.bytes("receive.credential", &entry.credential)?;
+        let credential = trust
+            .verify(&credential, self.now)
+            .map_err(|refusal| self.refused(principal, refusal))?;
+        if credential.kem.as_ref() != Some(key.public()) {
+            return Err(self.malformed("`receive.key` is not the key of its credential"));
+        }
+        Ok(ReceiveKey { credential: Arc::new(credential), key })
+    }
+
+    fn directory(
+        &self,
+        file: &KeyFile,
+        identity: &Identity,
+        trust: &TrustStore,
+    ) -> Result<StaticDirectory, KeyFileError> {
+        let directory = StaticDirectory::new();
+        for peer in &file.peers {
+            let bytes = self.bytes("peers", peer)?;
+            // An expired peer credential is no reason to stop: the directory has a newer one.
+            match directory.add_credential(trust, &bytes, self.now) {
+                Ok(_) | Err(Refusal::CredentialExpired) => {}
+                Err(refusal) => return Err(self.refused("a peer", refusal)),
+            }
+        }
+        for pair in &file.pairs {
+            directory.add_pair(self.pair_key(pair, identity)?);
+        }
+        Ok(directory)
+    }
+
+    fn pair_key(
+        &self,
+        entry: &PairEntry,
+        identity: &Identity,
+    ) -> Result<crate::directory::PairKey, KeyFileError> {
+        let kid =
+            parse_kid(&entry.kid).ok_or_else(|| self.malformed("`pairs.kid` is not a kid"))?;
+        let component: Principal =
+            entry.component.parse().map_err(|_| self.malformed("`pairs.component` is no name"))?;
+        identity
+            .derive_pair(kid, &component, entry.epoch)
+            .ok_or_else(|| self.malformed("`pairs` goes only with `shared-key`"))
+    }
+}
+
+/// A kid from 16 hexadecimal digits.
+fn parse_kid(text: &str) -> Option<Kid> {
+    if text.len() != 16 || !text.is_ascii() {
+        return None;
+    }
+    u64::from_str_radix(text, 16).ok().map(|n| Kid(n.to_be_bytes()))
+}

@@ -1,0 +1,163 @@
+//! Who this process is: its principal and the keys it speaks and listens with.
+
+mod key_file;
+
+use std::sync::Arc;
+
+use bulla_seal::{
+    FanoutSigner, Initiator, KemSecretKey, Kid, OfferError, Party, Principal, Refusal, Secret,
+    SignedCredential, SigningKey, Suite, SuiteSet, TrustDomain, TrustStore, shared,
+};
+use parking_lot::RwLock;
+
+use crate::directory::PairKey;
+
+pub use key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, PairEntry};
+
+/// This process's principal with its keys.
+#[derive(Debug)]
+pub struct Identity {
+    party: Party,
+    instance: Option<String>,
+    trust: RwLock<Arc<TrustStore>>,
+    keys: Keys,
+}
+
+#[derive(Debug)]
+enum Keys {
+    Pair { initiator: RwLock<Arc<Initiator>>, receive: RwLock<Vec<ReceiveKey>> },
+    Shared { k: Secret<32> },
+}
+
+/// A key to receive with, and the credential that names it.
+#[derive(Debug, Clone)]
+pub struct ReceiveKey {
+    /// The credential whose kid offers name.
+    pub credential: Arc<SignedCredential>,
+    /// The secret half.
+    pub key: KemSecretKey,
+}
+
+impl Identity {
+    /// A key-pair principal. An agent signs and receives under one credential; a component signs
+    /// under its host's and receives under its type's.
+    pub fn pair(
+        trust: TrustStore,
+        key: SigningKey,
+        signing: Arc<SignedCredential>,
+        receive: Vec<ReceiveKey>,
+    ) -> Result<Self, OfferError> {
+        let instance = signing.instance.clone();
+        let party = signing.party.clone();
+        let initiator = Initiator::new(key, signing, trust.domain().clone())?;
+        Ok(Self {
+            party,
+            instance,
+            trust: RwLock::new(Arc::new(trust)),
+            keys: Keys::Pair {
+                initiator: RwLock::new(Arc::new(initiator)),
+                receive: RwLock::new(receive),
+            },
+        })
+    }
+
+    /// A shared-key agent.
+    pub fn shared(trust: TrustStore, party: Party, k: Secret<32>) -> Self {
+        let trust = RwLock::new(Arc::new(trust));
+        Self { party, instance: None, trust, keys: Keys::Shared { k } }
+    }
+
+    /// Whose it is.
+    pub fn party(&self) -> &Party {
+        &self.party
+    }
+
+    /// The principal.
+    pub fn principal(&self) -> &Principal {
+        &self.party.principal
+    }
+
+    /// Which host of a component type.
+    pub fn instance(&self) -> Option<&str> {
+        self.instance.as_deref()
+    }
+
+    /// What it trusts.
+    pub fn trust(&self) -> Arc<TrustStore> {
+        self.trust.read().clone()
+    }
+
+    /// The trust domain.
+    pub fn domain(&self) -> TrustDomain {
+        self.trust.read().domain().clone()
+    }
+
+    /// What it opens sessions with; `None` for a shared-key agent.
+    pub fn initiator(&self) -> Option<Arc<Initiator>> {
+        match &self.keys {
+            Keys::Pair { initiator, .. } => Some(initiator.read().clone()),
+            Keys::Shared { .. } => None,
+        }
+    }
+
+    /// Who signs its fanouts; `None` for a shared-key agent.
+    pub fn fanout_signer(&self) -> Option<Result<FanoutSigner, Refusal>> {
+        let initiator = self.initiator()?;
+        Some(FanoutSigner::new(initiator.key().clone(), initiator.credential().clone()))
+    }
+
+    /// Renews the signing credential (same principal, new key or new end).
+    pub fn renew(&self, key: SigningKey, signing: Arc<SignedCredential>) -> Result<(), OfferError> {
+        match &self.keys {
+            Keys::Pair { initiator, .. } => {
+                let renewed = Initiator::new(key, signing, self.domain())?;
+                *initiator.write() = Arc::new(renewed);
+                Ok(())
+            }
+            Keys::Shared { .. } => Err(OfferError::KeyMismatch),
+        }
+    }
+
+    /// The key to receive with that `kid` names.
+    pub fn receive_key(&self, kid: Kid) -> Option<ReceiveKey> {
+        match &self.keys {
+            Keys::Pair { receive, .. } => {
+                receive.read().iter().find(|key| key.credential.kid == kid).cloned()
+            }
+            Keys::Shared { .. } => None,
+        }
+    }
+
+    /// The suites that it takes: what its credentials say, and pair keys.
+    pub fn accepted_suites(&self) -> SuiteSet {
+        match &self.keys {
+            Keys::Pair { receive, .. } => receive
+                .read()
+                .iter()
+                .flat_map(|key| {
+                    let suites = key.credential.suites;
+                    Suite::ALL.iter().copied().filter(move |suite| suites.contains(*suite))
+                })
+                .fold(SuiteSet::only(Suite::Shared), SuiteSet::with),
+            Keys::Shared { .. } => SuiteSet::only(Suite::Shared),
+        }
+    }
+
+    /// A shared-key agent's key with a component type, by its name and pair epoch.
+    pub fn derive_pair(&self, kid: Kid, component: &Principal, epoch: u32) -> Option<PairKey> {
+        match &self.keys {
+            Keys::Shared { k } => Some(PairKey {
+                kid,
+                key: shared::pair_key(k, &self.party, component, epoch),
+                // A component type has one incarnation: its name is not given out again.
+                peer: Party::new(component.clone(), 1),
+            }),
+            Keys::Pair { .. } => None,
+        }
+    }
+
+    /// Whether this is a shared-key agent.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.keys, Keys::Shared { .. })
+    }
+}

@@ -1,0 +1,200 @@
+//! Step two: which method, and may this sender run it (step 9 of protocol section 9).
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use bulla_seal::{Party, PrincipalKind};
+use tower::{Layer, Service};
+
+use super::open::Opened;
+use super::{BoxFuture, Settlement};
+use crate::endpoint::Endpoint;
+use crate::error::{RemoteError, kinds};
+use crate::router::{Effect, Method, NoRoute, Router};
+use crate::server::ServerOptions;
+
+/// Longest life of a `read_only` request, in seconds: it makes no claim (protocol section 7).
+const READ_ONLY_LIFE: u64 = 120;
+
+/// Judges whether a sender may run a method.
+pub trait Authorization: Send + Sync + 'static {
+    /// `sender` is proven; `me` is this server's principal.
+    fn decide(&self, sender: &Party, me: &Party, method: &Method) -> Decision;
+}
+
+/// A judgement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It may.
+    Allow,
+    /// It may not; the name of the rule is told to the sender, under seal.
+    Deny {
+        /// The rule's stable name.
+        rule: &'static str,
+    },
+}
+
+/// The rule until there is a policy. Everything that it does not name is denied: components may
+/// call agents; agents and components may call those methods of a component that were registered
+/// as open to them; agents never call agents.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DefaultRule;
+
+impl Authorization for DefaultRule {
+    fn decide(&self, sender: &Party, me: &Party, method: &Method) -> Decision {
+        use PrincipalKind::{Agent, Component};
+        let open = method.access();
+        match (sender.principal.kind(), me.principal.kind()) {
+            (Component, Agent) => Decision::Allow,
+            (Agent, Component) if open.agents => Decision::Allow,
+            (Component, Component) if open.components => Decision::Allow,
+            (Agent, Component) => Decision::Deny { rule: "default/not-open-to-agents" },
+            (Component, Component) => Decision::Deny { rule: "default/not-open-to-components" },
+            (Agent, Agent) => Decision::Deny { rule: "default/agents-call-no-agents" },
+        }
+    }
+}
+
+/// A message with a proven sender that may run a method. Only [`Authorize`] makes one.
+#[derive(Debug)]
+pub(crate) struct Authorized {
+    opened: Opened,
+    verdict: Verdict,
+}
+
+/// What comes of it.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Run the method.
+    Run(Arc<Method>),
+    /// Stop another message's run.
+    Cancel,
+    /// Answer with this, and remember that it was answered.
+    Deny(RemoteError),
+}
+
+impl Authorized {
+    pub(crate) fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    pub(crate) fn verdict(&self) -> &Verdict {
+        &self.verdict
+    }
+
+    /// How careful to be with it. Stopping a run twice is the same as once. A request for a
+    /// `read_only` method that lives longer than such requests may makes a claim like any other.
+    pub(crate) fn effect(&self) -> Effect {
+        let life = self.opened.expires().saturating_sub(self.opened.issued_at());
+        match &self.verdict {
+            Verdict::Run(method)
+                if method.effect() == Effect::ReadOnly && life > READ_ONLY_LIFE =>
+            {
+                Effect::Idempotent
+            }
+            Verdict::Run(method) => method.effect(),
+            Verdict::Cancel => Effect::ReadOnly,
+            Verdict::Deny(_) => Effect::Once,
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct AuthorizeLayer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    router: Arc<Router>,
+    rule: Arc<dyn Authorization>,
+}
+
+impl AuthorizeLayer {
+    pub(crate) fn new(endpoint: Endpoint, router: Arc<Router>, options: &ServerOptions) -> Self {
+        Self { shared: Arc::new(Shared { endpoint, router, rule: options.authorization.clone() }) }
+    }
+}
+
+impl<S> Layer<S> for AuthorizeLayer {
+    type Service = Authorize<S>;
+
+    fn layer(&self, inner: S) -> Authorize<S> {
+        Authorize { shared: self.shared.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Authorize<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+impl<S> Service<Opened> for Authorize<S>
+where
+    S: Service<
+            Authorized,
+            Response = Settlement,
+            Error = Infallible,
+            Future = BoxFuture<Settlement>,
+        >,
+{
+    type Response = Settlement;
+    type Error = Infallible;
+    type Future = BoxFuture<Settlement>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, opened: Opened) -> Self::Future {
+        let verdict = self.shared.judge(&opened);
+        self.inner.call(Authorized { opened, verdict })
+    }
+}
+
+impl Shared {
+    fn judge(&self, opened: &Opened) -> Verdict {
+        let Ok(body) = opened.body() else {
+            return Verdict::Deny(RemoteError::new(kinds::MALFORMED, "the request can't be read"));
+        };
+        if body.namespace == Some(crate::builtin::NAMESPACE)
+            && body.method == crate::builtin::CANCEL
+        {
+            // Every sender may stop what it started, and nothing else.
+            return Verdict::Cancel;
+        }
+        let name = || match body.namespace {
+            Some(namespace) => format!("{namespace}.{}", body.method),
+            None => body.method.to_owned(),
+        };
+        let (sender, me) = (opened.sender(), self.endpoint.identity.party());
+        let method = match self.router.find(body.namespace, body.method, body.version) {
+            Ok(method) => method,
+            // Whether a method exists is told only to senders that may call here at all.
+            Err(_) if sender.principal.is_agent() && me.principal.is_agent() => {
+                return self.deny("default/agents-call-no-agents", &name());
+            }
+            Err(NoRoute::Unknown) => {
+                let message = format!("{} has no method `{}`", me.principal, name());
+                return Verdict::Deny(RemoteError::new(kinds::NO_SUCH_METHOD, message));
+            }
+            Err(NoRoute::Version) => {
+                let message =
+                    format!("{} has `{}`, but not version {}", me.principal, name(), body.version);
+                return Verdict::Deny(RemoteError::new(kinds::UNSUPPORTED_VERSION, message));
+            }
+        };
+        match self.rule.decide(sender, me, method) {
+            Decision::Deny { rule } => self.deny(rule, &name()),
+            Decision::Allow => Verdict::Run(method.clone()),
+        }
+    }
+
+    fn deny(&self, rule: &'static str, method: &str) -> Verdict {
+        self.endpoint.counters.denied.add(1);
+        let message = format!("the caller may not call `{method}` here (rule {rule})");
+        Verdict::Deny(RemoteError::new(kinds::NOT_PERMITTED, message))
+    }
+}

@@ -1,0 +1,266 @@
+//! Step three: it has not run before (step 10 of protocol section 9, and section 7). What the
+//! step returns may be acknowledged: its outcome is as durable as the claim store.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use bulla_guard::{
+    ClaimKey, ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Duplicate, Grant,
+    Reply, StoreError, Worker,
+};
+use bulla_seal::Digest;
+use bulla_transport::Address;
+use bytes::Bytes;
+use tower::{Layer, Service};
+
+use super::authorize::{Authorized, Verdict};
+use super::dispatch::{Outcome, seal_error};
+use super::{BoxFuture, Settlement};
+use crate::clock::millis;
+use crate::endpoint::Endpoint;
+use crate::error::{RemoteError, kinds};
+use crate::rate::SenderRates;
+use crate::router::Effect;
+use crate::server::ServerOptions;
+
+#[derive(Clone)]
+pub(crate) struct ClaimLayer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    store: Arc<dyn ClaimStore>,
+    worker: Worker,
+    lease: Duration,
+    read_only: SenderRates,
+    denials: SenderRates,
+}
+
+impl ClaimLayer {
+    pub(crate) fn new(endpoint: Endpoint, options: &ServerOptions) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                endpoint,
+                store: options.claims.clone(),
+                worker: options.worker,
+                lease: options.lease,
+                read_only: SenderRates::new(options.read_only_per_second),
+                denials: SenderRates::new(options.denials_per_second),
+            }),
+        }
+    }
+}
+
+impl<S> Layer<S> for ClaimLayer {
+    type Service = Claim<S>;
+
+    fn layer(&self, inner: S) -> Claim<S> {
+        Claim { shared: self.shared.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Claim<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+impl<S> Service<Authorized> for Claim<S>
+where
+    S: Service<Arc<Authorized>, Response = Outcome, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Settlement;
+    type Error = Infallible;
+    type Future = BoxFuture<Settlement>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Authorized) -> Self::Future {
+        let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
+        let request = Arc::new(request);
+        Box::pin(async move {
+            if let Some(name) = shared.over_rate(&request) {
+                shared.endpoint.counters.refuse(name);
+                return Ok(Settlement::Refused);
+            }
+            if request.effect() == Effect::ReadOnly {
+                let Outcome { reply } = inner.call(request).await?;
+                return Ok(Settlement::Done { reply });
+            }
+            let key = shared.key(&request);
+            match shared.store.claim(shared.claim_request(&request, key.clone())).await {
+                Ok(ClaimOutcome::Granted(grant)) => {
+                    let running = inner.call(request);
+                    shared.run(key, grant, running).await
+                }
+                Ok(ClaimOutcome::Duplicate(duplicate)) => {
+                    Ok(shared.answer_again(&request, &key, duplicate).await)
+                }
+                Ok(ClaimOutcome::Refused(reason)) => {
+                    shared.endpoint.counters.refuse(reason.as_str());
+                    tracing::warn!(refusal = reason.as_str(), sender = %request.opened().sender(), "message refused");
+                    Ok(Settlement::Refused)
+                }
+                Err(error) => Ok(shared.retry(&error)),
+            }
+        })
+    }
+}
+
+impl Shared {
+    /// What makes no claim, and what is denied, is held to a rate per sender.
+    fn over_rate(&self, request: &Authorized) -> Option<&'static str> {
+        let sender = &request.opened().sender().principal;
+        let within = match request.verdict() {
+            Verdict::Deny(_) => self.denials.take(sender),
+            _ if request.effect() == Effect::ReadOnly => self.read_only.take(sender),
+            _ => true,
+        };
+        (!within).then_some(bulla_seal::Refusal::RateLimited.as_str())
+    }
+
+    fn now_ms(&self) -> u64 {
+        millis(self.endpoint.clock.now())
+    }
+
+    fn lease_ms(&self) -> u64 {
+        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn key(&self, request: &Authorized) -> ClaimKey {
+        let opened = request.opened();
+        ClaimKey::new(opened.scope().clone(), opened.sender().clone(), opened.id())
+    }
+
+    fn claim_request(&self, request: &Authorized, key: ClaimKey) -> ClaimRequest {
+        let opened = request.opened();
+        ClaimRequest {
+            key,
+            digest: opened.digest(),
+            iat: opened.issued_at(),
+            exp: opened.expires(),
+            idempotent: request.effect() == Effect::Idempotent,
+            worker: self.worker,
+            now_ms: self.now_ms(),
+            lease_ms: self.lease_ms(),
+            // The broker gives an unacknowledged message again: the store need not keep it.
+            envelope: None,
+        }
+    }
+
+    /// Runs it under its lease, which is extended as long as it runs, and stores the outcome
+    /// before anyone hears of it.
+    async fn run<F>(
+        &self,
+        key: ClaimKey,
+        grant: Grant,
+        running: F,
+    ) -> Result<Settlement, Infallible>
+    where
+        F: Future<Output = Result<Outcome, Infallible>>,
+    {
+        let mut grant = grant;
+        let mut running = std::pin::pin!(running);
+        let Outcome { reply } = loop {
+            match tokio::time::timeout(self.lease / 3, &mut running).await {
+                Ok(outcome) => break outcome?,
+                Err(_) => {
+                    let until = self.now_ms().saturating_add(self.lease_ms());
+                    match self.store.extend(&key, grant, until).await {
+                        Ok(Ok(extended)) => grant = extended,
+                        Ok(Err(lost)) => {
+                            tracing::warn!(
+                                reason = lost.as_str(),
+                                "a run was taken away; stopping it"
+                            );
+                            return Ok(Settlement::Refused);
+                        }
+                        Err(error) => tracing::warn!(%error, "the lease could not be extended"),
+                    }
+                }
+            }
+        };
+        let stored =
+            reply.as_ref().map(|(_, sealed)| Reply::new(Digest::of(sealed), sealed.clone()));
+        match self.store.complete(&key, grant, Completion::Done { reply: stored }).await {
+            Ok(Completed::Stored) => Ok(Settlement::Done { reply }),
+            Ok(Completed::Lost(lost)) => {
+                tracing::warn!(reason = lost.as_str(), "an outcome came too late and is dropped");
+                Ok(Settlement::Refused)
+            }
+            Err(error) => Ok(self.retry(&error)),
+        }
+    }
+
+    async fn answer_again(
+        &self,
+        request: &Authorized,
+        key: &ClaimKey,
+        duplicate: Duplicate,
+    ) -> Settlement {
+        self.endpoint.counters.duplicates.add(1);
+        match duplicate {
+            Duplicate::Held { until_ms } => {
+                Settlement::Hold(Duration::from_millis(until_ms.saturating_sub(self.now_ms()) + 1))
+            }
+            Duplicate::Done { reply: None } => Settlement::Done { reply: None },
+            Duplicate::Done { reply: Some(reply) } => match reply.sealed {
+                Some(sealed) => self.reply(request, sealed),
+                None => {
+                    let error = RemoteError::new(
+                        kinds::RESULT_NOT_HELD,
+                        "the method ran before; its result is no longer held",
+                    );
+                    self.sealed_error(request, &error)
+                }
+            },
+            Duplicate::InDoubt { error: Some(error) } => match error.sealed {
+                Some(sealed) => self.reply(request, sealed),
+                None => self.sealed_error(request, &outcome_unknown()),
+            },
+            Duplicate::InDoubt { error: None } => self.answer_in_doubt(request, key).await,
+        }
+    }
+
+    /// The first sealed "outcome unknown" stays; everybody sends that one.
+    async fn answer_in_doubt(&self, request: &Authorized, key: &ClaimKey) -> Settlement {
+        let Some((_, sealed)) = seal_error(&self.endpoint, request, &outcome_unknown()) else {
+            return Settlement::Done { reply: None };
+        };
+        let offered = Reply::new(Digest::of(&sealed), sealed);
+        match self.store.answer_in_doubt(key, offered).await {
+            Ok(Some(Reply { sealed: Some(sealed), .. })) => self.reply(request, sealed),
+            Ok(_) => Settlement::Done { reply: None },
+            Err(error) => self.retry(&error),
+        }
+    }
+
+    fn sealed_error(&self, request: &Authorized, error: &RemoteError) -> Settlement {
+        Settlement::Done { reply: seal_error(&self.endpoint, request, error) }
+    }
+
+    fn reply(&self, request: &Authorized, sealed: Bytes) -> Settlement {
+        let exchange = &self.endpoint.options.exchange;
+        let me = self.endpoint.identity.party();
+        let path: Option<(_, Address)> = request.opened().reply_path(exchange, me);
+        Settlement::Done { reply: path.map(|(_, address)| (address, sealed)) }
+    }
+
+    fn retry(&self, error: &StoreError) -> Settlement {
+        tracing::error!(%error, "the claim store failed; the message goes back to the queue");
+        Settlement::Retry
+    }
+}
+
+fn outcome_unknown() -> RemoteError {
+    RemoteError::new(
+        kinds::OUTCOME_UNKNOWN,
+        "the worker was lost while the method ran; it may or may not have had its effect",
+    )
+}

@@ -1,0 +1,185 @@
+//! Step four: the handler runs and its outcome is sealed (steps 11 and 12 of protocol section 9).
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use bulla_seal::cbor::Sink;
+use bulla_seal::{ErrorBody, MessageBuf, MessageId, Outcome as ReplyOutcome, RequestBody};
+use bulla_transport::Address;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use tower::Service;
+
+use super::BoxFuture;
+use super::authorize::{Authorized, Verdict};
+use super::running::Running;
+use crate::builtin::Cancel;
+use crate::context::{Answer, Context, ContextInner};
+use crate::endpoint::Endpoint;
+use crate::error::{CallError, RemoteError, kinds};
+use crate::router::Method;
+use crate::value;
+
+/// What is left of a request when it ran: the sealed reply, if it is of a kind that is answered.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) reply: Option<(Address, Bytes)>,
+}
+
+/// Runs handlers.
+#[derive(Clone)]
+pub(crate) struct Dispatch {
+    endpoint: Endpoint,
+    running: Running,
+}
+
+impl Dispatch {
+    pub(crate) fn new(endpoint: Endpoint, running: Running) -> Self {
+        Self { endpoint, running }
+    }
+}
+
+impl Service<Arc<Authorized>> for Dispatch {
+    type Response = Outcome;
+    type Error = Infallible;
+    type Future = BoxFuture<Outcome>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Arc<Authorized>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            Ok(match request.verdict() {
+                Verdict::Run(method) => this.run(&request, method).await,
+                Verdict::Cancel => this.cancel(&request),
+                Verdict::Deny(error) => {
+                    Outcome { reply: seal_error(&this.endpoint, &request, error) }
+                }
+            })
+        })
+    }
+}
+
+impl Dispatch {
+    async fn run(&self, request: &Authorized, method: &Method) -> Outcome {
+        let opened = request.opened();
+        let Ok(body) = opened.body() else { return Outcome { reply: None } };
+        let (token, entry) = self.running.enter(opened.id(), opened.sender());
+        let context = Context(Arc::new(ContextInner {
+            sender: opened.sender().clone(),
+            kind: opened.kind(),
+            message: opened.id(),
+            expires: opened.expires(),
+            context: body.context.map(<[u8]>::to_vec),
+            trace_parent: body.trace_parent.map(str::to_owned),
+            cancelled: token.clone(),
+            answer: answer(&self.endpoint, request),
+        }));
+        let handler = method.run(context.clone(), Bytes::copy_from_slice(body.args));
+        let handler = AssertUnwindSafe(handler).catch_unwind();
+        let result = tokio::select! {
+            biased;
+            () = token.cancelled() => {
+                Err(RemoteError::new(kinds::CANCELLED, "the caller gave up"))
+            }
+            result = handler => result.unwrap_or_else(|_| {
+                tracing::error!(method = method.full_name(), "a handler panicked");
+                Err(RemoteError::new(kinds::INTERNAL, "the method failed"))
+            }),
+        };
+        drop(entry);
+        self.endpoint.counters.executed.add(1);
+        self.seal_result(&context, result)
+    }
+
+    fn seal_result(&self, context: &Context, result: Result<BytesMut, RemoteError>) -> Outcome {
+        let Some(answer) = &context.0.answer else {
+            if let Err(error) = result {
+                tracing::warn!(%error, sender = %context.sender(), "a request that is not answered failed");
+            }
+            return Outcome { reply: None };
+        };
+        let sealed = match &result {
+            Ok(value) => answer.seal(ReplyOutcome::Value, MessageBuf::from_plaintext(value)),
+            Err(error) => answer.seal(ReplyOutcome::Error, error_plaintext(error)),
+        };
+        let sealed = sealed.or_else(|failure| {
+            let kind = match failure {
+                CallError::TooLarge { .. } => kinds::RESULT_TOO_LARGE,
+                _ => kinds::INTERNAL,
+            };
+            let error = RemoteError::new(kind, failure.to_string());
+            answer.seal(ReplyOutcome::Error, error_plaintext(&error))
+        });
+        match sealed {
+            Ok(sealed) => Outcome { reply: Some((answer.address.clone(), sealed)) },
+            Err(error) => {
+                tracing::error!(%error, "a reply could not be sealed");
+                Outcome { reply: None }
+            }
+        }
+    }
+
+    fn cancel(&self, request: &Authorized) -> Outcome {
+        let opened = request.opened();
+        let id = opened.body().ok().and_then(|body| cancelled_id(&body));
+        if let Some(id) = id {
+            self.running.cancel(id, opened.sender());
+        }
+        Outcome { reply: None }
+    }
+}
+
+fn cancelled_id(body: &RequestBody<'_>) -> Option<MessageId> {
+    let Cancel { message } = value::decode(body.args).ok()?;
+    if message.len() != 32 || !message.is_ascii() {
+        return None;
+    }
+    u128::from_str_radix(&message, 16).ok().map(|id| MessageId(id.to_be_bytes()))
+}
+
+fn answer(endpoint: &Endpoint, request: &Authorized) -> Option<Answer> {
+    let opened = request.opened();
+    let (exchange, me) = (&endpoint.options().exchange, endpoint.identity().party());
+    let (session, address) = opened.reply_path(exchange, me)?;
+    let binding = opened.request()?.reply_binding();
+    Some(Answer::new(endpoint.clone(), session, binding, address))
+}
+
+/// Seals `error` as the only reply to a call; `None` for what is not answered.
+pub(crate) fn seal_error(
+    endpoint: &Endpoint,
+    request: &Authorized,
+    error: &RemoteError,
+) -> Option<(Address, Bytes)> {
+    let answer = answer(endpoint, request)?;
+    match answer.seal(ReplyOutcome::Error, error_plaintext(error)) {
+        Ok(sealed) => Some((answer.address, sealed)),
+        Err(failure) => {
+            tracing::error!(error = %failure, "an error could not be sealed");
+            None
+        }
+    }
+}
+
+fn error_plaintext(error: &RemoteError) -> MessageBuf {
+    let details = error.details.as_ref().and_then(|details| value::to_vec(details).ok());
+    let body = ErrorBody {
+        kind: &error.kind,
+        message: &error.message,
+        details: details.as_deref(),
+        trace: error.trace.as_deref(),
+    };
+    let mut buf = MessageBuf::with_capacity(256);
+    let sink: &mut BytesMut = buf.sink();
+    write_error(&body, sink);
+    buf
+}
+
+fn write_error<S: Sink>(body: &ErrorBody<'_>, out: &mut S) {
+    body.write(out);
+}

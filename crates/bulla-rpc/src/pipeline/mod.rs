@@ -1,0 +1,62 @@
+//! The way of a received message: Open → Authorize → Claim → Dispatch (protocol section 9).
+//!
+//! Each step is a [`tower::Service`] that takes what only the step before can make: bytes become
+//! an [`Opened`](open::Opened) only in `Open`, that becomes an
+//! [`Authorized`](authorize::Authorized) only in `Authorize`, and a handler takes nothing else. So
+//! a message that was not verified can't reach a handler, by its type.
+
+pub(crate) mod authorize;
+pub(crate) mod claim;
+pub(crate) mod dispatch;
+pub(crate) mod open;
+pub(crate) mod running;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_transport::{Address, Delivery};
+use bytes::Bytes;
+use tower::ServiceBuilder;
+use tower::util::BoxCloneSyncService;
+
+use crate::endpoint::Endpoint;
+use crate::router::Router;
+use crate::server::ServerOptions;
+
+pub use authorize::{Authorization, Decision, DefaultRule};
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>> + Send>>;
+
+/// What to do with a delivery after the pipeline.
+#[derive(Debug)]
+pub(crate) enum Settlement {
+    /// Dealt with, and that is durable: send `reply` if there is one, then acknowledge.
+    Done { reply: Option<(Address, Bytes)> },
+    /// Refused: acknowledge it away, answer nothing.
+    Refused,
+    /// Another worker holds it: keep it unacknowledged that long, then give it back.
+    Hold(Duration),
+    /// It could not be judged just now (a store failed): give it back after a moment.
+    Retry,
+}
+
+/// The whole pipeline behind one type.
+pub(crate) type Pipeline = BoxCloneSyncService<Delivery, (Settlement, Delivery), Infallible>;
+
+/// Builds the pipeline, from the outside in.
+pub(crate) fn build(endpoint: &Endpoint, router: Arc<Router>, options: &ServerOptions) -> Pipeline {
+    let running = running::Running::default();
+    let stack = ServiceBuilder::new()
+        // Bytes become a message with a proven sender, or a counted refusal.
+        .layer(open::OpenLayer::new(endpoint.clone(), options))
+        // The method is found, and the sender may run it or not.
+        .layer(authorize::AuthorizeLayer::new(endpoint.clone(), router, options))
+        // It has not run before.
+        .layer(claim::ClaimLayer::new(endpoint.clone(), options))
+        // It runs, and its outcome is sealed.
+        .service(dispatch::Dispatch::new(endpoint.clone(), running));
+    BoxCloneSyncService::new(stack)
+}

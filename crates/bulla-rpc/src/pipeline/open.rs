@@ -1,0 +1,371 @@
+//! Step one: from bytes to a message whose sender is proven (steps 1 to 8 of protocol section 9).
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Instant;
+
+use bulla_guard::Scope;
+use bulla_seal::{
+    Audience, Detail, Digest, Expected, GroupName, GroupSession, Kid, Level, MessageId,
+    MessageKind, OpenedFanout, OpenedRequest, Parsed, Party, Refusal, RequestBody, Route, Session,
+    UnixTime,
+};
+use bulla_transport::{Address, Delivery, Inbox, Outbound};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tower::{Layer, Service};
+
+use super::{BoxFuture, Settlement};
+use crate::endpoint::Endpoint;
+use crate::notice::OfferNeeded;
+use crate::server::ServerOptions;
+
+/// Notices that may be sent per second.
+const NOTICES_PER_SECOND: f64 = 50.0;
+/// Sequence numbers further apart than this are a new start of the signer, not a gap.
+const NEW_START: u64 = 1_000_000;
+
+/// A message whose sender is proven and whose content is as it was sealed.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    content: Content,
+    scope: Scope,
+}
+
+#[derive(Debug)]
+enum Content {
+    Request(OpenedRequest),
+    Fanout(OpenedFanout),
+}
+
+macro_rules! either {
+    ($self:ident, $message:ident => $value:expr) => {
+        match &$self.content {
+            Content::Request($message) => $value,
+            Content::Fanout($message) => $value,
+        }
+    };
+}
+
+impl Opened {
+    pub(crate) fn sender(&self) -> &Party {
+        either!(self, m => m.sender())
+    }
+
+    pub(crate) fn kind(&self) -> MessageKind {
+        either!(self, m => m.kind())
+    }
+
+    pub(crate) fn id(&self) -> MessageId {
+        either!(self, m => m.id())
+    }
+
+    pub(crate) fn issued_at(&self) -> u64 {
+        either!(self, m => m.issued_at())
+    }
+
+    pub(crate) fn expires(&self) -> u64 {
+        either!(self, m => m.expires())
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        either!(self, m => m.digest())
+    }
+
+    pub(crate) fn body(&self) -> Result<RequestBody<'_>, Refusal> {
+        either!(self, m => m.body())
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The request to answer; `None` for what came by fanout.
+    pub(crate) fn request(&self) -> Option<&OpenedRequest> {
+        match &self.content {
+            Content::Request(request) => Some(request),
+            Content::Fanout(_) => None,
+        }
+    }
+
+    /// The session of a call, and where its reply goes if the address that the caller gave lies
+    /// in its own reply name space.
+    pub(crate) fn reply_path(&self, exchange: &str, me: &Party) -> Option<(Arc<Session>, Address)> {
+        let request = self.request().filter(|request| request.kind() == MessageKind::Call)?;
+        let body = request.body().ok()?;
+        let to = bulla_transport::ReplyName::parse(body.reply_to?)?;
+        if !to.belongs_to(request.sender().principal.as_str()) {
+            return None;
+        }
+        let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
+        Some((request.session().clone(), Address::Reply { exchange, to, from }))
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct OpenLayer {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    level: Level,
+    inner_signature: bool,
+    routes: Mutex<HashMap<Arc<Inbox>, Arc<Place>>>,
+    groups: Mutex<HashMap<(GroupName, u32), Arc<GroupSession>>>,
+    sequences: Mutex<HashMap<(Kid, GroupName), u64>>,
+    notices: Mutex<(f64, Instant)>,
+}
+
+/// What an inbox means: the route that messages taken from it must have been sealed for.
+struct Place {
+    route: Route,
+    scope: Scope,
+    group: Option<GroupName>,
+}
+
+impl OpenLayer {
+    pub(crate) fn new(endpoint: Endpoint, options: &ServerOptions) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                endpoint,
+                level: options.level,
+                inner_signature: options.inner_signature,
+                routes: Mutex::default(),
+                groups: Mutex::default(),
+                sequences: Mutex::default(),
+                notices: Mutex::new((NOTICES_PER_SECOND, Instant::now())),
+            }),
+        }
+    }
+}
+
+impl<S> Layer<S> for OpenLayer {
+    type Service = Open<S>;
+
+    fn layer(&self, inner: S) -> Open<S> {
+        Open { shared: self.shared.clone(), inner }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Open<S> {
+    shared: Arc<Shared>,
+    inner: S,
+}
+
+impl<S> Service<Delivery> for Open<S>
+where
+    S: Service<Opened, Response = Settlement, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = (Settlement, Delivery);
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut delivery: Delivery) -> Self::Future {
+        let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
+        Box::pin(async move {
+            // Taken out, so that nobody else holds the bytes and they are opened in place.
+            let payload = std::mem::take(&mut delivery.payload);
+            let settlement = match shared.open(payload, &delivery).await {
+                Ok(opened) => inner.call(opened).await?,
+                Err(refusal) => {
+                    shared.endpoint.counters.refuse(refusal.as_str());
+                    tracing::warn!(refusal = refusal.as_str(), inbox = ?delivery.inbox, "message refused");
+                    Settlement::Refused
+                }
+            };
+            Ok((settlement, delivery))
+        })
+    }
+}
+
+impl Shared {
+    async fn open(&self, payload: Bytes, delivery: &Delivery) -> Result<Opened, Refusal> {
+        let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
+        let place = self.place(&delivery.inbox)?;
+        let content = match (&place.group, &parsed.header().detail) {
+            (None, Detail::Request) => {
+                Content::Request(self.open_request(parsed, &place, delivery).await?)
+            }
+            (Some(group), Detail::Group { .. }) => {
+                Content::Fanout(self.open_fanout(parsed, &place, group).await?)
+            }
+            _ => return Err(Refusal::KindNotAllowed),
+        };
+        Ok(Opened { content, scope: place.scope.clone() })
+    }
+
+    fn place(&self, inbox: &Arc<Inbox>) -> Result<Arc<Place>, Refusal> {
+        let mut routes = self.routes.lock();
+        if let Some(place) = routes.get(inbox) {
+            return Ok(place.clone());
+        }
+        let place = Arc::new(Place::of(inbox, self.endpoint.identity.party())?);
+        routes.insert(inbox.clone(), place.clone());
+        Ok(place)
+    }
+
+    fn expected<'a>(&self, place: &'a Place) -> Expected<'a> {
+        Expected {
+            level: self.level,
+            suites: self.endpoint.identity.accepted_suites(),
+            inner_signature: self.inner_signature,
+            skew: self.endpoint.options.skew,
+            ..Expected::new(&place.route, self.endpoint.clock.now())
+        }
+    }
+
+    async fn open_request(
+        &self,
+        parsed: Parsed,
+        place: &Place,
+        delivery: &Delivery,
+    ) -> Result<OpenedRequest, Refusal> {
+        let handle = parsed.header().handle;
+        let sender = parsed.claimed_sender();
+        let session = self.endpoint.incoming_session(handle, sender, parsed.offer()).await;
+        let session = session.inspect_err(|refusal| {
+            if *refusal == Refusal::SessionUnknown {
+                self.ask_for_offer(&parsed, delivery);
+            }
+        })?;
+        if !self.endpoint.is_me(session.responder()) {
+            return Err(Refusal::AudienceMismatch);
+        }
+        session.open_request(parsed, &self.expected(place))
+    }
+
+    async fn open_fanout(
+        &self,
+        parsed: Parsed,
+        place: &Place,
+        group: &GroupName,
+    ) -> Result<OpenedFanout, Refusal> {
+        let Detail::Group { epoch, .. } = parsed.header().detail else {
+            return Err(Refusal::KindNotAllowed);
+        };
+        let session = self.group_session(group, epoch).await?;
+        let iat = UnixTime::from_secs(parsed.header().iat);
+        let credential = parsed.offer().ok_or(Refusal::CredentialInvalid)?;
+        let signer = self.endpoint.fanout_signer(credential, iat)?;
+        let opened = session.open(parsed, &signer, &self.expected(place))?;
+        self.note_sequence(signer.kid, group, opened.sequence());
+        Ok(opened)
+    }
+
+    async fn group_session(
+        &self,
+        group: &GroupName,
+        epoch: u32,
+    ) -> Result<Arc<GroupSession>, Refusal> {
+        let key = (group.clone(), epoch);
+        if let Some(session) = self.groups.lock().get(&key) {
+            return Ok(session.clone());
+        }
+        let found = self.endpoint.directory.group_key(group, Some(epoch)).await;
+        let found = found.ok().flatten().ok_or(Refusal::GroupUnknown)?;
+        let session = Arc::new(GroupSession::new(&found));
+        self.groups.lock().insert(key, session.clone());
+        Ok(session)
+    }
+
+    /// A gap means that the broker withholds something: it is counted and told.
+    fn note_sequence(&self, signer: Kid, group: &GroupName, sequence: u64) {
+        let mut sequences = self.sequences.lock();
+        let last = sequences.entry((signer, group.clone())).or_insert(sequence);
+        let ahead = sequence.saturating_sub(*last);
+        if ahead > 1 && ahead < NEW_START {
+            self.endpoint.counters.gaps.add(ahead - 1);
+            tracing::warn!(%group, missing = ahead - 1, "fanouts are missing in the signer's sequence");
+        }
+        *last = (*last).max(sequence);
+    }
+
+    /// `offer-needed`, to a name in the claimed sender's reply name space and at a bounded rate.
+    fn ask_for_offer(&self, parsed: &Parsed, delivery: &Delivery) {
+        let Some(hint) = &delivery.reply_hint else { return };
+        let header = parsed.header();
+        let wanted = header.kind == MessageKind::Call
+            && OfferNeeded::applies_to(header.handle)
+            && parsed.offer().is_none()
+            && hint.belongs_to(parsed.claimed_sender());
+        if !wanted || !self.may_notify() {
+            return;
+        }
+        let endpoint = self.endpoint.clone();
+        let address = Address::Reply {
+            exchange: endpoint.options.exchange.clone(),
+            to: hint.clone(),
+            from: endpoint.identity.principal().to_string(),
+        };
+        let payload = OfferNeeded { message: header.id }.encode().into();
+        endpoint.counters.notices.add(1);
+        tokio::spawn(async move {
+            let outbound = Outbound {
+                payload,
+                ttl: None,
+                reply_hint: None,
+                persistent: false,
+                mandatory: false,
+                confirm: false,
+            };
+            if let Err(error) = endpoint.transport.publish(&address, outbound).await {
+                tracing::debug!(%error, "offer-needed could not be sent");
+            }
+        });
+    }
+
+    fn may_notify(&self) -> bool {
+        let mut notices = self.notices.lock();
+        let (tokens, at) = &mut *notices;
+        *tokens =
+            (*tokens + at.elapsed().as_secs_f64() * NOTICES_PER_SECOND).min(NOTICES_PER_SECOND);
+        *at = Instant::now();
+        let may = *tokens >= 1.0;
+        if may {
+            *tokens -= 1.0;
+        }
+        may
+    }
+}
+
+impl Place {
+    /// What this receiver believes of an inbox of its own.
+    fn of(inbox: &Inbox, me: &Party) -> Result<Self, Refusal> {
+        let (exchange, topic) = match inbox {
+            Inbox::Topic { exchange, topic }
+            | Inbox::Server { exchange, topic, .. }
+            | Inbox::Fanout { exchange, topic, .. } => (exchange, topic),
+            Inbox::Reply { .. } => return Err(Refusal::KindNotAllowed),
+        };
+        let (server, group) = match inbox {
+            // The bus writes `~` for the `.` of a name; the message was sealed for the name.
+            Inbox::Server { server, .. } => (Some(server.replace('~', ".")), None),
+            Inbox::Fanout { topic, .. } => {
+                let name = topic.strip_prefix("group.").unwrap_or(topic).replace('~', ".");
+                (None, Some(GroupName::new(&name).map_err(|_| Refusal::GroupUnknown)?))
+            }
+            _ => (None, None),
+        };
+        let audience = match &group {
+            Some(group) => Audience::Group(group.clone()),
+            None => Audience::Party(me.clone()),
+        };
+        let route = Route::new(exchange, topic, server.as_deref(), audience)
+            .map_err(|_| Refusal::Malformed)?;
+        let scope = match (inbox, &group) {
+            (Inbox::Fanout { member, .. }, Some(group)) => Scope::fanout(me, topic, member, group),
+            (Inbox::Server { server, .. }, _) => Scope::server(me, topic, server),
+            _ => Scope::shared(me, topic),
+        };
+        Ok(Self { route, scope, group })
+    }
+}

@@ -1,0 +1,44 @@
+//! Methods that run now, so that their callers can stop them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bulla_seal::{MessageId, Party};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// What runs, by its sender and message id: nobody can name another's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Running {
+    tokens: Arc<Mutex<HashMap<(MessageId, Party), CancellationToken>>>,
+}
+
+/// Takes its entry out when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    running: Running,
+    key: (MessageId, Party),
+}
+
+impl Running {
+    pub(crate) fn enter(&self, id: MessageId, sender: &Party) -> (CancellationToken, Entry) {
+        let key = (id, sender.clone());
+        let token = CancellationToken::new();
+        self.tokens.lock().insert(key.clone(), token.clone());
+        (token, Entry { running: self.clone(), key })
+    }
+
+    pub(crate) fn cancel(&self, id: MessageId, sender: &Party) -> bool {
+        let token = self.tokens.lock().get(&(id, sender.clone())).cloned();
+        token.is_some_and(|token| {
+            token.cancel();
+            true
+        })
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.running.tokens.lock().remove(&self.key);
+    }
+}

@@ -1,0 +1,180 @@
+//! Serving methods: consuming from this principal's inboxes and running what arrives.
+
+mod options;
+mod work;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_guard::SweepRequest;
+use bulla_seal::GroupName;
+use bulla_transport::{Inbox, TransportError};
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use options::ServerOptions;
+
+use crate::clock::millis;
+use crate::endpoint::Endpoint;
+use crate::pipeline;
+use crate::router::Router;
+use crate::target::{Target, group_topic};
+use work::Work;
+
+/// How often leases and old ids are looked after.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// A running server. Dropping it does not stop it: call [`Server::drain`].
+#[derive(Debug)]
+pub struct Server {
+    endpoint: Endpoint,
+    work: Work,
+    consumers: TaskTracker,
+    stop: CancellationToken,
+    groups: Mutex<HashSet<GroupName>>,
+}
+
+/// A server could not start.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The bus can't be consumed from.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// Several hosts would consume from one queue, each remembering alone what ran.
+    #[error(
+        "component hosts compete for one queue, but this claim store is not shared between them: \
+         a message could run on two hosts; use a shared store, or run one host and say so \
+         (`only_host`)"
+    )]
+    UnsharedStore,
+}
+
+impl Server {
+    /// Starts consuming: the principal's own topic, a component's host queue, and its groups'.
+    pub async fn start(
+        endpoint: Endpoint,
+        router: Router,
+        options: ServerOptions,
+    ) -> Result<Self, ServeError> {
+        let principal = endpoint.identity.principal().clone();
+        if principal.is_component() && !options.claims.is_shared() && !options.only_host {
+            return Err(ServeError::UnsharedStore);
+        }
+        let pipeline = pipeline::build(&endpoint, Arc::new(router), &options);
+        let work = Work {
+            endpoint: endpoint.clone(),
+            pipeline,
+            permits: Arc::new(Semaphore::new(options.concurrency)),
+            tasks: TaskTracker::new(),
+        };
+        let server = Self {
+            endpoint,
+            work,
+            consumers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            groups: Mutex::default(),
+        };
+        let exchange = server.endpoint.options.exchange.clone();
+        let mut targets = vec![Target::Principal(principal.clone())];
+        if let Some(instance) = server.endpoint.identity.instance() {
+            targets.push(Target::Server(principal, instance.to_owned()));
+        }
+        for inbox in targets.iter().filter_map(|target| target.inbox(&exchange)) {
+            server.consume(&inbox).await?;
+        }
+        server.sweep(&options);
+        Ok(server)
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// Listens to the groups that the directory names, beside those that it listens to already.
+    pub async fn join_groups(&self) -> Result<(), ServeError> {
+        let groups = match self.endpoint.directory.groups().await {
+            Ok(groups) => groups,
+            Err(error) => {
+                tracing::warn!(%error, "groups are not known yet");
+                return Ok(());
+            }
+        };
+        for group in groups {
+            if !self.groups.lock().insert(group.clone()) {
+                continue;
+            }
+            let inbox = Inbox::Fanout {
+                exchange: self.endpoint.options.exchange.clone(),
+                topic: group_topic(&group),
+                member: self.member_name(),
+            };
+            self.consume(&inbox).await?;
+        }
+        Ok(())
+    }
+
+    /// Unique among a group's members: the principal, and the host of a component.
+    fn member_name(&self) -> String {
+        let identity = &self.endpoint.identity;
+        let principal = bulla_transport::address::routing_word(identity.principal().as_str());
+        match identity.instance() {
+            Some(instance) => format!("{principal}.{}", instance.replace('.', "~")),
+            None => principal,
+        }
+    }
+
+    async fn consume(&self, inbox: &Inbox) -> Result<(), ServeError> {
+        let options = &self.endpoint.options.queues;
+        let consumer = self.endpoint.transport.consume(inbox, options).await?;
+        let (work, stop) = (self.work.clone(), self.stop.clone());
+        self.consumers.spawn(work.take(consumer, stop));
+        Ok(())
+    }
+
+    fn sweep(&self, options: &ServerOptions) {
+        let (endpoint, store, worker) =
+            (self.endpoint.clone(), options.claims.clone(), options.worker);
+        let lease_ms = u64::try_from(options.lease.as_millis()).unwrap_or(u64::MAX);
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(SWEEP_EVERY);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = tick.tick() => {}
+                }
+                let now_ms = millis(endpoint.clock.now());
+                let swept = store.sweep(SweepRequest { now_ms, worker, lease_ms }).await;
+                match swept {
+                    Ok(swept) if !swept.in_doubt.is_empty() => {
+                        tracing::warn!(
+                            count = swept.in_doubt.len(),
+                            "runs were lost; their outcome is unknown"
+                        );
+                    }
+                    Ok(_) => {}
+                    Err(error) => tracing::error!(%error, "the claim store could not be swept"),
+                }
+            }
+        });
+    }
+
+    /// Takes nothing new, lets what runs end within `grace`, then returns how many were cut off.
+    /// What was not taken yet stays in its queue. The transport is left open for last words.
+    pub async fn drain(self, grace: Duration) -> usize {
+        self.stop.cancel();
+        self.consumers.close();
+        self.consumers.wait().await;
+        self.work.tasks.close();
+        match tokio::time::timeout(grace, self.work.tasks.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.work.tasks.len(),
+        }
+    }
+}

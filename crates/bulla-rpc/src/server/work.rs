@@ -1,0 +1,92 @@
+//! The loop that takes deliveries and settles them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_transport::{Consumer, Delivery, Outbound};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::endpoint::Endpoint;
+use crate::pipeline::{Pipeline, Settlement};
+
+/// How long a message waits before it goes back to its queue when it could not be judged.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A duplicate is held no longer than this at a time.
+const HOLD_AT_MOST: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+pub(super) struct Work {
+    pub(super) endpoint: Endpoint,
+    pub(super) pipeline: Pipeline,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) tasks: TaskTracker,
+}
+
+impl Work {
+    /// Takes deliveries until the consumer or the server stops; at most as many at a time as
+    /// there are permits, so that the rest waits in the queue.
+    pub(super) async fn take(self, mut consumer: Box<dyn Consumer>, stop: CancellationToken) {
+        loop {
+            let permit = tokio::select! {
+                permit = self.permits.clone().acquire_owned() => permit,
+                () = stop.cancelled() => break,
+            };
+            let Ok(permit) = permit else { break };
+            let delivery = tokio::select! {
+                delivery = consumer.next() => delivery,
+                () = stop.cancelled() => None,
+            };
+            let Some(delivery) = delivery else { break };
+            let (work, stop) = (self.clone(), stop.clone());
+            self.tasks.spawn(async move {
+                let held = work.run(delivery).await;
+                // What only waits does not keep others from running.
+                drop(permit);
+                if let Some((delivery, pause)) = held {
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = stop.cancelled() => {}
+                    }
+                    delivery.acker.put_back();
+                }
+            });
+        }
+        consumer.stop().await;
+    }
+
+    async fn run(mut self, delivery: Delivery) -> Option<(Delivery, Duration)> {
+        let Ok((settlement, delivery)) = self.pipeline.call(delivery).await;
+        match settlement {
+            Settlement::Refused => delivery.acker.ack(),
+            Settlement::Done { reply } => {
+                if let Some((address, payload)) = reply {
+                    let outbound = Outbound {
+                        payload,
+                        ttl: None,
+                        reply_hint: None,
+                        persistent: false,
+                        mandatory: false,
+                        confirm: false,
+                    };
+                    // A reply that is lost here is sent again when the request comes again.
+                    if let Err(error) = self.endpoint.transport.publish(&address, outbound).await {
+                        tracing::warn!(%error, "a reply could not be sent");
+                    }
+                }
+                delivery.acker.ack();
+            }
+            Settlement::Hold(pause) => return Some((delivery, pause.min(HOLD_AT_MOST))),
+            Settlement::Retry => return Some((delivery, RETRY_AFTER)),
+        }
+        None
+    }
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Work")
+    }
+}
