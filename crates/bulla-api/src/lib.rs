@@ -22,6 +22,19 @@
 //! [`bulla_http::Listener`]'s. Whatever fails is a [`CallFailure`], which travels as problem
 //! details (RFC 9457) and is decoded back by the [`Client`]. Closing the connection of a call
 //! cancels the waiting for its answer; what was sent is not taken back.
+//!
+//! ```no_run
+//! use bulla_api::{CallRequest, Client, Endpoint};
+//! use bulla_http::certs::Files;
+//!
+//! # async fn ask() -> Result<(), bulla_api::ClientError> {
+//! let files = Files::in_dir("/etc/bulla/tls".as_ref()).operator_tls();
+//! let client = Client::new(&Endpoint::Tls { url: "https://localhost:7443".into(), files })?;
+//! let facts = client.call(&CallRequest::new("agent/db-1", "host.facts")).await?;
+//! println!("{facts:#}");
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 mod failure;

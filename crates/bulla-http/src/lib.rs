@@ -11,6 +11,20 @@
 //! loopback addresses alone and only when it is asked for. Behind both, a request that has no
 //! [`Identity`] never reaches the router.
 //!
+//! ```no_run
+//! use bulla_http::certs::Files;
+//! use bulla_http::{Listener, Options};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn serve(router: axum::Router) -> Result<(), bulla_http::ListenError> {
+//! let files = Files::in_dir("/etc/bulla/tls".as_ref()).server_tls();
+//! let listener = Listener::bind(Options::tls(([127, 0, 0, 1], 7443).into(), files)).await?;
+//! let shutdown = CancellationToken::new();
+//! listener.serve(router, shutdown).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The crate holds the only rustls types of the HTTP side. Certificates for a first installation
 //! come from [`certs::make`]; [`Dialer`] is the other end of the line.
 

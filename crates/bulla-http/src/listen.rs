@@ -147,10 +147,14 @@ impl Listener {
         self.address
     }
 
-    /// `https://…` or `http://…` of the address.
+    /// The URL by which this machine reaches the listener.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if matches!(self.entrance, Entrance::Tls(_)) { "https" } else { "http" };
+        // "All addresses" is one to listen on, not one to go to.
+        if self.address.ip().is_unspecified() {
+            return format!("{scheme}://localhost:{}", self.address.port());
+        }
         format!("{scheme}://{}", self.address)
     }
 
