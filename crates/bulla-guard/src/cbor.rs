@@ -71,6 +71,7 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    #[cfg(any(test, feature = "sqlite"))]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -105,6 +106,7 @@ impl<'a> Reader<'a> {
         self.head(UINT)
     }
 
+    #[cfg(any(test, feature = "sqlite"))]
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.head(BYTES)?;
         self.take(usize::try_from(len).ok()?)
