@@ -82,8 +82,8 @@ pub struct Delivery {
 }
 
 /// Settles one delivery. Both calls return at once; a transport gathers acknowledgements and
-/// sends them in batches. A delivery that is dropped unsettled comes back after the consumer is
-/// gone (where the transport redelivers).
+/// sends them in batches. A delivery that is dropped unsettled is put back (where the transport
+/// redelivers), and so is what a process had in hand when it went away.
 pub struct Acker(Box<dyn Settle>);
 
 /// What a transport implements to have deliveries settled.
