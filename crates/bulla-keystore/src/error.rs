@@ -136,6 +136,16 @@ pub enum KeystoreError {
     /// There is no issuer with that right.
     #[error("the keystore holds no {}: issue one with the root key", .0.as_str())]
     NoIssuer(IssuerRight),
+    /// Roles that don't fit a credential.
+    #[error("a credential takes up to {max} roles of 1 to {longest} bytes: `{role}` does not fit")]
+    Role {
+        /// The first one that does not fit.
+        role: String,
+        /// Most roles.
+        max: usize,
+        /// Longest role.
+        longest: usize,
+    },
     /// A lifetime that the protocol does not allow.
     #[error("a signing credential lives 1 second to {max} seconds, not {asked}")]
     Lifetime {

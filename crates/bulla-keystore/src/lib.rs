@@ -72,5 +72,5 @@ pub use kek::{Kek, Row, UnwrapError, WrapKey, Wrapped};
 pub use keystore::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
     EVERY_AGENT, GroupRecord, ISSUER_LIFETIME, Initialized, KeyType, Keystore,
-    MAX_SIGNING_LIFETIME, Page, PairKey, PairKeyId, SIGNING_LIFETIME, SKEW,
+    MAX_SIGNING_LIFETIME, Page, PairKey, PairKeyId, PeerKeys, SIGNING_LIFETIME, SKEW,
 };

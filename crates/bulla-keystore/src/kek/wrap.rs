@@ -149,7 +149,9 @@ impl fmt::Debug for WrapKey {
     }
 }
 
-fn parse(wrapped: &[u8]) -> Result<([u8; 8], [u8; 12], &[u8]), Refusal> {
+type Parts<'a> = ([u8; 8], [u8; 12], &'a [u8]);
+
+fn parse(wrapped: &[u8]) -> Result<Parts<'_>, Refusal> {
     let mut r = Reader::new(wrapped);
     r.array(4)?;
     r.this_uint(VERSION)?;

@@ -51,6 +51,7 @@ impl KeyType {
 
 /// The secrets of a new agent: given out once.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one for each new agent, and never in a list")]
 pub enum AgentKeys {
     /// Of a key-pair agent. The keystore keeps only the credential.
     Pair {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bulla_seal::credential::{MAX_ROLE, MAX_ROLES};
 use bulla_seal::{
     Credential, IssuerRight, KemSecretKey, Kid, Level, OsRandom, Party, Principal,
     SignedCredential, SigningKey, Suite, SuiteSet, UnixTime, VerifyingKey,
@@ -51,6 +52,7 @@ impl Keystore {
         suites: SuiteSet,
     ) -> Result<ComponentRecord> {
         let principal = Principal::component(name)?;
+        check_roles(roles)?;
         let suite = suites.best_common(SuiteSet::all()).ok_or(KeystoreError::NoKemSuite)?;
         let now = self.now();
         let mut tx = self.db.write().await?;
@@ -205,5 +207,17 @@ fn record(audience: SignedCredential, suite: Suite, created: i64, updated: i64) 
         audience,
         created: from_column(created),
         updated: from_column(updated),
+    }
+}
+
+fn check_roles(roles: &[String]) -> Result<()> {
+    let (max, longest) = (MAX_ROLES, MAX_ROLE);
+    let misfit =
+        |(place, role): &(usize, &String)| *place >= max || role.is_empty() || role.len() > longest;
+    match roles.iter().enumerate().find(misfit) {
+        Some((_, role)) => {
+            Err(KeystoreError::Role { role: role.chars().take(longest).collect(), max, longest })
+        }
+        None => Ok(()),
     }
 }

@@ -22,7 +22,7 @@ pub use init::Initialized;
 pub use issue::{
     CREDENTIAL_LIFETIME, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
 };
-pub use pairs::{PairKey, PairKeyId};
+pub use pairs::{PairKey, PairKeyId, PeerKeys};
 
 use crate::error::{KeystoreError, Result};
 use crate::kek::Kek;
@@ -126,4 +126,69 @@ fn stored_agent(name: &str) -> Result<Principal> {
 
 fn stored_component(name: &str) -> Result<Principal> {
     Principal::component(name).map_err(|_| KeystoreError::damaged("component type"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use bulla_seal::{Suite, SuiteSet, TrustDomain};
+
+    use super::*;
+
+    /// A keystore whose kids come from a source that gives each `times` times.
+    async fn repeating(folder: &tempfile::TempDir, times: u8) -> Keystore {
+        let kek = Kek::create_file(folder.path().join("kek")).unwrap();
+        let domain = TrustDomain::new("cloud.example").unwrap();
+        let path = folder.path().join("keystore.db");
+        let mut keystore = Keystore::init(path, &domain, kek).await.unwrap().keystore;
+        let drawn = AtomicU8::new(0);
+        let next = move || drawn.fetch_add(1, Ordering::Relaxed) / times;
+        keystore.sources.kids = Arc::new(move || Ok(Kid([next(); Kid::LEN])));
+        keystore
+    }
+
+    #[tokio::test]
+    async fn a_kid_that_is_taken_is_drawn_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let keystore = repeating(&folder, 5).await;
+        let (mut credentials, mut pairs) = (Vec::new(), Vec::new());
+        for i in 0..4 {
+            let (name, pair, shared) = (format!("c-{i}"), format!("p-{i}"), format!("s-{i}"));
+            let added = keystore.add_component(&name, &[], SuiteSet::only(Suite::X25519)).await;
+            credentials.push(added.unwrap().audience.kid);
+            let keys = keystore.add_agent(&pair, KeyType::Pair, Suite::X25519).await.unwrap();
+            let AgentKeys::Pair { credential, .. } = keys else { panic!("{keys:?}") };
+            credentials.push(credential.kid);
+            let keys = keystore.add_agent(&shared, KeyType::Shared, Suite::Shared).await.unwrap();
+            let AgentKeys::Shared { pairs: named, .. } = keys else { panic!("{keys:?}") };
+            pairs.extend(named.iter().map(|pair| pair.kid));
+        }
+        // And those that are named late.
+        let agent = Principal::agent("s-0").unwrap();
+        for i in 1..4 {
+            let component = Principal::component(&format!("c-{i}")).unwrap();
+            let pair = keystore.pair_key(&agent, &component).await.unwrap();
+            pairs.push(pair.kid);
+            let found = keystore.pair_by_kid(pair.kid).await.unwrap().unwrap();
+            assert_eq!((found.agent, found.component), (pair.agent, component));
+        }
+        for kids in [&mut credentials, &mut pairs] {
+            let count = kids.len();
+            kids.sort_unstable();
+            kids.dedup();
+            assert_eq!(kids.len(), count);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_only_repeats_itself_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let keystore = repeating(&folder, 255).await;
+        keystore.add_agent("a", KeyType::Pair, Suite::X25519).await.unwrap();
+        let error = keystore.add_agent("b", KeyType::Pair, Suite::X25519).await.unwrap_err();
+        assert!(matches!(error, KeystoreError::NoFreeKid(KID_TRIES)), "{error}");
+        let b = Principal::agent("b").unwrap();
+        assert!(keystore.party(&b).await.is_err(), "nothing is half done");
+    }
 }

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bulla_seal::{Kid, Party, Principal, Secret, UnixTime, shared};
+use bulla_seal::{Kid, Party, Principal, Secret, SignedCredential, UnixTime, shared};
 use sqlx::sqlite::SqliteConnection;
 
 use super::agents::instance_key_row;
@@ -36,7 +36,42 @@ pub struct PairKey {
     pub epoch: u32,
 }
 
+/// How a component seals to a peer.
+#[derive(Debug, Clone)]
+pub enum PeerKeys {
+    /// With a session under this credential.
+    Pair(SignedCredential),
+    /// With the pair key.
+    Shared(PairKey),
+}
+
 impl Keystore {
+    /// What `component` seals to `peer` with: the credential of a key-pair agent or of another
+    /// component type, the pair key of a shared-key agent.
+    pub async fn peer(&self, peer: &Principal, component: &Principal) -> Result<PeerKeys> {
+        if !component.is_component() {
+            return Err(KeystoreError::NotAPair(component.clone()));
+        }
+        if peer.is_component() {
+            return Ok(PeerKeys::Pair(self.credential(peer).await?));
+        }
+        let now = self.now();
+        let found = {
+            let mut conn = self.db.read().await?;
+            pairs::peer(&mut conn, peer.name(), component.name(), seconds(now)).await?
+        };
+        match found {
+            None => Err(self.missing(peer, component).await),
+            Some((row, Some(bytes))) => {
+                Ok(PeerKeys::Pair(self.verified(peer, row.incarnation, &bytes, now)?))
+            }
+            Some((row, None)) if row.encrypted_key.is_none() => {
+                Err(KeystoreError::NoCredential(peer.clone()))
+            }
+            Some((row, None)) => Ok(PeerKeys::Shared(self.pair_from(row, peer, component).await?)),
+        }
+    }
+
     /// The current pair key of an agent and a component type. Named on first use, by whichever
     /// process is first.
     pub async fn pair_key(&self, agent: &Principal, component: &Principal) -> Result<PairKey> {
@@ -50,18 +85,38 @@ impl Keystore {
             let mut conn = self.db.read().await?;
             pairs::current(&mut conn, agent.name(), component.name()).await?
         };
-        let Some(row) = found else {
-            self.party(agent).await?;
-            return Err(KeystoreError::UnknownPrincipal(component.clone()));
-        };
-        let kid = match &row.kid {
-            Some(kid) => kid_from(kid)?,
-            None if row.encrypted_key.is_none() => {
-                return Err(KeystoreError::NotShared(agent.clone()));
+        match found {
+            None => Err(self.missing(agent, component).await),
+            Some(row) => self.pair_from(row, agent, component).await,
+        }
+    }
+
+    /// Which of the two does not exist.
+    async fn missing(&self, agent: &Principal, component: &Principal) -> KeystoreError {
+        match self.party(agent).await {
+            Ok(_) => KeystoreError::UnknownPrincipal(component.clone()),
+            Err(e) => e,
+        }
+    }
+
+    async fn pair_from(
+        &self,
+        row: PairRow,
+        agent: &Principal,
+        component: &Principal,
+    ) -> Result<PairKey> {
+        match &row.kid {
+            Some(kid) => {
+                let kid = kid_from(kid)?;
+                self.derive(row, kid)
             }
-            None => self.name_current(agent, component).await?,
-        };
-        self.derive(row, kid)
+            None if row.encrypted_key.is_none() => Err(KeystoreError::NotShared(agent.clone())),
+            None => {
+                // Row and name from one transaction: the agent may have been removed since.
+                let (row, kid) = self.name_current(agent, component).await?;
+                self.derive(row, kid)
+            }
+        }
     }
 
     /// The pair key that a message's header names, if there is one and both its ends live.
@@ -72,15 +127,22 @@ impl Keystore {
 
     /// Names the current pair, looking again under the write lock: the agent may have been
     /// removed or the epoch may have risen since.
-    async fn name_current(&self, agent: &Principal, component: &Principal) -> Result<Kid> {
+    async fn name_current(
+        &self,
+        agent: &Principal,
+        component: &Principal,
+    ) -> Result<(PairRow, Kid)> {
         let mut tx = self.db.write().await?;
         let row = pairs::current(&mut tx, agent.name(), component.name()).await?;
         let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(agent.clone()))?;
+        if row.encrypted_key.is_none() {
+            return Err(KeystoreError::NotShared(agent.clone()));
+        }
         let kid = self
             .name_pair(&mut tx, row.agent_id, row.component_id, row.pair_epoch, self.now())
             .await?;
         tx.commit().await?;
-        Ok(kid)
+        Ok((row, kid))
     }
 
     /// The name of a pair, new if it had none.

@@ -57,6 +57,8 @@ pub(crate) async fn current(
     Ok(query.fetch_optional(conn).await?)
 }
 
+type AudienceColumns = (u32, u32, u32, Vec<u8>, Vec<u8>);
+
 pub(crate) struct AudienceRow {
     pub(crate) incarnation: u32,
     pub(crate) epoch: u32,
@@ -101,7 +103,7 @@ pub(crate) async fn audience(
     component: &str,
     now: i64,
 ) -> Result<Option<AudienceRow>> {
-    let row: Option<(u32, u32, u32, Vec<u8>, Vec<u8>)> =
+    let row: Option<AudienceColumns> =
         sqlx::query_as(AUDIENCE).bind(component).bind(now).fetch_optional(conn).await?;
     Ok(row.map(|(incarnation, epoch, suite, encrypted_key, credential)| AudienceRow {
         incarnation,

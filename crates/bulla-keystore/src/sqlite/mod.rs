@@ -171,3 +171,36 @@ fn not_a_database(error: KeystoreError, path: &Path) -> KeystoreError {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every look-up goes through indexes only, so that it costs the same with 100,000 agents.
+    #[tokio::test]
+    async fn look_ups_never_scan_a_table() {
+        let options = SqliteConnectOptions::new().in_memory(true);
+        let mut conn = options.connect().await.unwrap();
+        migrations::prepare(&mut conn).await.unwrap();
+        migrations::up(&mut conn, 0).await.unwrap();
+        for sql in [
+            credentials::AUDIENCE,
+            credentials::CURRENT,
+            groups::KEY,
+            groups::OF,
+            pairs::BY_KID,
+            pairs::CURRENT,
+            pairs::OF_AGENT,
+            pairs::PEER,
+            principals::ACTIVE,
+            principals::PAGE,
+        ] {
+            let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(explain).fetch_all(&mut conn).await.unwrap();
+            let steps: Vec<_> = plan.iter().map(|step| step.3.as_str()).collect();
+            assert!(steps.iter().any(|step| step.contains("SEARCH")), "{steps:?}");
+            assert!(!steps.iter().any(|step| step.contains("SCAN")), "{sql}: {steps:?}");
+        }
+    }
+}

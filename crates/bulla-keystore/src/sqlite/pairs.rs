@@ -1,6 +1,7 @@
 //! Rows of `pair_keys`, joined with what their keys are derived from.
 
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{FromRow, Row};
 
 use crate::error::Result;
 
@@ -55,6 +56,31 @@ pub(crate) async fn current(
     let query = sqlx::query_as(CURRENT).bind(agent).bind(component);
     let row: Option<Columns> = query.fetch_optional(conn).await?;
     Ok(row.map(Into::into))
+}
+
+pub(crate) const PEER: &str =
+    "SELECT a.id, a.name, a.incarnation, c.id, c.name, c.pair_epoch, k.epoch, k.encrypted_key,
+         p.kid,
+         (SELECT bytes FROM credentials r WHERE r.principal_id = a.id AND r.purpose = 'agent'
+             AND r.not_before <= ?3 AND r.not_after > ?3 ORDER BY r.epoch DESC LIMIT 1)
+     FROM principals a
+     JOIN principals c ON c.kind = 'component' AND c.name = ?2 AND c.state = 'active'
+     LEFT JOIN instance_keys k ON k.principal_id = a.id AND k.deleted = 0
+     LEFT JOIN pair_keys p ON p.agent_id = a.id AND p.component_id = c.id
+         AND p.pair_epoch = c.pair_epoch
+     WHERE a.kind = 'agent' AND a.name = ?1 AND a.state = 'active'";
+
+/// As [`current`], with the agent's credential that is valid `now`.
+pub(crate) async fn peer(
+    conn: &mut SqliteConnection,
+    agent: &str,
+    component: &str,
+    now: i64,
+) -> Result<Option<(PairRow, Option<Vec<u8>>)>> {
+    let query = sqlx::query(PEER).bind(agent).bind(component).bind(now);
+    let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
+    let credential = row.try_get(9)?;
+    Ok(Some((Columns::from_row(&row)?.into(), credential)))
 }
 
 pub(crate) const BY_KID: &str =

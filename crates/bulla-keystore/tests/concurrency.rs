@@ -1,0 +1,127 @@
+//! Several processes and pools at once on one file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod common;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use bulla_keystore::{Kek, KeyType, Keystore, KeystoreError, Page};
+use bulla_seal::Suite;
+use common::{Fixture, agent, component};
+
+const CHILD: &str = "BULLA_TEST_KEYSTORE_FOLDER";
+const AGENTS: usize = 40;
+
+async fn open(folder: &Path) -> Keystore {
+    let kek = Kek::from_file(folder.join("kek")).unwrap();
+    Keystore::open(folder.join("keystore.db"), kek).await.unwrap()
+}
+
+/// Adds agents whose names every worker wants; how many it got.
+async fn add_all(keystore: &Keystore) -> usize {
+    let mut added = 0;
+    for i in 0..AGENTS {
+        let key_type = if i % 2 == 0 { KeyType::Shared } else { KeyType::Pair };
+        match keystore.add_agent(&format!("db-{i}"), key_type, Suite::X25519).await {
+            Ok(_) => added += 1,
+            Err(KeystoreError::NameTaken(_)) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+    added
+}
+
+/// Not a test of its own: what the other processes of the next test do.
+#[tokio::test]
+async fn child() {
+    if let Ok(folder) = std::env::var(CHILD) {
+        let added = add_all(&open(folder.as_ref()).await).await;
+        println!("added={added};");
+    }
+}
+
+#[tokio::test]
+async fn processes_share_the_names_out_between_them() {
+    let fixture = Fixture::with_components(&["control"]).await;
+    let program = std::env::current_exe().unwrap();
+    let spawn = |_| {
+        Command::new(&program)
+            .args(["--exact", "child", "--nocapture"])
+            .env(CHILD, fixture.folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let children: Vec<_> = (0..3).map(spawn).collect();
+    let mut added = add_all(&fixture.keystore).await;
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{text}");
+        let count = text.split_once("added=").unwrap().1.split_once(';').unwrap().0;
+        added += count.parse::<usize>().unwrap();
+    }
+    assert_eq!(added, AGENTS);
+    let page = fixture.keystore.list_agents(&Page::default()).await.unwrap();
+    assert_eq!(page.agents.len(), AGENTS);
+    assert!(page.agents.iter().all(|agent| agent.party.incarnation == 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pair_gets_one_name_however_many_ask_first() {
+    let fixture = Fixture::new().await;
+    for i in 0..10 {
+        fixture.shared(&format!("db-{i}")).await;
+    }
+    fixture.keystore.add_component("control", &[], bulla_seal::SuiteSet::all()).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let keystore = open(fixture.folder.path()).await;
+        for i in 0..10 {
+            let keystore = keystore.clone();
+            tasks.spawn(async move {
+                let agent = agent(&format!("db-{i}"));
+                keystore.pair_key(&agent, &component("control")).await.unwrap().kid
+            });
+        }
+    }
+    let kids: HashSet<_> = tasks.join_all().await.into_iter().collect();
+    assert_eq!(kids.len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_name_has_one_holder_at_a_time() {
+    let fixture = Fixture::new().await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let keystore = open(fixture.folder.path()).await;
+        tasks.spawn(async move {
+            let mut incarnations = Vec::new();
+            for _ in 0..20 {
+                match keystore.add_agent("db-1", KeyType::Shared, Suite::Shared).await {
+                    Ok(bulla_keystore::AgentKeys::Shared { incarnation, .. }) => {
+                        incarnations.push(incarnation);
+                    }
+                    Ok(other) => panic!("{other:?}"),
+                    Err(KeystoreError::NameTaken(_)) => {
+                        // Another worker may be quicker.
+                        let _ = keystore.remove_agent("db-1").await;
+                    }
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            incarnations
+        });
+    }
+    let mut given: Vec<u32> = tasks.join_all().await.into_iter().flatten().collect();
+    given.sort_unstable();
+    assert!(!given.is_empty());
+    assert_eq!(given, (1..=given.len() as u32).collect::<Vec<_>>());
+}
