@@ -1,5 +1,11 @@
 //! A small trust domain for tests: a root, two issuers, a component and an agent.
-#![allow(dead_code, clippy::unwrap_used, reason = "shared by several test binaries")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "shared by several test binaries"
+)]
 
 use std::sync::Arc;
 
