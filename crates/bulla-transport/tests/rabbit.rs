@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bulla_services::{Authority, RabbitMq, require};
@@ -293,21 +294,20 @@ async fn publishers_are_told_of_a_lost_broker() {
 
     // A broker that does not answer, and then is gone.
     server.freeze();
-    let waiting: Vec<_> = [false, true]
-        .map(|mandatory| {
-            let party = Arc::clone(&party);
-            tokio::spawn(async move {
-                let outbound = Outbound { mandatory, ..message("unconfirmed") };
-                party.publish(&address("work"), outbound).await
-            })
-        })
-        .into_iter()
-        .collect();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let to = address("work");
+    let mut waiting = [false, true].map(|mandatory| {
+        let outbound = Outbound { mandatory, ..message("unconfirmed") };
+        party.publish(&to, outbound)
+    });
+    for publishing in &mut waiting {
+        // The first poll hands the message to the connection.
+        let early = std::future::poll_fn(|cx| Poll::Ready(publishing.as_mut().poll(cx))).await;
+        assert!(early.is_pending(), "{early:?}");
+    }
     let mut events = party.events();
     server.kill();
-    for result in waiting {
-        let result = tokio::time::timeout(HANG, result).await.unwrap().unwrap();
+    for publishing in waiting {
+        let result = tokio::time::timeout(HANG, publishing).await.unwrap();
         assert!(matches!(result, Err(PublishError::Unconfirmed)), "{result:?}");
     }
     wait_for(&mut events, |event| matches!(event, TransportEvent::Lost { .. })).await;

@@ -62,9 +62,7 @@ fn failure(options: &RabbitOptions, error: &lapin::Error) -> TransportError {
             address: options.address(),
             why: format!("{io}; check the authority, the server name and the client certificate"),
         },
-        ErrorKind::IOError(io)
-            if options.is_tls() && io.kind() == io::ErrorKind::ConnectionAborted =>
-        {
+        ErrorKind::IOError(io) if options.is_tls() && is_end(io) => {
             // The broker ends the connection right after a handshake that it did not like.
             TransportError::Tls {
                 address: options.address(),
@@ -78,6 +76,17 @@ fn failure(options: &RabbitOptions, error: &lapin::Error) -> TransportError {
         },
         _ => unreachable(options, error),
     }
+}
+
+/// Whether the other side ended the connection; its reason may be lost on the way.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::UnexpectedEof
+    )
 }
 
 /// Whether the cause is TLS: during the handshake, or an alert just after it.
