@@ -218,6 +218,7 @@ struct Place<'a> {
 }
 
 impl Sink for Place<'_> {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         if let Some(to) = self.bytes.get_mut(self.at..self.at + bytes.len()) {
             to.copy_from_slice(bytes);

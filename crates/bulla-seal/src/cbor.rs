@@ -49,6 +49,7 @@ impl<const N: usize> Stack<N> {
 }
 
 impl<const N: usize> Sink for Stack<N> {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
         match self.bytes.get_mut(self.len..self.len + bytes.len()) {
             Some(to) => {
@@ -92,13 +93,19 @@ impl<'a, S: Sink + ?Sized> Writer<'a, S> {
         Self { sink }
     }
 
+    #[inline]
     fn head(&mut self, major: u8, value: u64) {
-        let major = major << 5;
+        match value {
+            0..=23 => self.sink.put(&[major << 5 | value as u8]),
+            _ => self.long_head(major << 5, value),
+        }
+    }
+
+    fn long_head(&mut self, major: u8, value: u64) {
         let be = value.to_be_bytes();
         let [.., b4, b5, b6, b7] = be;
         match value {
-            0..=23 => self.sink.put(&[major | b7]),
-            24..=0xff => self.sink.put(&[major | 24, b7]),
+            0..=0xff => self.sink.put(&[major | 24, b7]),
             0x100..=0xffff => self.sink.put(&[major | 25, b6, b7]),
             0x1_0000..=0xffff_ffff => self.sink.put(&[major | 26, b4, b5, b6, b7]),
             _ => {
@@ -214,17 +221,25 @@ impl<'a> Reader<'a> {
         Ok(taken)
     }
 
+    #[inline]
     fn byte(&mut self) -> Result<u8, Refusal> {
-        match self.take(1)? {
-            [b] => Ok(*b),
-            _ => Err(Refusal::Malformed),
-        }
+        let byte = *self.bytes.get(self.at).ok_or(Refusal::Malformed)?;
+        self.at += 1;
+        Ok(byte)
     }
 
     /// Major type and argument, in their shortest form only.
+    #[inline]
     fn head(&mut self) -> Result<(u8, u64), Refusal> {
         let first = self.byte()?;
         let (major, info) = (first >> 5, first & 0x1f);
+        if info < 20 && major != SIMPLE {
+            return Ok((major, info.into()));
+        }
+        self.long_head(major, info)
+    }
+
+    fn long_head(&mut self, major: u8, info: u8) -> Result<(u8, u64), Refusal> {
         let be = |bytes: &[u8]| bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
         let value = match info {
             0..=23 => u64::from(info),

@@ -8,6 +8,7 @@ use aws_lc_rs::{hkdf, hmac};
 
 use crate::cbor::Writer;
 use crate::secret::Secret;
+use zeroize::Zeroizing;
 
 /// HKDF-Extract.
 pub(crate) fn extract(salt: &[u8], input: &[u8]) -> Secret<32> {
@@ -75,7 +76,9 @@ impl MessagePrf {
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         // Fails only for inputs beyond the 2^61 bytes that GCM can take.
         if let Ok(tag) = self.hash.seal_in_place_separate_tag(nonce, Aad::from(input), &mut []) {
-            out.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
+            if let Ok(tag) = <[u8; 16]>::try_from(tag.as_ref()) {
+                out = tag;
+            }
         }
         out
     }
@@ -95,13 +98,16 @@ impl MessagePrf {
             if let Some(last) = block.last_mut() {
                 *last ^= i;
             }
+            // One by one: for so few the cipher's parallel path costs more than it saves.
+            self.block.encrypt_block(block);
         }
-        self.block.encrypt_blocks(&mut blocks);
-        let [first, second, third] = blocks;
-        let (mut key, mut iv) = ([0; 32], [0; 12]);
-        key.iter_mut().zip(first.iter().chain(&second)).for_each(|(to, from)| *to = *from);
-        iv.iter_mut().zip(&third).for_each(|(to, from)| *to = *from);
-        (Secret::new(key), iv)
+        let [first, second, third] = blocks.map(<[u8; 16]>::from);
+        let mut key = Zeroizing::new([0; 32]);
+        let (left, right) = key.split_at_mut(16);
+        left.copy_from_slice(&first);
+        right.copy_from_slice(&second);
+        let [iv @ .., _, _, _, _] = third;
+        (Secret::new(*key), iv)
     }
 }
 
