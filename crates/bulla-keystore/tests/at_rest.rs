@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use bulla_keystore::{AgentKeys, Kek, KeyType, Keystore, KeystoreError};
 use bulla_seal::{GroupName, Suite, SuiteSet, VerifyingKey};
 use common::{Fixture, agent, component, domain};
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Connection};
 
 async fn run(fixture: &Fixture, sql: &'static str) -> u64 {
     sqlx::query(sql).execute(&mut fixture.raw().await).await.unwrap().rows_affected()
@@ -248,8 +248,10 @@ async fn a_removed_agents_key_leaves_the_file() {
     let fixture = Fixture::new().await;
     fixture.shared("db-1").await;
     let sql = "SELECT encrypted_key FROM instance_keys";
-    let wrapped: String =
-        sqlx::query_scalar(sql).fetch_one(&mut fixture.raw().await).await.unwrap();
+    let mut raw = fixture.raw().await;
+    let wrapped: String = sqlx::query_scalar(sql).fetch_one(&mut raw).await.unwrap();
+    // The log is folded in when the last connection closes, so this one must not linger.
+    raw.close().await.unwrap();
     fixture.keystore.remove_agent("db-1").await.unwrap();
     fixture.keystore.clone().close().await;
     let file = fs::read(fixture.path()).unwrap();
