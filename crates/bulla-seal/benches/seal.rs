@@ -4,7 +4,7 @@
 //! Every round measures everything once, in turn, so that a slow spell of the machine falls on
 //! all alike; shown are the minimum and the median over the rounds.
 //!
-//!     cargo bench -p bulla-seal
+//!     cargo bench -p bulla-seal [-- part of a name]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
 
 #[path = "../tests/common/mod.rs"]
@@ -76,7 +76,12 @@ fn main() {
     measure(&format!("keys from {STRUCTURE} B (bare: 1024 B)"), &mut cases);
 }
 
-fn measure(title: &str, cases: &mut [Case]) {
+fn measure(title: &str, cases: &mut Vec<Case>) {
+    // The first case is what the others are compared with.
+    if let Some(wanted) = std::env::args().skip(1).find(|arg| !arg.starts_with('-')) {
+        let mut first = true;
+        cases.retain(|case| std::mem::take(&mut first) || case.name.contains(&wanted));
+    }
     for _ in 0..ROUNDS {
         cases.iter_mut().for_each(Case::round);
     }
