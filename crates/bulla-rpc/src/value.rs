@@ -22,7 +22,9 @@ pub enum ValueError {
 pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), ValueError> {
     let start = out.len();
     let writer = minicbor::encode::write::Writer::new(out.writer());
-    let mut serializer = minicbor_serde::Serializer::new(writer).serialize_unit_as_null(true);
+    let mut serializer = minicbor_serde::Serializer::new(writer);
+    // Null, not an empty list: JSON's null has to come back as itself.
+    serializer.serialize_unit_as_null(true);
     value.serialize(&mut serializer).map_err(|e| ValueError::Encode(e.to_string()))?;
     let written = out.get(start..).unwrap_or_default();
     let mut reader = Reader::new(written);
@@ -40,6 +42,8 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, ValueError> {
 
 /// Reads one CBOR item.
 pub fn decode<T: DeserializeOwned>(item: &[u8]) -> Result<T, ValueError> {
+    // The codec reads `()` from an empty list only; null is what the rest of the world writes.
+    let item = if size_of::<T>() == 0 && item == [0xf6] { &[0x80] } else { item };
     minicbor_serde::from_slice(item).map_err(|e| ValueError::Decode(e.to_string()))
 }
 
@@ -66,6 +70,14 @@ mod tests {
         let bytes = to_vec(&value).unwrap();
         assert_eq!(decode::<Resize>(&bytes).unwrap(), value);
         assert_eq!(decode::<Value>(&bytes).unwrap(), json!({"size": 5, "note": null}));
+    }
+
+    #[test]
+    fn nothing_is_null() {
+        assert_eq!(to_vec(&()).unwrap(), [0xf6]);
+        decode::<()>(&[0xf6]).unwrap();
+        assert_eq!(decode::<Value>(&[0xf6]).unwrap(), Value::Null);
+        assert!(decode::<Vec<u8>>(&[0xf6]).is_err());
     }
 
     #[test]
