@@ -100,6 +100,10 @@ async fn read_all(mut stream: impl AsyncRead + Unpin) -> std::io::Result<String>
     Ok(String::from_utf8(answer).unwrap())
 }
 
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.expect("the test hangs")
+}
+
 fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
@@ -262,8 +266,8 @@ async fn shutdown_finishes_what_is_in_flight() {
     let slow = tokio::spawn(async move { ask(slow, "/slow", "").await });
     let endless = dial(&files, served.address).await.unwrap();
     let endless = tokio::spawn(async move { ask(endless, "/endless", "").await });
-    served.started.notified().await;
-    served.waiting.notified().await;
+    soon(served.started.notified()).await;
+    soon(served.waiting.notified()).await;
     served.stop.cancel();
     assert_eq!(body(&endless.await.unwrap().unwrap()), "stopped");
     // The port is closed for newcomers while the slow request goes on.
@@ -285,7 +289,7 @@ async fn shutdown_does_not_wait_for_ever() {
     let served = serve(Options::tls(loopback(), files.server_tls()).limits(limits)).await;
     let slow = dial(&files, served.address).await.unwrap();
     let slow = tokio::spawn(async move { ask(slow, "/slow", "").await });
-    served.started.notified().await;
+    soon(served.started.notified()).await;
     served.stop.cancel();
     tokio::time::timeout(LONG, served.task).await.expect("waits for ever").unwrap();
     let cut = slow.await.unwrap();
