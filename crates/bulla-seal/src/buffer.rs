@@ -125,7 +125,7 @@ impl MessageBuf {
             header: (header_end - header.len(), header_end),
             end: header_end + string_len(aad),
         };
-        let id = MessageId(prf.id(self.bytes.get(from..)?));
+        let id = MessageId(prf.id(self.bytes.get(from..)?)?);
         let at = laid.header.0 + draft.id_at();
         self.bytes.get_mut(at..at + MessageId::LEN)?.copy_from_slice(id.as_bytes());
         draft.set_id(id);

@@ -1,14 +1,13 @@
 //! Key derivation: HKDF-SHA-256 (RFC 5869) where a key is made once, and the fast derivation of
 //! protocol section 3 where one is made for every message.
 
-use aes::Aes256Enc;
-use aes::cipher::{BlockCipherEncrypt, KeyInit};
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::cipher::{AES_256, EncryptingKey, UnboundCipherKey};
 use aws_lc_rs::{hkdf, hmac};
+use zeroize::Zeroizing;
 
 use crate::cbor::Writer;
 use crate::secret::Secret;
-use zeroize::Zeroizing;
 
 /// HKDF-Extract.
 pub(crate) fn extract(salt: &[u8], input: &[u8]) -> Secret<32> {
@@ -51,9 +50,12 @@ pub(crate) fn expand_label(key: &Secret<32>, label: &str) -> Secret<32> {
 /// block i = AES-256 under a second key of u with i added into its last byte. GHASH with its
 /// length block is almost-XOR-universal, so by the usual hash-then-PRF argument the outputs can't
 /// be told from random up to about q² · (length in blocks) / 2^128 for q inputs.
+///
+/// AES comes from the AEAD's own library: the `aes` crate spreads its round keys over wide
+/// registers on every call, which for so few blocks costs more than the cipher.
 pub(crate) struct MessagePrf {
     hash: LessSafeKey,
-    block: Aes256Enc,
+    block: EncryptingKey,
 }
 
 impl MessagePrf {
@@ -67,47 +69,34 @@ impl MessagePrf {
             w.text(part);
             expand(key, &info)
         };
-        let (hash, block) = (labelled("hash"), labelled("block"));
-        Self { hash: gcm(&hash), block: Aes256Enc::new(block.expose().into()) }
+        Self { hash: gcm(&labelled("hash")), block: ecb(&labelled("block")) }
     }
 
-    fn hash(&self, input: &[u8]) -> [u8; 16] {
-        let mut out = [0; 16];
+    /// Fails only for inputs beyond the 2^61 bytes that GCM can take.
+    fn hash(&self, input: &[u8]) -> Option<[u8; 16]> {
         let nonce = Nonce::assume_unique_for_key([0; 12]);
-        // Fails only for inputs beyond the 2^61 bytes that GCM can take.
-        if let Ok(tag) = self.hash.seal_in_place_separate_tag(nonce, Aad::from(input), &mut []) {
-            if let Ok(tag) = <[u8; 16]>::try_from(tag.as_ref()) {
-                out = tag;
-            }
-        }
-        out
+        let tag = self.hash.seal_in_place_separate_tag(nonce, Aad::from(input), &mut []).ok()?;
+        tag.as_ref().try_into().ok()
     }
 
     /// 16 pseudo-random bytes of `input`.
-    pub(crate) fn id(&self, input: &[u8]) -> [u8; 16] {
-        let mut block = aes::Block::from(self.hash(input));
-        self.block.encrypt_block(&mut block);
-        block.into()
+    pub(crate) fn id(&self, input: &[u8]) -> Option<[u8; 16]> {
+        let mut block = self.hash(input)?;
+        self.block.encrypt(&mut block).ok()?;
+        Some(block)
     }
 
     /// The AES-256-GCM key and IV that belong to `input`.
-    pub(crate) fn key_and_iv(&self, input: &[u8]) -> (Secret<32>, [u8; 12]) {
-        let hash = self.hash(input);
-        let mut blocks = [hash, hash, hash].map(aes::Block::from);
-        for (i, block) in (0u8..).zip(&mut blocks) {
-            if let Some(last) = block.last_mut() {
-                *last ^= i;
-            }
-            // One by one: for so few the cipher's parallel path costs more than it saves.
-            self.block.encrypt_block(block);
+    pub(crate) fn key_and_iv(&self, input: &[u8]) -> Option<(Secret<32>, [u8; 12])> {
+        let hash = self.hash(input)?;
+        let mut blocks = Zeroizing::new([0; 48]);
+        for (i, block) in (0u8..).zip(blocks.chunks_exact_mut(16)) {
+            block.copy_from_slice(&hash);
+            *block.last_mut()? ^= i;
         }
-        let [first, second, third] = blocks.map(<[u8; 16]>::from);
-        let mut key = Zeroizing::new([0; 32]);
-        let (left, right) = key.split_at_mut(16);
-        left.copy_from_slice(&first);
-        right.copy_from_slice(&second);
-        let [iv @ .., _, _, _, _] = third;
-        (Secret::new(*key), iv)
+        self.block.encrypt(&mut *blocks).ok()?;
+        let (key, rest) = blocks.split_first_chunk::<32>()?;
+        Some((Secret::new(*key), *rest.first_chunk::<12>()?))
     }
 }
 
@@ -123,6 +112,13 @@ pub(crate) fn gcm(key: &Secret<32>) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.expose()).expect("32 bytes"))
 }
 
+/// AES-256 for single blocks.
+#[allow(clippy::expect_used, reason = "a 32-byte array is always a valid AES-256 key")]
+fn ecb(key: &Secret<32>) -> EncryptingKey {
+    let key = UnboundCipherKey::new(&AES_256, key.expose()).expect("32 bytes");
+    EncryptingKey::ecb(key).expect("an AES-256 key")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,8 +131,8 @@ mod tests {
         assert_ne!(a.id(b"x"), b.id(b"x"));
         // A trailing zero byte is not padding.
         assert_ne!(a.id(b"x"), a.id(b"x\0"));
-        let (key1, iv1) = a.key_and_iv(b"x");
-        let (key2, iv2) = a.key_and_iv(b"y");
+        let (key1, iv1) = a.key_and_iv(b"x").unwrap();
+        let (key2, iv2) = a.key_and_iv(b"y").unwrap();
         assert!(!key1.ct_eq(&key2));
         assert_ne!(iv1, iv2);
         let (first, second) = key1.expose().split_at(16);

@@ -216,7 +216,7 @@ pub(crate) fn open_sealed(
     let mut structure = Structure::new();
     write_structure(&mut structure, Form::Encrypt0, parsed.slice(&parsed.protected), aad);
     let structure = structure.get().ok_or(Refusal::Malformed)?;
-    let (key, iv) = prf.key_and_iv(structure);
+    let (key, iv) = prf.key_and_iv(structure).ok_or(Refusal::TooLarge)?;
     let digest = parsed.digest();
     let content = parsed.content.clone();
     let ciphertext = parsed.bytes.get_mut(content.clone()).ok_or(Refusal::Malformed)?;

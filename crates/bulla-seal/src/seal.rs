@@ -246,7 +246,7 @@ pub(crate) fn encrypt(
     buf: &mut MessageBuf,
 ) -> Result<[u8; GCM_TAG], SealError> {
     let (structure, plaintext) = buf.enc_structure(laid).ok_or(SealError::Header)?;
-    let (key, iv) = prf.key_and_iv(structure);
+    let (key, iv) = prf.key_and_iv(structure).ok_or(SealError::TooLarge)?;
     let nonce = Nonce::assume_unique_for_key(iv);
     let tag = kdf::gcm(&key)
         .seal_in_place_separate_tag(nonce, Aad::from(structure), plaintext)
