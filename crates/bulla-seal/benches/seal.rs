@@ -215,10 +215,12 @@ fn over<T: 'static>(
     })
 }
 
+type Candidate = Box<dyn FnMut(&[u8])>;
+
 /// Candidates for the message id: over about 200 bytes of inputs and the plaintext.
 fn id_candidates(size: usize) -> Vec<Case> {
     let input = vec![9u8; size + STRUCTURE];
-    let of = |name: &str, mut run: Box<dyn FnMut(&[u8])>| {
+    let of = |name: &str, mut run: Candidate| {
         let input = input.clone();
         Case::new(format!("id: {name}"), move || run(black_box(&input)))
     };
@@ -258,7 +260,7 @@ fn id_candidates(size: usize) -> Vec<Case> {
 /// Candidates for message key and IV: over an Enc_structure.
 fn key_candidates() -> Vec<Case> {
     let input = vec![9u8; STRUCTURE];
-    let of = |name: &str, mut run: Box<dyn FnMut(&[u8])>| {
+    let of = |name: &str, mut run: Candidate| {
         let input = input.clone();
         Case::new(format!("key: {name}"), move || run(black_box(&input)))
     };

@@ -256,7 +256,7 @@ fn offers_are_taken_within_their_time_only() {
 /// A hostile sender signs an offer that outlives its credential.
 #[test]
 fn an_offer_may_not_outlive_its_credential() {
-    let mut p = pair(Suite::X25519);
+    let p = pair(Suite::X25519);
     let payload_at = |bytes: &[u8]| {
         let mut r = cbor::Reader::new(bytes);
         r.tag(18).unwrap();
