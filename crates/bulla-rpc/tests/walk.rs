@@ -33,9 +33,10 @@ fn echo() -> Router {
             }
             Ok(steps)
         })
-        .method("whoami", |context: Context, (): ()| async move {
-            Ok(context.sender().to_string())
-        })
+        .method(
+            "whoami",
+            |context: Context, (): ()| async move { Ok(context.sender().to_string()) },
+        )
 }
 
 #[tokio::test]
@@ -76,7 +77,8 @@ async fn default_rule_is_deny() {
     let open = Router::new()
         .with(Method::new("open", |_, (): ()| async move { Ok(1) }).open_to_agents())
         .method("closed", |_, (): ()| async move { Ok(2) });
-    let conductor = Server::start(world.component("conductor", "h1"), open, options()).await.unwrap();
+    let conductor =
+        Server::start(world.component("conductor", "h1"), open, options()).await.unwrap();
     let agent = world.agent("db-1");
     let _other = Server::start(world.agent("db-2"), echo(), options()).await.unwrap();
     let client = Client::new(agent);

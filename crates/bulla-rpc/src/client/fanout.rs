@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bulla_seal::{Audience, FanoutSpec, GroupName, GroupSession, MessageKind, Principal, Route};
+use bulla_seal::{
+    Audience, FanoutSpec, GroupName, GroupSession, MessageId, MessageKind, Principal, Route,
+};
 use bulla_transport::Outbound;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -27,7 +29,7 @@ impl Client {
         &self,
         request: &Request<'_>,
         args: &A,
-    ) -> Result<(), CallError> {
+    ) -> Result<MessageId, CallError> {
         let Target::Group(group) = request.target else {
             return Err(CallError::Usage("a fanout goes to a group: group/<name>".into()));
         };
@@ -65,7 +67,8 @@ impl Client {
             confirm: true,
         };
         let address = request.target.address(&endpoint.options.exchange);
-        endpoint.transport.publish(&address, outbound).await.map_err(CallError::Publish)
+        endpoint.transport.publish(&address, outbound).await?;
+        Ok(frame.id())
     }
 
     /// The newest epoch's keys; asked for at each fanout, because an epoch may have begun.

@@ -9,7 +9,7 @@ mod request;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_seal::MessageKind;
+use bulla_seal::{MessageId, MessageKind};
 use bulla_transport::{ConsumeOptions, Inbox, Outbound};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,7 +74,12 @@ impl Client {
 
     /// Sends `method` to `target` without waiting for it to run; it waits [`DEFAULT_TTL`] for a
     /// target that is away.
-    pub async fn cast<A>(&self, target: &Target, method: &str, args: &A) -> Result<(), CallError>
+    pub async fn cast<A>(
+        &self,
+        target: &Target,
+        method: &str,
+        args: &A,
+    ) -> Result<MessageId, CallError>
     where
         A: Serialize + ?Sized,
     {
@@ -82,7 +87,12 @@ impl Client {
     }
 
     /// Sends `method` to every member of the group `target`.
-    pub async fn fanout<A>(&self, target: &Target, method: &str, args: &A) -> Result<(), CallError>
+    pub async fn fanout<A>(
+        &self,
+        target: &Target,
+        method: &str,
+        args: &A,
+    ) -> Result<MessageId, CallError>
     where
         A: Serialize + ?Sized,
     {

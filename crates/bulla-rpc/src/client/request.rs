@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_seal::{
-    Audience, Frame, Level, MessageBuf, MessageKind, Protection, ReplyBinding, RequestBody,
-    RequestSpec, Route,
+    Audience, Frame, Level, MessageBuf, MessageId, MessageKind, Protection, ReplyBinding,
+    RequestBody, RequestSpec, Route,
 };
 use bulla_transport::Outbound;
 use serde::Serialize;
@@ -177,17 +177,17 @@ impl<'a> Request<'a> {
         Ok(waiting)
     }
 
-    /// Sends without waiting for it to run; returns when the bus has taken it over.
-    pub async fn cast<A: Serialize + ?Sized>(self, args: &A) -> Result<(), CallError> {
+    /// Sends without waiting for it to run; returns its id when the bus has taken it over.
+    pub async fn cast<A: Serialize + ?Sized>(self, args: &A) -> Result<MessageId, CallError> {
         self.one_way(MessageKind::Cast, args).await
     }
 
     /// Sends a notification (an event; `method` is its type) to a component.
-    pub async fn notify<A: Serialize + ?Sized>(self, args: &A) -> Result<(), CallError> {
+    pub async fn notify<A: Serialize + ?Sized>(self, args: &A) -> Result<MessageId, CallError> {
         self.one_way(MessageKind::Notification, args).await
     }
 
-    async fn one_way<A>(self, kind: MessageKind, args: &A) -> Result<(), CallError>
+    async fn one_way<A>(self, kind: MessageKind, args: &A) -> Result<MessageId, CallError>
     where
         A: Serialize + ?Sized,
     {
@@ -203,11 +203,12 @@ impl<'a> Request<'a> {
             confirm: true,
         };
         client.declare_target(self.target).await;
-        client.publish(&self, &prepared, outbound).await
+        client.publish(&self, &prepared, outbound).await?;
+        Ok(prepared.frame.id())
     }
 
     /// Sends to every member of a group.
-    pub async fn fanout<A: Serialize + ?Sized>(self, args: &A) -> Result<(), CallError> {
+    pub async fn fanout<A: Serialize + ?Sized>(self, args: &A) -> Result<MessageId, CallError> {
         check_life(self.ttl)?;
         self.client.send_fanout(&self, args).await
     }

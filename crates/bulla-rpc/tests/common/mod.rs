@@ -1,5 +1,10 @@
 //! A small deployment on the in-memory bus.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "shared by several test binaries")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "shared by several test binaries"
+)]
 
 use std::sync::Arc;
 
