@@ -142,14 +142,10 @@ fn message_cases(size: usize) -> Vec<Case> {
     };
     let open_request = {
         let theirs = theirs.clone();
-        over(
-            "open_request",
-            move || bytes::BytesMut::from(&request.bytes()[..]),
-            move |bytes| {
-                let parsed = Parsed::parse(bytes, DEFAULT_MAX_FRAME).unwrap();
-                black_box(theirs.open_request(parsed, &expected(&route)).unwrap());
-            },
-        )
+        over("open_request", clone_of(&request), move |bytes| {
+            let parsed = Parsed::parse(bytes, DEFAULT_MAX_FRAME).unwrap();
+            black_box(theirs.open_request(parsed, &expected(&route)).unwrap());
+        })
     };
     let seal_reply = {
         let binding = binding.clone();
@@ -163,15 +159,16 @@ fn message_cases(size: usize) -> Vec<Case> {
             },
         )
     };
-    let open_reply = over(
-        "open_reply",
-        move || bytes::BytesMut::from(&reply.bytes()[..]),
-        move |bytes| {
-            let parsed = Parsed::parse(bytes, DEFAULT_MAX_FRAME).unwrap();
-            black_box(ours.open_reply(parsed, &binding).unwrap());
-        },
-    );
-    let mut cases = vec![bare(size), seal_request, open_request, seal_reply, open_reply];
+    let open_reply = over("open_reply", clone_of(&reply), move |bytes| {
+        let parsed = Parsed::parse(bytes, DEFAULT_MAX_FRAME).unwrap();
+        black_box(ours.open_reply(parsed, &binding).unwrap());
+    });
+    let parse = over("part: parse a frame", clone_of(&request), |bytes| {
+        black_box(Parsed::parse(bytes, DEFAULT_MAX_FRAME).unwrap());
+    });
+    let nothing = over("part: drop a buffer", clone_of(&request), drop);
+    let mut cases =
+        vec![bare(size), seal_request, open_request, seal_reply, open_reply, parse, nothing];
     cases.extend(parts(size));
     cases
 }
@@ -188,6 +185,11 @@ fn parts(size: usize) -> Vec<Case> {
             black_box(Digest::of(black_box(&input)));
         }),
     ]
+}
+
+fn clone_of(frame: &Frame) -> impl FnMut() -> bytes::BytesMut + use<> {
+    let bytes = frame.bytes().clone();
+    move || bytes::BytesMut::from(&bytes[..])
 }
 
 fn parsed(frame: &Frame) -> Parsed {

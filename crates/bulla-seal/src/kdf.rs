@@ -12,9 +12,9 @@ use crate::secret::Secret;
 /// HKDF-Extract.
 pub(crate) fn extract(salt: &[u8], input: &[u8]) -> Secret<32> {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, salt), input);
-    let mut out = [0; 32];
+    let mut out = Zeroizing::new([0; 32]);
     out.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-    Secret::new(out)
+    Secret::new(*out)
 }
 
 /// HKDF-Expand to 32 bytes. `info` is one deterministic CBOR array whose first item is a label.
@@ -26,11 +26,11 @@ pub(crate) fn expand(key: &Secret<32>, info: &[u8]) -> Secret<32> {
         }
     }
     let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, key.expose());
-    let mut out = [0; 32];
+    let mut out = Zeroizing::new([0; 32]);
     // 32 bytes are one block of HKDF-SHA-256: neither step can be asked for too much.
-    let filled = prk.expand(&[info], Len).and_then(|okm| okm.fill(&mut out));
+    let filled = prk.expand(&[info], Len).and_then(|okm| okm.fill(&mut *out));
     debug_assert!(filled.is_ok());
-    Secret::new(out)
+    Secret::new(*out)
 }
 
 /// [`expand`] with the one-item array `[label]`.

@@ -62,9 +62,9 @@ impl<K: Kem> Export for AeadCtxR<ExportOnlyAead, HkdfSha256, K> {
 impl Exporter {
     /// 32 bytes for `context`.
     pub fn export(&self, context: &[u8]) -> Result<Secret<32>, Refusal> {
-        let mut out = [0; 32];
-        self.0.export(context, &mut out)?;
-        Ok(Secret::new(out))
+        let mut out = Zeroizing::new([0; 32]);
+        self.0.export(context, &mut *out)?;
+        Ok(Secret::new(*out))
     }
 }
 

@@ -268,3 +268,69 @@ fn finish(
     Writer::new(&mut bytes).bytes(authenticator);
     Ok(Sealed { bytes, id, digest: envelope_digest(header, authenticator) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::header::Handle;
+    use crate::random::UnixTime;
+    use crate::session::SessionParts;
+    use crate::{
+        Audience, Expected, Kid, Parsed, Party, Principal, Refusal, RequestBody, Secret, SessionId,
+    };
+
+    /// What a thief of the receiver's KEM key can make: everything that the session's keys give.
+    fn forge(suite: Suite, protection: Protection<'_>) -> Result<(), Refusal> {
+        let requester = Party::new(Principal::component("control").unwrap(), 1);
+        let responder = Party::new(Principal::agent("db-1").unwrap(), 1);
+        let handle = match suite {
+            Suite::Shared => Handle::Key(Kid([1; 8])),
+            _ => Handle::Session(SessionId([1; 16])),
+        };
+        let parts = SessionParts {
+            handle,
+            suite,
+            requester: requester.clone(),
+            responder: responder.clone(),
+            window: None,
+            requester_credential: None,
+        };
+        let session = Arc::new(Session::derive(&Secret::new([1; 32]), parts));
+        let route = Route::new("x", "t", None, Audience::Party(responder)).unwrap();
+        let now = UnixTime::from_secs(1_800_000_000);
+        let hedge = Hedge { random: [0; 16], now, counter: 0, boot: [0; 16] };
+        let common = session.common(protection.form(), MessageKind::Call);
+        let times = Times::new(&hedge, now.secs() + 60).unwrap();
+        let mut aad = AadBuf::new();
+        route.write_request_aad(&mut aad, MessageKind::Call, common.level);
+        let mut buf = MessageBuf::with_capacity(32);
+        let body = RequestBody {
+            namespace: None,
+            method: "m",
+            version: "1.0",
+            args: &[0xa0],
+            context: None,
+            trace_parent: None,
+            reply_to: None,
+        };
+        body.write(buf.sink());
+        let draft = Draft::request(&common, &requester.principal, times);
+        let author = Author { direction: &session.request, incarnation: 1, protection };
+        let sealed = author.seal(draft, aad.get().unwrap(), &hedge, buf).unwrap();
+        let parsed = Parsed::parse(sealed.into_frame(None).bytes().clone(), MAX_FRAME).unwrap();
+        let expected = Expected { level: Level::Signed, ..Expected::new(&route, now) };
+        session.open_request(parsed, &expected).map(drop)
+    }
+
+    #[test]
+    fn session_keys_alone_sign_nothing() {
+        let key = SigningKey::from_seed(Secret::new([2; 32])).unwrap();
+        assert_eq!(forge(Suite::X25519, Protection::Sealed), Ok(()));
+        assert_eq!(forge(Suite::Shared, Protection::Maced), Ok(()));
+        assert_eq!(forge(Suite::X25519, Protection::Maced), Err(Refusal::LevelNotAllowed));
+        assert_eq!(forge(Suite::XWing, Protection::Maced), Err(Refusal::LevelNotAllowed));
+        assert_eq!(forge(Suite::Shared, Protection::Signed(&key)), Err(Refusal::LevelNotAllowed));
+    }
+}

@@ -23,9 +23,9 @@ impl<const N: usize> Secret<N> {
 
     /// `N` fresh bytes from `random`.
     pub fn generate(random: &mut dyn crate::Random) -> Result<Self, crate::RandomFailed> {
-        let mut bytes = [0; N];
-        random.fill(&mut bytes)?;
-        Ok(Self(bytes))
+        let mut secret = Self([0; N]);
+        random.fill(&mut secret.0)?;
+        Ok(secret)
     }
 
     /// The bytes, for handing to a cipher. Name every use in review.
