@@ -214,6 +214,7 @@ impl<'a> Reader<'a> {
         if self.at == self.bytes.len() { Ok(()) } else { Err(Refusal::Malformed) }
     }
 
+    #[inline]
     fn take(&mut self, len: usize) -> Result<&'a [u8], Refusal> {
         let end = self.at.checked_add(len).ok_or(Refusal::Malformed)?;
         let taken = self.bytes.get(self.at..end).ok_or(Refusal::Malformed)?;
@@ -267,6 +268,7 @@ impl<'a> Reader<'a> {
         Ok((major, value))
     }
 
+    #[inline]
     fn expect(&mut self, wanted: u8) -> Result<u64, Refusal> {
         match self.head()? {
             (major, value) if major == wanted => Ok(value),
@@ -345,8 +347,20 @@ impl<'a> Reader<'a> {
     }
 
     /// The head of an array of exactly `len` items.
+    #[inline]
     pub fn array(&mut self, len: usize) -> Result<(), Refusal> {
-        if self.expect(ARRAY)? == len as u64 { Ok(()) } else { Err(Refusal::Malformed) }
+        self.this_head(ARRAY, len as u64)
+    }
+
+    /// This very head and nothing else. A short one is one byte, which is all that is looked at.
+    #[inline]
+    fn this_head(&mut self, major: u8, value: u64) -> Result<(), Refusal> {
+        let is = if value < 24 {
+            self.byte()? == major << 5 | value as u8
+        } else {
+            self.expect(major)? == value
+        };
+        if is { Ok(()) } else { Err(Refusal::Malformed) }
     }
 
     /// The head of an array of at most `max` items.
@@ -358,13 +372,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The head of a map of exactly `len` pairs.
+    #[inline]
     pub fn map(&mut self, len: usize) -> Result<(), Refusal> {
-        if self.expect(MAP)? == len as u64 { Ok(()) } else { Err(Refusal::Malformed) }
+        self.this_head(MAP, len as u64)
     }
 
     /// A given tag.
     pub fn tag(&mut self, wanted: u64) -> Result<(), Refusal> {
-        if self.expect(TAG)? == wanted { Ok(()) } else { Err(Refusal::Malformed) }
+        self.this_head(TAG, wanted)
     }
 
     /// Any tag.
@@ -373,13 +388,19 @@ impl<'a> Reader<'a> {
     }
 
     /// The given unsigned integer and nothing else: a map key, a version.
+    #[inline]
     pub fn this_uint(&mut self, wanted: u64) -> Result<(), Refusal> {
-        if self.uint()? == wanted { Ok(()) } else { Err(Refusal::Malformed) }
+        self.this_head(UINT, wanted)
     }
 
     /// The given signed integer and nothing else.
+    #[inline]
     pub fn this_int(&mut self, wanted: i64) -> Result<(), Refusal> {
-        if self.int()? == wanted { Ok(()) } else { Err(Refusal::Malformed) }
+        if wanted >= 0 {
+            self.this_head(UINT, wanted.unsigned_abs())
+        } else {
+            self.this_head(NINT, !wanted as u64)
+        }
     }
 
     /// One whole item of a plaintext, unread: well-formed, definite, at most [`MAX_NESTING`]
@@ -451,6 +472,25 @@ mod tests {
             Writer::new(&mut out).int(value);
             assert_eq!(Reader::new(&out).int(), Ok(value));
         }
+    }
+
+    #[test]
+    fn a_given_head_is_that_and_nothing_else() {
+        let mut out = Vec::new();
+        let mut w = Writer::new(&mut out);
+        w.array(4);
+        w.int(-8);
+        w.int(-65_537);
+        w.uint(65_001);
+        let mut r = Reader::new(&out);
+        assert!(r.clone().array(3).is_err() && r.clone().map(4).is_err());
+        assert_eq!(r.array(4), Ok(()));
+        assert!(r.clone().this_int(8).is_err() && r.clone().this_int(-9).is_err());
+        assert_eq!(r.this_int(-8), Ok(()));
+        assert!(r.clone().this_int(65_536).is_err());
+        assert_eq!(r.this_int(-65_537), Ok(()));
+        assert_eq!(r.this_uint(65_001), Ok(()));
+        assert!(r.this_uint(0).is_err() && Reader::new(&[0x18, 5]).this_uint(5).is_err());
     }
 
     #[test]
