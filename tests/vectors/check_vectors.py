@@ -11,7 +11,7 @@ digests, key commitments, Merkle paths, and the chain of credentials.
 
 What pycose needs from the outside: the IV, because the message carries none (it is derived), and
 a lookup of header labels that it does not know. It keeps such labels (-65537, and a numeric typ)
-as they are. The protected bytes stay as received, so nothing is re-encoded before verification.
+as they are. It wants cbor2 before version 6, which gives tuples inside tags. The protected bytes stay as received, so nothing is re-encoded before verification.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -110,17 +111,37 @@ def labeled_expand(suite_id, prk, label, info, length):
     return HKDFExpand(hashes.SHA256(), length, data).derive(prk)
 
 
-def x25519_secret(session):
-    """RFC 9180, base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, export only."""
-    enc = bytes.fromhex(session["hpke_enc"])
-    private = X25519PrivateKey.from_private_bytes(bytes.fromhex(session["receiver_kem_secret"]))
+def x25519(secret, public):
+    """The shared point and the own public key."""
+    private = X25519PrivateKey.from_private_bytes(secret)
     raw = (serialization.Encoding.Raw, serialization.PublicFormat.Raw)
-    own = private.public_key().public_bytes(*raw)
-    dh = private.exchange(X25519PublicKey.from_public_bytes(enc))
+    dh = private.exchange(X25519PublicKey.from_public_bytes(public))
+    return dh, private.public_key().public_bytes(*raw)
+
+
+def dhkem(secret, enc):
+    """RFC 9180 section 4.1."""
+    dh, own = x25519(secret, enc)
     kem = b"KEM" + (0x20).to_bytes(2, "big")
     prk = labeled_extract(kem, b"", b"eae_prk", dh)
-    shared = labeled_expand(kem, prk, b"shared_secret", enc + own, 32)
-    suite = b"HPKE" + b"\x00\x20\x00\x01\xff\xff"
+    return labeled_expand(kem, prk, b"shared_secret", enc + own, 32)
+
+
+def xwing(seed, enc):
+    """draft-connolly-cfrg-xwing-kem: ML-KEM-768 and X25519, combined with SHA3-256."""
+    keys = hashlib.shake_256(seed).digest(96)
+    ml_secret = MLKEM768PrivateKey.from_seed_bytes(keys[:64]).decapsulate(enc[:1088])
+    dh, own = x25519(keys[64:], enc[1088:])
+    return hashlib.sha3_256(ml_secret + dh + enc[1088:] + own + b"\\.//^\\").digest()
+
+
+def hpke_secret(name, session):
+    """RFC 9180, base mode, HKDF-SHA256, export only."""
+    enc = bytes.fromhex(session["hpke_enc"])
+    private = bytes.fromhex(session["receiver_kem_secret"])
+    decapsulate, kem_id = {"x25519": (dhkem, 0x20), "x-wing": (xwing, 0x647A)}[name]
+    shared = decapsulate(private, enc)
+    suite = b"HPKE" + kem_id.to_bytes(2, "big") + b"\x00\x01\xff\xff"
     info = bytes.fromhex(session["hpke_info"])
     context = (
         b"\x00"
@@ -163,8 +184,7 @@ def check_session(name, session):
         check(f"{name}: session id", sha256(offer)[:16].hex() == session["session_id"])
         context = array("bulla/1 session", sha256(offer))
         check(f"{name}: exporter context", context.hex() == session["exporter_context"])
-        if name == "x25519":
-            check("x25519: session secret from HPKE", x25519_secret(session) == secret)
+        check(f"{name}: session secret from HPKE", hpke_secret(name, session) == secret)
     ends = ["component/control", 1, "agent/db-1", 1]
     for word in ("request", "reply"):
         key = expand(secret, "bulla/1 dir", SUITES[name], word, *ends)
