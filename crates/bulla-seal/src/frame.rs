@@ -266,6 +266,7 @@ struct EnvelopeParts {
 
 impl EnvelopeParts {
     /// A tagged COSE message, or [COSE_Encrypt0, proof] for a group.
+    #[inline]
     fn read(r: &mut Reader<'_>) -> Result<Self, Refusal> {
         let mut peek = r.clone();
         if peek.array(2).is_err() {
@@ -285,6 +286,7 @@ impl EnvelopeParts {
         if group && parts.form == Form::Encrypt0 { Ok(parts) } else { Err(Refusal::Malformed) }
     }
 
+    #[inline]
     fn read_cose(r: &mut Reader<'_>) -> Result<Self, Refusal> {
         let form = Form::from_tag(r.any_tag()?)?;
         r.array(if form == Form::Encrypt0 { 3 } else { 4 })?;

@@ -300,6 +300,7 @@ impl Draft {
 
 impl Header {
     /// Parses the protected header of a message in `form`.
+    #[inline]
     pub(crate) fn parse(bytes: &[u8], form: Form) -> Result<Self, Refusal> {
         if bytes.len() > MAX_HEADER {
             return Err(Refusal::Malformed);
@@ -328,6 +329,7 @@ impl Header {
         Ok(Self { handle, suite, kind, level, iss, exp, iat: claims.iat, id: claims.id, detail })
     }
 
+    #[inline]
     fn read_detail(r: &mut Reader<'_>, kind: MessageKind, items: usize) -> Result<Detail, Refusal> {
         match (kind, items) {
             (MessageKind::Call | MessageKind::Cast | MessageKind::Notification, 3) => {
@@ -357,6 +359,7 @@ struct Claims {
 }
 
 impl Claims {
+    #[inline]
     fn read(r: &mut Reader<'_>) -> Result<Self, Refusal> {
         let mut peek = r.clone();
         let request = if peek.map(4).is_ok() {
