@@ -1,0 +1,83 @@
+//! Debian packages that the tests need.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::console::step;
+use crate::run::says_yes;
+
+/// Something that must be on the machine.
+struct Need {
+    package: &'static str,
+    there: fn() -> bool,
+}
+
+const NEEDS: &[Need] = &[
+    Need { package: "rabbitmq-server", there: rabbitmq },
+    Need { package: "python3", there: || says_yes("python3", &["--version"]) },
+    Need { package: "python3-venv", there: || says_yes("python3", &["-c", "import ensurepip"]) },
+];
+
+/// Whether the broker that the tests start is installed.
+pub(crate) fn rabbitmq() -> bool {
+    Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists()
+}
+
+/// Installs what is missing.
+///
+/// # Errors
+/// When something is missing and can't be installed; says what to type.
+pub(crate) fn install() -> Result<String, String> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok("nothing was missing".to_owned());
+    }
+    let list = missing.join(" ");
+    let advice = format!("missing: {list}. To install: sudo apt-get install {list}");
+    if !Path::new("/usr/bin/apt-get").exists() {
+        return Err(format!("missing: {list}, and this is no Debian; install their like by hand"));
+    }
+    let Some(sudo) = privilege() else { return Err(advice) };
+    step(&format!("Installing {list}"));
+    if missing.contains(&"rabbitmq-server") {
+        println!(
+            "Debian may start a broker of its own with this package. The tests do not use it;"
+        );
+        println!("to switch it off: systemctl disable --now rabbitmq-server");
+    }
+    let mut install = vec!["install", "-y", "--no-install-recommends"];
+    install.extend(&missing);
+    // The lists may be missing or old: fetch them only if it doesn't work without.
+    let installed = apt(sudo, &install) || (apt(sudo, &["update"]) && apt(sudo, &install));
+    if !installed {
+        return Err(format!("apt-get failed; {advice}"));
+    }
+    match self::missing().join(" ") {
+        still if still.is_empty() => Ok(format!("installed {list}")),
+        still => Err(format!("installed, but still not usable: {still}")),
+    }
+}
+
+fn missing() -> Vec<&'static str> {
+    NEEDS.iter().filter(|need| !(need.there)()).map(|need| need.package).collect()
+}
+
+/// What goes before `apt-get`: nothing for root, `sudo` where it asks no password.
+fn privilege() -> Option<&'static [&'static str]> {
+    let id = Command::new("id").arg("-u").output().ok()?;
+    if id.stdout.trim_ascii() == b"0" {
+        return Some(&[]);
+    }
+    says_yes("sudo", &["-n", "true"]).then_some(&["sudo", "-n"])
+}
+
+/// Not under the watchdog: a half-installed package is worse than one that we wait for.
+fn apt(sudo: &[&str], args: &[&str]) -> bool {
+    let mut words = sudo.to_vec();
+    words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
+    words.extend(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]);
+    words.extend(args);
+    let Some((program, args)) = words.split_first() else { return false };
+    let status = Command::new(program).args(args).stdin(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}

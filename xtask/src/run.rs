@@ -1,0 +1,177 @@
+//! Commands that can't outlive us, can't ask questions and can't hang for ever.
+
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, PipeReader};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::console::{colour, root};
+
+/// Runs `"$@"` and ends its process group when stdin closes: our end of the pipe closes when we
+/// give up, and also when we are killed.
+const WATCHDOG: &str = r#"
+exec 3<&0 </dev/null
+"$@" 3<&- &
+job=$!
+(
+    trap '' TERM
+    read -r _ <&3
+    kill -TERM 0
+    sleep 10
+    kill -KILL 0
+) >/dev/null 2>&1 &
+guard=$!
+exec 3<&-
+wait $job
+status=$?
+kill -KILL $guard
+exit $status
+"#;
+
+/// One command, run from the root of the checkout.
+pub(crate) struct Job {
+    command: Command,
+    name: String,
+    limit: Duration,
+}
+
+impl Job {
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", WATCHDOG, "watchdog"]).arg(&program).current_dir(root());
+        let name = program.as_ref().to_string_lossy().into_owned();
+        Self { command, name, limit: Duration::from_secs(45 * 60) }
+    }
+
+    /// The cargo that runs us, in the same colours.
+    pub(crate) fn cargo() -> Self {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut job = Self::new(cargo);
+        job.name = "cargo".to_owned();
+        job.env("CARGO_TERM_COLOR", if colour() { "always" } else { "never" })
+    }
+
+    pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
+        for arg in args {
+            self.name += " ";
+            self.name += &arg.as_ref().to_string_lossy();
+            self.command.arg(arg);
+        }
+        self
+    }
+
+    pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// How long it may take before it counts as hung.
+    pub(crate) fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Runs it; its output goes to ours.
+    pub(crate) fn run(mut self) -> Result<(), String> {
+        let child = self.spawn()?;
+        self.wait(child)
+    }
+
+    /// Runs it and shows each line of its output to `see` (stdout and stderr, as they come).
+    pub(crate) fn lines(
+        mut self,
+        mut see: impl FnMut(&str) + Send + 'static,
+    ) -> Result<(), String> {
+        let (reader, writer) =
+            std::io::pipe().map_err(|error| format!("making a pipe: {error}"))?;
+        let again = writer.try_clone().map_err(|error| format!("making a pipe: {error}"))?;
+        self.command.stdout(writer).stderr(again);
+        let child = self.spawn()?;
+        // Our copies of the writing end would keep the reader waiting.
+        self.command.stdout(Stdio::null()).stderr(Stdio::null());
+        let (done, read) = mpsc::channel::<()>();
+        thread::spawn(move || {
+            each_line(reader, &mut see);
+            drop(done);
+        });
+        let ended = self.wait(child);
+        // A stray grandchild may hold the pipe: what it still writes doesn't matter.
+        let _ = read.recv_timeout(Duration::from_secs(10));
+        ended
+    }
+
+    /// Runs it and returns what it wrote to stdout.
+    pub(crate) fn output(mut self) -> Result<String, String> {
+        let output = self.command.stdin(Stdio::piped()).process_group(0).stderr(Stdio::inherit());
+        let output = output.output().map_err(|error| format!("{}: {error}", self.name))?;
+        self.judge(output.status, false)?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn spawn(&mut self) -> Result<Child, String> {
+        let command = self.command.stdin(Stdio::piped()).process_group(0);
+        command.spawn().map_err(|error| format!("{}: {error}", self.name))
+    }
+
+    fn wait(&self, mut child: Child) -> Result<(), String> {
+        let alarm = Alarm::set(child.stdin.take(), self.limit);
+        let status = child.wait().map_err(|error| format!("{}: {error}", self.name))?;
+        self.judge(status, alarm.rang())
+    }
+
+    fn judge(&self, status: ExitStatus, late: bool) -> Result<(), String> {
+        let name = &self.name;
+        if late {
+            let minutes = self.limit.as_secs() / 60;
+            return Err(format!("`{name}` was stopped: it took more than {minutes} minutes"));
+        }
+        match (status.success(), status.code(), status.signal()) {
+            (true, ..) => Ok(()),
+            (_, Some(127), _) => Err(format!("`{name}`: the program was not found")),
+            (_, Some(code), _) => Err(format!("`{name}` ended with exit code {code}")),
+            (_, None, signal) => Err(format!("`{name}` was ended by signal {signal:?}")),
+        }
+    }
+}
+
+/// Holds the watchdog's pipe, and lets go of it when the time is up.
+struct Alarm {
+    cancel: mpsc::Sender<()>,
+    ringing: thread::JoinHandle<bool>,
+}
+
+impl Alarm {
+    fn set(pipe: Option<ChildStdin>, limit: Duration) -> Self {
+        let (cancel, cancelled) = mpsc::channel();
+        let ringing = thread::spawn(move || {
+            let late = cancelled.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout);
+            drop(pipe);
+            late
+        });
+        Self { cancel, ringing }
+    }
+
+    fn rang(self) -> bool {
+        drop(self.cancel);
+        self.ringing.join().unwrap_or(false)
+    }
+}
+
+fn each_line(pipe: PipeReader, see: &mut impl FnMut(&str)) {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+        see(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        line.clear();
+    }
+}
+
+/// Whether a command runs and says yes; nothing is shown.
+pub(crate) fn says_yes(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

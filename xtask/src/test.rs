@@ -1,0 +1,74 @@
+//! `cargo xtask test`: sets up, then runs every test.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::console::step;
+use crate::outcome::{Outcome, Tests};
+use crate::report::Report;
+use crate::run::Job;
+use crate::{debian, python};
+
+pub(crate) fn run(report: &mut Report) {
+    step("Looking for what the tests need");
+    if let Err(why) = debian::install() {
+        report.cannot_run("Debian packages", &why);
+    }
+    if !debian::rabbitmq() {
+        report.cannot_run("tests on RabbitMQ", "RabbitMQ is not installed");
+    }
+    cargo_test(report);
+    report.suite("vectors", "Checking docs/vectors with Python", python::check_vectors);
+}
+
+fn cargo_test(report: &mut Report) {
+    step("Building and running all Rust tests (a first build takes several minutes)");
+    let begun = Instant::now();
+    let outcome = Arc::new(Mutex::new(Outcome::default()));
+    let seen = Arc::clone(&outcome);
+    let mut job = Job::cargo().args(["test", "--workspace", "--no-fail-fast"]);
+    if debian::rabbitmq() {
+        // A test that still finds no broker must not pass for having been skipped.
+        job = job.env("BULLA_TEST_REQUIRE", "1");
+    }
+    let ended = job.lines(move |line| {
+        println!("{line}");
+        seen.lock().unwrap_or_else(PoisonError::into_inner).line(line);
+    });
+    let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    for tests in outcome.crates.iter().filter(|tests| tests.ran()) {
+        report.note(&tests.of, tests.verdict(), tests.time);
+    }
+    report.note("all Rust tests", verdict(&outcome, ended), begun.elapsed());
+}
+
+fn verdict(outcome: &Outcome, ended: Result<(), String>) -> Result<String, String> {
+    let (passed, failed) = outcome.totals();
+    let counted = format!("{passed} passed, {failed} failed");
+    match ended {
+        Ok(()) if passed == 0 => Err("no test ran".to_owned()),
+        Ok(()) => Ok(counted),
+        Err(error) => {
+            let mut text = format!("{counted}; {error}");
+            for name in outcome.failures.iter().chain(&outcome.again) {
+                text += "\n            ";
+                text += name;
+            }
+            Err(text)
+        }
+    }
+}
+
+impl Tests {
+    fn ran(&self) -> bool {
+        self.passed + self.failed + self.ignored > 0
+    }
+
+    fn verdict(&self) -> Result<String, String> {
+        let mut text = format!("{} passed", self.passed);
+        if self.ignored > 0 {
+            text += &format!(", {} ignored", self.ignored);
+        }
+        if self.failed == 0 { Ok(text) } else { Err(format!("{text}, {} failed", self.failed)) }
+    }
+}
