@@ -22,7 +22,10 @@ pub use client::{Client, Progress, Reply, Request};
 pub use clock::{Clock, SystemClock};
 pub use context::Context;
 pub use counters::{Counter, Counters};
-pub use directory::{Directory, PairKey, PeerKeys, StaticDirectory};
+pub use directory::{
+    Directory, DirectoryError, LookupLimits, Lookups, PairKey, PeerKeys, RemoteDirectory,
+    StaticDirectory,
+};
 pub use endpoint::{Endpoint, EndpointOptions};
 pub use error::{CallError, RemoteError, kinds};
 pub use identity::{Identity, KeyFile, KeyFileError, ReceiveKey};

@@ -6,7 +6,7 @@ mod pending;
 mod replies;
 mod request;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bulla_seal::{MessageId, MessageKind};
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-pub use call::{Progress, Reply};
+pub use call::{Progress, Reply, Step};
 pub use request::Request;
 
 use crate::endpoint::Endpoint;
@@ -37,6 +37,16 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 /// All calls of a client share one reply inbox, opened at the first call.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
+
+/// A client that is used while it lives, and not kept alive.
+#[derive(Clone)]
+pub(crate) struct WeakClient(Weak<Inner>);
+
+impl WeakClient {
+    pub(crate) fn upgrade(&self) -> Option<Client> {
+        self.0.upgrade().map(Client)
+    }
+}
 
 pub(crate) struct Inner {
     endpoint: Endpoint,
@@ -61,6 +71,10 @@ impl Client {
     /// The endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.0))
     }
 
     /// Calls `method` of `target` and waits for its result, [`DEFAULT_TIMEOUT`] at the most.

@@ -1,0 +1,2 @@
+//! Sealed RPC.
+pub use bulla_rpc::*;
