@@ -7,12 +7,12 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use crate::cbor::{Reader, Stack, Writer};
-use crate::fanout::Proof;
 use crate::header::{Detail, Form, Header, MAX_HEADER};
 use crate::id::Digest;
 use crate::offer::MAX_OFFER;
 use crate::refusal::Refusal;
 use crate::sign::{SIGNATURE, TAG_SIGN1};
+use crate::tree::Proof;
 use crate::wire::MessageKind;
 
 /// Version of the frame.

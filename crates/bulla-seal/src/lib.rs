@@ -125,6 +125,7 @@ pub mod secret;
 mod session;
 pub mod shared;
 pub mod sign;
+mod tree;
 pub mod wire;
 
 pub use body::{ErrorBody, RequestBody};
