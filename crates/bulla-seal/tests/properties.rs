@@ -428,3 +428,46 @@ fn every_flipped_bit_is_refused() {
         }
     }
 }
+
+/// Every single bit of a fanout signed alone and of one in a batch, with the credential beside it.
+#[test]
+fn every_flipped_bit_of_a_fanout_is_refused() {
+    let mut world = World::new();
+    let component = world.component("control", Suite::X25519);
+    let group = GroupName::new("all").unwrap();
+    let key = GroupKey { group: group.clone(), epoch: 1, key: Secret::new([8; 32]) };
+    let session = GroupSession::new(&key);
+    let signer = FanoutSigner::new(component.key.clone(), component.signing.clone()).unwrap();
+    let route = Route::new("bulla", "g", None, Audience::Group(group)).unwrap();
+    let open = |bytes: &[u8]| {
+        let parsed = Parsed::parse(BytesMut::from(bytes), DEFAULT_MAX_FRAME)?;
+        let credential = parsed.offer().ok_or(Refusal::SessionUnknown)?;
+        let credential = Arc::new(world.trust.verify(credential, NOW)?);
+        session.open(parsed, &credential, &expected(&route)).map(drop)
+    };
+    for count in [1, 3] {
+        let sealed = (0..count)
+            .map(|sequence| {
+                let spec = FanoutSpec {
+                    kind: MessageKind::Fanout,
+                    route: &route,
+                    expires: NOW.secs() + 60,
+                    sequence,
+                };
+                session.seal(&signer, &spec, &hedge(1), request_plaintext(&[0xa0])).unwrap()
+            })
+            .collect();
+        let frames = signer.sign_batch(sealed);
+        let good = frames[0].bytes().to_vec();
+        assert_eq!(open(&good), Ok(()));
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(open(&bad).is_err(), "{count} fanouts, bit {bit}");
+        }
+        // The proof of one does not fit another, nor another group's key.
+        let other = GroupSession::new(&GroupKey { key: Secret::new([9; 32]), ..key.clone() });
+        let parsed = Parsed::parse(BytesMut::from(&good[..]), DEFAULT_MAX_FRAME).unwrap();
+        assert!(other.open(parsed, &component.signing, &expected(&route)).is_err());
+    }
+}
