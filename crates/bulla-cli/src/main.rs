@@ -1,3 +1,81 @@
 //! The `bulla` command.
 
-fn main() {}
+mod agent;
+mod bench;
+mod cli;
+mod commands;
+mod control;
+mod failure;
+mod output;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use cli::{AgentCommand, Cli, Command};
+use failure::Result;
+use output::Output;
+use settings::Home;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    start_logs(&cli.command, cli.json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("bulla: can't start: {error}");
+            return ExitCode::from(1);
+        }
+    };
+    match runtime.block_on(run(&cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if cli.json {
+                let error = serde_json::json!({ "error": failure.to_string() });
+                eprintln!("{error}");
+            } else {
+                eprintln!("bulla: {failure}");
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> Result<()> {
+    let (home, out) = (Home::new(&cli.home), Output::new(cli.json));
+    match &cli.command {
+        Command::Init(args) => commands::init::run(&home, args, out).await,
+        Command::Up(args) => commands::up::run(&home, args, out).await,
+        Command::Serve(args) => commands::serve::run(&home, args, out).await,
+        Command::Doctor => commands::doctor::run(&home, out).await,
+        Command::Component(command) => commands::component::run(&home, command, out).await,
+        Command::Agent(command) => commands::agent::run(&home, command, out).await,
+        Command::Group(command) => commands::group::run(&home, command, out).await,
+        Command::Call(args) => commands::call::call(&home, args, out).await,
+        Command::Cast(args) => commands::call::cast(&home, args, false, out).await,
+        Command::Fanout(args) => commands::call::cast(&home, args, true, out).await,
+        Command::Tap(args) => commands::tap::run(&home, args, out).await,
+        Command::Bench(args) => bench::run(args, out).await,
+    }
+}
+
+/// Logs go to standard error: warnings for short commands, what happens for services. The
+/// broker client's own logs stay above the level at which they would show a login.
+fn start_logs(command: &Command, json: bool) {
+    let service = matches!(
+        command,
+        Command::Serve(_) | Command::Agent(AgentCommand::Run(_))
+    );
+    let default = if service { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("BULLA_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let quiet = ["lapin=info", "amq_protocol=info"].map(|text| text.parse());
+    let filter = quiet.into_iter().flatten().fold(filter, EnvFilter::add_directive);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        logs.json().init();
+    } else {
+        logs.with_target(false).init();
+    }
+}

@@ -127,6 +127,11 @@ impl Endpoint {
         &self.0.options
     }
 
+    /// Where this process's replies go.
+    pub fn reply_name(&self) -> &ReplyName {
+        &self.0.reply_name
+    }
+
     /// Counts of what was refused, answered and so on.
     pub fn counters(&self) -> &Counters {
         &self.0.counters

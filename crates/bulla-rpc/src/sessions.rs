@@ -297,6 +297,11 @@ impl Endpoint {
         Ok(credential)
     }
 
+    /// Opens new sessions from now on: after this process's own credential was renewed.
+    pub fn forget_sessions(&self) {
+        self.outgoing.sessions.lock().clear();
+    }
+
     /// Drops what is held of a peer in both directions, so that it is looked up again.
     pub fn forget_peer(&self, peer: &Principal) {
         self.outgoing.forget(peer);

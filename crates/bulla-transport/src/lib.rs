@@ -14,7 +14,7 @@ pub use address::{Address, Inbox, ReplyName};
 pub use error::{PublishError, TransportError};
 pub use memory::{MemoryBus, MemoryTransport};
 #[cfg(feature = "rabbit")]
-pub use rabbit::{RabbitOptions, RabbitTransport};
+pub use rabbit::{RabbitOptions, RabbitTap, RabbitTransport};
 pub use transport::{
     Acker, Capabilities, ConsumeOptions, Consumer, DEFAULT_MAX_MESSAGE, Delivery, Outbound, Settle,
     Transport, TransportEvent,

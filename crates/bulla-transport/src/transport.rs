@@ -178,6 +178,10 @@ pub trait Transport: Send + Sync + 'static {
         options: &ConsumeOptions,
     ) -> Result<Box<dyn Consumer>, TransportError>;
 
+    /// Removes an inbox's queue with what waits in it, once nobody needs it again. One that is
+    /// not there is as good.
+    async fn delete(&self, inbox: &Inbox) -> Result<(), TransportError>;
+
     /// What happens to the connection from now on.
     fn events(&self) -> broadcast::Receiver<TransportEvent>;
 

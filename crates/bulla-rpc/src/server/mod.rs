@@ -167,7 +167,7 @@ impl Server {
 
     /// Takes nothing new, lets what runs end within `grace`, then returns how many were cut off.
     /// What was not taken yet stays in its queue. The transport is left open for last words.
-    pub async fn drain(self, grace: Duration) -> usize {
+    pub async fn drain(&self, grace: Duration) -> usize {
         self.stop.cancel();
         self.consumers.close();
         self.consumers.wait().await;

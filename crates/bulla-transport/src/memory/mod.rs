@@ -221,6 +221,14 @@ impl Transport for MemoryTransport {
         )))
     }
 
+    async fn delete(&self, inbox: &Inbox) -> Result<(), TransportError> {
+        self.ensure_open()?;
+        if let Some(queue) = self.bus.table.get(inbox) {
+            self.bus.table.remove(&queue);
+        }
+        Ok(())
+    }
+
     fn events(&self) -> broadcast::Receiver<TransportEvent> {
         self.events.subscribe()
     }

@@ -100,6 +100,13 @@ impl Table {
                 shard.remove(&hash);
             }
         }
+        if let Inbox::Fanout { exchange, topic, .. } = &*queue.inbox {
+            let mut fanouts = self.fanouts.write();
+            if let Some(members) = fanouts.get_mut(exchange).and_then(|topics| topics.get_mut(topic))
+            {
+                members.retain(|other| !Arc::ptr_eq(other, queue));
+            }
+        }
     }
 }
 

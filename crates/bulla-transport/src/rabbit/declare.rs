@@ -1,6 +1,8 @@
 //! Exchanges, queues and bindings.
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
 
@@ -90,6 +92,18 @@ async fn found(connection: &Connection, inbox: &Inbox) -> Result<(), TransportEr
         .queue_declare(short(&queue)?, declaration(inbox, true), FieldTable::default())
         .await
         .map_err(|error| refused(format!("to use the queue {queue}"), &error))?;
+    close(&channel).await;
+    Ok(())
+}
+
+/// Removes the queue of an inbox; the broker takes it well if there is none.
+pub(super) async fn delete(connection: &Connection, inbox: &Inbox) -> Result<(), TransportError> {
+    let queue = inbox.queue_name();
+    let channel = open(connection).await?;
+    channel
+        .queue_delete(short(&queue)?, QueueDeleteOptions::default())
+        .await
+        .map_err(|error| refused(format!("to delete the queue {queue}"), &error))?;
     close(&channel).await;
     Ok(())
 }

@@ -23,6 +23,7 @@ mod link;
 mod options;
 mod publish;
 mod started;
+mod tap;
 mod tls;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use options::RabbitOptions;
+pub use tap::RabbitTap;
 
 use crate::address::{Address, Inbox};
 use crate::error::{PublishError, TransportError};
@@ -134,6 +136,12 @@ impl Transport for RabbitTransport {
         let live = self.link.live().await?;
         let consumer = RabbitConsumer::start(Arc::clone(&self.link), &live, inbox, options).await?;
         Ok(Box::new(consumer))
+    }
+
+    async fn delete(&self, inbox: &Inbox) -> Result<(), TransportError> {
+        self.link.forget(inbox);
+        let live = self.link.live().await?;
+        declare::delete(&live.connection, inbox).await
     }
 
     fn events(&self) -> broadcast::Receiver<TransportEvent> {

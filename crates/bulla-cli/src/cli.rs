@@ -1,0 +1,256 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Sealed RPC over a message broker that nobody has to trust.
+#[derive(Debug, Parser)]
+#[command(name = "bulla", version, about, max_term_width = 100, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// The folder with settings, keystore and keys.
+    #[arg(long, global = true, env = "BULLA_HOME", default_value = "bulla", value_name = "DIR")]
+    pub(crate) home: PathBuf,
+    /// JSON instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a home folder: settings, key-encryption key, root key, keystore, certificates.
+    Init(InitArgs),
+    /// Everything in one process: control plane, API and a local agent; begins with one call.
+    Up(UpArgs),
+    /// One control-plane process of a real deployment.
+    Serve(ServeArgs),
+    /// Look for what is wrong, and say what to do about it.
+    Doctor,
+    /// Control-plane services of your own.
+    #[command(subcommand)]
+    Component(ComponentCommand),
+    /// Agents.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Groups, the targets of fanouts.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Call a method and print its result.
+    Call(CallArgs),
+    /// Send a method without waiting for it to run.
+    Cast(CastArgs),
+    /// Send a method to every member of a group.
+    Fanout(CastArgs),
+    /// Show what the bus sees, live.
+    Tap(TapArgs),
+    /// Measure plain and sealed side by side.
+    Bench(crate::bench::BenchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The SPIFFE trust domain.
+    #[arg(long, default_value = "bulla.local", value_name = "NAME")]
+    pub(crate) trust_domain: String,
+    /// A further name or address of the API's server certificate (may be repeated).
+    #[arg(long = "host", value_name = "NAME")]
+    pub(crate) hosts: Vec<String>,
+    /// The name on the operator's client certificate.
+    #[arg(long, default_value = "operator", value_name = "NAME")]
+    pub(crate) operator: String,
+    /// The suite of the control plane's key: x-wing also holds against a quantum computer, and
+    /// its offers are 1.1 KiB larger.
+    #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
+    pub(crate) suite: SuiteArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BusArgs {
+    /// The broker's address, amqp:// or amqps://. Better in BULLA_BUS_URL or bulla.toml than
+    /// here if it holds a password: other users can see a command line.
+    #[arg(long = "bus", value_name = "URL")]
+    pub(crate) bus: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) bus: BusArgs,
+    /// Where the API listens [default: 127.0.0.1:7443].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The API in plain HTTP with a bearer token, on a loopback address only.
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    /// End after the first call.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ComponentCommand {
+    /// Add a component type, or another host of one, and write its key file.
+    Add {
+        /// The type, such as `conductor`.
+        name: String,
+        /// Which host this key file is for [default: NAME-1].
+        #[arg(long, value_name = "NAME")]
+        instance: Option<String>,
+        /// Where the key file goes [default: HOME/components/INSTANCE.key].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// The suite of the type's key.
+        #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
+        suite: SuiteArg,
+    },
+    /// List the component types.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Add an agent and write its key file.
+    Add {
+        /// Its id, such as `db-1`.
+        id: String,
+        /// A key pair, or a key that the keystore holds too.
+        #[arg(long, value_enum, default_value_t = KeyTypeArg::Pair)]
+        key_type: KeyTypeArg,
+        /// The suite of a key pair.
+        #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
+        suite: SuiteArg,
+        /// Where the key file goes [default: HOME/agents/ID.key].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Run as an agent: answer calls until stopped.
+    Run(AgentRunArgs),
+    /// List the agents.
+    List,
+    /// Show one agent.
+    Show {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentRunArgs {
+    /// Its key file.
+    #[arg(long, value_name = "FILE", env = "BULLA_KEY_FILE")]
+    pub(crate) key: PathBuf,
+    #[command(flatten)]
+    pub(crate) bus: BusArgs,
+    /// Where it remembers which messages ran [default: beside the key file, KEYFILE.state].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// Offer each executable DIR/NAMESPACE/METHOD as a method.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) exec: Option<PathBuf>,
+    /// Methods that run at the same time at the most.
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) concurrency: usize,
+    /// How long methods in progress may take to end when the agent is stopped, in seconds.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) grace: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GroupCommand {
+    /// Add a group, or members to it.
+    Add {
+        /// Its name.
+        name: String,
+        /// A member, agent/ID or component/TYPE (may be repeated).
+        #[arg(long = "member", value_name = "PRINCIPAL")]
+        members: Vec<String>,
+    },
+    /// List the groups.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApiArgs {
+    /// The control plane's address [default: what the home folder says].
+    #[arg(long, env = "BULLA_API_URL", value_name = "URL")]
+    pub(crate) api: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessageArgs {
+    /// agent/ID, component/TYPE, component/TYPE@HOST or group/NAME.
+    pub(crate) target: String,
+    /// The method, with its namespace before a dot if it has one (host.facts).
+    pub(crate) method: String,
+    /// The arguments, as JSON; `-` reads them from standard input.
+    pub(crate) args: Option<String>,
+    /// The version asked for.
+    #[arg(long, value_name = "MAJOR.MINOR")]
+    pub(crate) version: Option<String>,
+    /// The request's context, as JSON.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) context: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    #[command(flatten)]
+    pub(crate) message: MessageArgs,
+    /// How long to wait for the answer, in seconds.
+    #[arg(long, default_value_t = 60.0, value_name = "SECONDS")]
+    pub(crate) timeout: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CastArgs {
+    #[command(flatten)]
+    pub(crate) message: MessageArgs,
+    /// How long it may wait for a target that is away, in seconds.
+    #[arg(long, default_value_t = 3600.0, value_name = "SECONDS")]
+    pub(crate) ttl: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TapArgs {
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    /// End after this many messages.
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeyTypeArg {
+    /// Keys of its own: forward secrecy, clones are noticed.
+    Pair,
+    /// One key that the keystore holds too, for guests that can do nothing else.
+    Shared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SuiteArg {
+    /// X25519.
+    X25519,
+    /// X25519 and ML-KEM-768 together.
+    XWing,
+}
+
+impl SuiteArg {
+    pub(crate) fn suite(self) -> bulla_seal::Suite {
+        match self {
+            Self::X25519 => bulla_seal::Suite::X25519,
+            Self::XWing => bulla_seal::Suite::XWing,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! `bulla agent add|run|list|show`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_guard::{ClaimStore, NewFile, SqliteClaims, SqliteOptions};
+use bulla_keystore::{KeyType, Page};
+use bulla_rpc::{
+    Client, Clock, Endpoint, EndpointOptions, KeyFile, RemoteDirectory, Server, ServerOptions,
+    SystemClock,
+};
+use bulla_seal::Suite;
+use bulla_transport::Transport;
+use serde_json::{Value, json};
+
+use super::component::refuse_existing;
+use super::{private_folder, serve::wait_for_stop};
+use crate::agent::AgentOptions;
+use crate::cli::{AgentCommand, AgentRunArgs, KeyTypeArg};
+use crate::control::bus::{Bus, endpoint_options};
+use crate::control::{key_file, open_keystore};
+use crate::failure::{Failure, Result};
+use crate::output::{Output, date};
+use crate::settings::{self, Home, Settings};
+
+/// How often a running agent asks which groups it is in.
+const GROUPS_EVERY: Duration = Duration::from_secs(15);
+
+pub(crate) async fn run(home: &Home, command: &AgentCommand, out: Output) -> Result<()> {
+    match command {
+        AgentCommand::Add { id, key_type, suite, out: file } => {
+            let key_type = match key_type {
+                KeyTypeArg::Pair => KeyType::Pair,
+                KeyTypeArg::Shared => KeyType::Shared,
+            };
+            let path = file.clone().unwrap_or_else(|| home.agents().join(format!("{id}.key")));
+            add(home, id, key_type, suite.suite(), &path).await?;
+            added(id, key_type, &path, out)
+        }
+        AgentCommand::Run(args) => serve(args, out).await,
+        AgentCommand::List => list(home, out).await,
+        AgentCommand::Show { id } => show(home, id, out).await,
+    }
+}
+
+/// Adds an agent and writes its key file.
+pub(crate) async fn add(
+    home: &Home,
+    id: &str,
+    key_type: KeyType,
+    suite: Suite,
+    path: &Path,
+) -> Result<()> {
+    bulla_seal::Principal::agent(id)?;
+    refuse_existing(path)?;
+    let settings = Settings::load(home.dir())?;
+    let keystore = open_keystore(home).await?;
+    let keys = keystore.add_agent(id, key_type, suite).await?;
+    let written = async {
+        let bus = key_file::bus_entry(&settings);
+        let file = key_file::agent_key_file(&keystore, id, keys, bus).await?;
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            private_folder(dir)?;
+        }
+        Ok(file.write(path)?)
+    };
+    let written: Result<()> = written.await;
+    if written.is_err() {
+        // Nobody has its keys: the name is free again.
+        keystore.remove_agent(id).await?;
+    }
+    keystore.close().await;
+    written
+}
+
+fn added(id: &str, key_type: KeyType, path: &Path, out: Output) -> Result<()> {
+    let made = json!({
+        "agent": format!("agent/{id}"),
+        "key_type": key_type.as_str(),
+        "key_file": path,
+    });
+    out.result(&made, |out| {
+        out.say(format!("Added agent/{id} with a {} key. Its key file:", key_type.as_str()));
+        out.say(format!("  {}", out.bold(&path.display().to_string())));
+        if key_type == KeyType::Shared {
+            out.say("A shared key has no forward secrecy and shows no clones; a key pair has both.");
+        }
+        out.say("Take it to the agent's machine, mode 0600, and run there:");
+        out.say(format!("  {}", out.bold(&format!("bulla agent run --key {id}.key"))));
+    })
+}
+
+async fn list(home: &Home, out: Output) -> Result<()> {
+    let keystore = open_keystore(home).await?;
+    let (mut agents, mut page) = (Vec::new(), Some(Page::default()));
+    while let Some(wanted) = page {
+        let found = keystore.list_agents(&wanted).await?;
+        agents.extend(found.agents);
+        page = found.next;
+    }
+    keystore.close().await;
+    let value: Vec<_> = agents
+        .iter()
+        .map(|a| {
+            json!({
+                "id": a.party.principal.name(),
+                "incarnation": a.party.incarnation,
+                "key_type": a.key_type.as_str(),
+                "created": a.created,
+            })
+        })
+        .collect();
+    out.result(&value, |out| {
+        let rows = agents
+            .iter()
+            .map(|a| {
+                vec![
+                    a.party.principal.to_string(),
+                    a.key_type.as_str().to_owned(),
+                    a.party.incarnation.to_string(),
+                    date(a.created),
+                ]
+            })
+            .collect();
+        out.table(&["AGENT", "KEY", "INCARNATION", "ADDED"], rows);
+    })
+}
+
+async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
+    let keystore = open_keystore(home).await?;
+    let details = keystore.show_agent(id).await?;
+    let domain = keystore.trust_store().domain().clone();
+    keystore.close().await;
+    let record = &details.record;
+    let groups: Vec<String> = details.groups.iter().map(ToString::to_string).collect();
+    let credential = details.credential.as_ref();
+    let pairs: Vec<_> = details
+        .pairs
+        .iter()
+        .map(|p| json!({ "component": p.component.to_string(), "kid": p.kid.to_string(), "epoch": p.epoch }))
+        .collect();
+    let value = json!({
+        "id": id,
+        "principal": record.party.principal.spiffe_id(&domain),
+        "incarnation": record.party.incarnation,
+        "key_type": record.key_type.as_str(),
+        "created": record.created,
+        "groups": groups,
+        "credential": credential.map(|c| json!({
+            "kid": c.kid.to_string(),
+            "epoch": c.epoch,
+            "not_before": c.validity.not_before,
+            "not_after": c.validity.not_after,
+        })),
+        "pairs": pairs,
+    });
+    out.result(&value, |out| {
+        let mut rows = vec![
+            ("principal", record.party.principal.spiffe_id(&domain)),
+            ("incarnation", record.party.incarnation.to_string()),
+            ("key", record.key_type.as_str().to_owned()),
+            ("added", date(record.created)),
+            ("groups", groups.join(" ")),
+        ];
+        if let Some(c) = credential {
+            rows.push(("key id", c.kid.to_string()));
+            rows.push(("epoch", c.epoch.to_string()));
+            rows.push(("credential ends", date(c.validity.not_after)));
+        }
+        for p in &details.pairs {
+            rows.push(("pair key", format!("{} with {}, epoch {}", p.kid, p.component, p.epoch)));
+        }
+        let rows = rows.into_iter().map(|(k, v)| vec![format!("  {k}"), v]).collect();
+        out.say(out.bold(&format!("agent/{id}")));
+        out.table(&["", ""], rows);
+    })
+}
+
+/// An agent that answers calls.
+pub(crate) struct AgentNode {
+    server: Arc<Server>,
+    client: Client,
+    transport: Arc<dyn Transport>,
+    groups: tokio::task::JoinHandle<()>,
+}
+
+impl AgentNode {
+    /// Starts answering as the principal of `file`.
+    pub(crate) async fn start(
+        (file, path): (&KeyFile, &Path),
+        transport: Arc<dyn Transport>,
+        options: EndpointOptions,
+        claims: Arc<dyn ClaimStore>,
+        agent: AgentOptions,
+        concurrency: usize,
+    ) -> Result<Self> {
+        let (identity, given) = file.open(path, SystemClock.now())?;
+        if !identity.principal().is_agent() {
+            return Err(Failure::usage(format!(
+                "{} is the key file of {}, which is no agent; a component's service opens its \
+                 key file with the bulla library",
+                path.display(),
+                identity.principal()
+            )));
+        }
+        let router = crate::agent::router(identity.principal(), &agent)?;
+        let directory = RemoteDirectory::new(given)?;
+        let endpoint =
+            Endpoint::new(identity, Arc::new(directory.clone()), transport.clone(), options)?;
+        let client = Client::new(endpoint.clone());
+        directory.attach(&client);
+        let server_options = ServerOptions { concurrency, ..ServerOptions::new(claims) };
+        let server = Arc::new(Server::start(endpoint, router, server_options).await?);
+        let groups = tokio::spawn(join_groups(server.clone()));
+        Ok(Self { server, client, transport, groups })
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Lets what runs end within `grace`, then closes the transport.
+    pub(crate) async fn stop(self, grace: Duration) -> usize {
+        self.groups.abort();
+        let _ = self.groups.await;
+        let cut = self.server.drain(grace).await;
+        self.client.close();
+        self.transport.close().await;
+        cut
+    }
+}
+
+/// Listens to the groups as they are now, and to those that come.
+async fn join_groups(server: Arc<Server>) {
+    loop {
+        if let Err(error) = server.join_groups().await {
+            tracing::warn!(%error, "a group can't be listened to");
+        }
+        tokio::time::sleep(GROUPS_EVERY).await;
+    }
+}
+
+async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
+    let file = KeyFile::read(&args.key)?;
+    let (bus, options) = agent_bus(args, &file)?;
+    let claims = claims(&state_folder(args)).await?;
+    let transport = bus.transport().await?;
+    let agent = AgentOptions { exec: args.exec.clone(), ..AgentOptions::default() };
+    let node =
+        AgentNode::start((&file, &args.key), transport, options, claims.clone(), agent, args.concurrency)
+            .await?;
+    let party = node.server().endpoint().identity().party().clone();
+    let started: Value = json!({ "agent": party.principal.to_string(), "bus": bus.address() });
+    if out.is_json() {
+        out.json_line(&started)?;
+    }
+    out.say(format!("{} answers on {}. Stop with Ctrl-C.", out.bold(party.principal.as_str()), bus.address()));
+    wait_for_stop().await?;
+    out.say("Stopping: letting what runs end.");
+    let cut = node.stop(Duration::from_secs(args.grace)).await;
+    claims.close().await;
+    if cut > 0 {
+        return Err(Failure::new(format!(
+            "{cut} methods were still running after {} s and were cut off; their callers will be \
+             told that the outcome is unknown",
+            args.grace
+        )));
+    }
+    Ok(())
+}
+
+/// The bus from the flag or BULLA_BUS_URL, else from the key file.
+fn agent_bus(args: &AgentRunArgs, file: &KeyFile) -> Result<(Bus, EndpointOptions)> {
+    let mut bus = settings::Bus::default();
+    if let Some(entry) = &file.bus {
+        bus.url = Some(entry.url.clone());
+        bus.exchange = Some(entry.exchange.clone());
+        bus.ca.clone_from(&entry.ca);
+        bus.client_cert.clone_from(&entry.client_cert);
+        bus.client_key.clone_from(&entry.client_key);
+    }
+    let mut merged = Settings { bus, ..Settings::default() };
+    merged.overlay_environment()?;
+    if let Some(url) = &args.bus.bus {
+        merged.bus.url = Some(url.clone());
+    }
+    if merged.bus.url.is_none() {
+        return Err(Failure::usage(
+            "the key file names no broker: give --bus amqp://… or BULLA_BUS_URL",
+        ));
+    }
+    let options = endpoint_options(&merged.bus)?;
+    Ok((Bus::from_settings(&merged.bus, &file.principal)?, options))
+}
+
+fn state_folder(args: &AgentRunArgs) -> PathBuf {
+    args.state.clone().unwrap_or_else(|| {
+        let mut path = args.key.clone().into_os_string();
+        path.push(".state");
+        path.into()
+    })
+}
+
+/// Claims that outlive the process. A folder that is not there yet is an agent's first run, so
+/// nothing ran before; a folder whose file is gone has lost its memory, and then everything that
+/// may have run is refused for a while (protocol section 7).
+async fn claims(state: &Path) -> Result<Arc<SqliteClaims>> {
+    let first_run = !state.exists();
+    private_folder(state)?;
+    let new_file = if first_run { NewFile::NothingBefore } else { NewFile::MayBeLost };
+    let now_ms = SystemClock.now().ns / 1_000_000;
+    let options = SqliteOptions::new(new_file, now_ms);
+    Ok(Arc::new(SqliteClaims::open(state.join("claims.db"), options).await?))
+}

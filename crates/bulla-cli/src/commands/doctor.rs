@@ -1,0 +1,189 @@
+//! `bulla doctor`: what is wrong, and what to do about it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use bulla_http::certs;
+use bulla_rpc::{Clock, SystemClock};
+use serde::Serialize;
+
+use super::api_client;
+use crate::control::bus::Bus;
+use crate::control::{CONTROL, open_keystore};
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::settings::{Home, Settings};
+
+/// Certificates that end sooner are spoken of.
+const SOON: Duration = Duration::from_secs(30 * 86_400);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Grade {
+    Good,
+    Note,
+    Bad,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    what: &'static str,
+    grade: Grade,
+    text: String,
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, what: &'static str, grade: Grade, text: impl Into<String>) {
+        self.0.push(Finding { what, grade, text: text.into() });
+    }
+
+    fn judge<T>(&mut self, what: &'static str, result: Result<T>, good: impl FnOnce(&T) -> String) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.add(what, Grade::Good, good(&value));
+                Some(value)
+            }
+            Err(failure) => {
+                self.add(what, Grade::Bad, failure.to_string());
+                None
+            }
+        }
+    }
+}
+
+pub(crate) async fn run(home: &Home, out: Output) -> Result<()> {
+    let mut findings = Findings(Vec::new());
+    let settings = findings.judge("settings", Settings::load(home.dir()), |_| {
+        format!("{} can be read", home.settings().display())
+    });
+    files(home, &mut findings);
+    keystore(home, &mut findings).await;
+    certificates(home, &mut findings);
+    if let Some(settings) = &settings {
+        bus(settings, &mut findings).await;
+    }
+    api(home, &mut findings).await;
+    clock(&mut findings);
+    let bad = findings.0.iter().filter(|f| f.grade == Grade::Bad).count();
+    out.result(&findings.0, |out| {
+        for finding in &findings.0 {
+            let mark = match finding.grade {
+                Grade::Good => out.good("ok  "),
+                Grade::Note => out.secret("note"),
+                Grade::Bad => out.bad("bad "),
+            };
+            out.say(format!("{mark} {:<12} {}", finding.what, finding.text));
+        }
+    })?;
+    if bad > 0 {
+        return Err(Failure::new(format!("{bad} of {} checks found something wrong", findings.0.len())));
+    }
+    Ok(())
+}
+
+fn files(home: &Home, findings: &mut Findings) {
+    if home.root_key().exists() {
+        findings.add(
+            "root key",
+            Grade::Note,
+            format!("{} is on this machine; take it offline", home.root_key().display()),
+        );
+    } else {
+        findings.add("root key", Grade::Good, "not on this machine");
+    }
+    if let Some(mode) = exposed(home.dir()) {
+        let text = format!(
+            "{} can be entered by other users (mode {mode:04o}); run: chmod 700 {}",
+            home.dir().display(),
+            home.dir().display()
+        );
+        findings.add("home", Grade::Bad, text);
+    }
+}
+
+/// The mode of a file or folder that others may use.
+fn exposed(path: &Path) -> Option<u32> {
+    let mode = path.metadata().ok()?.mode() & 0o7777;
+    (mode & 0o077 != 0).then_some(mode)
+}
+
+async fn keystore(home: &Home, findings: &mut Findings) {
+    let opened = open_keystore(home).await;
+    let Some(keystore) = findings.judge("keystore", opened, |keystore| {
+        format!("opens with its key; trust domain {}", keystore.trust_store().domain())
+    }) else {
+        return;
+    };
+    let keys = keystore.component_keys(CONTROL).await.map_err(Failure::from);
+    findings.judge("control keys", keys, |(_, credential)| {
+        format!("good until {}", crate::output::date(credential.validity.not_after))
+    });
+    let agents = keystore.count_agents().await.map_err(Failure::from);
+    findings.judge("agents", agents, |count| format!("{count} added"));
+    keystore.close().await;
+}
+
+fn certificates(home: &Home, findings: &mut Findings) {
+    let files = certs::Files::in_dir(&home.tls());
+    for (what, path) in [("API cert", &files.server), ("operator cert", &files.operator)] {
+        let end = certs::not_after(path).map_err(Failure::from);
+        let Some(end) = findings.judge(what, end, |end| {
+            let secs = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            format!("good until {}", crate::output::date(secs))
+        }) else {
+            continue;
+        };
+        if end.duration_since(SystemTime::now()).is_ok_and(|left| left < SOON) {
+            findings.add(what, Grade::Note, "ends within 30 days");
+        }
+    }
+}
+
+async fn bus(settings: &Settings, findings: &mut Findings) {
+    if settings.bus.url.is_none() {
+        findings.add("bus", Grade::Good, "in memory (no broker is set)");
+        return;
+    }
+    let connected = async {
+        let bus = Bus::from_settings(&settings.bus, "doctor")?;
+        bus.transport().await?.close().await;
+        Ok(bus.address())
+    };
+    findings.judge("bus", connected.await, |address| format!("{address} takes our login"));
+}
+
+async fn api(home: &Home, findings: &mut Findings) {
+    if !home.api_url().exists() {
+        findings.add("API", Grade::Note, "not running here (`bulla up` or `bulla serve` starts it)");
+        return;
+    }
+    let status = async {
+        let client = api_client(home, None)?;
+        Ok((client.url().to_owned(), client.status().await?))
+    };
+    let Some((_, status)) = findings.judge("API", status.await, |(url, status)| {
+        format!("{url} answers, version {}", status.version)
+    }) else {
+        return;
+    };
+    if let Some(problem) = status.bus.problem {
+        findings.add("bus of API", Grade::Bad, problem);
+    }
+}
+
+/// A clock before this program was written is wrong; one far off makes every message too old or
+/// too new.
+fn clock(findings: &mut Findings) {
+    const WRITTEN: u64 = 1_795_305_600;
+    let now = SystemClock.now().secs();
+    let text = format!("{}; clocks may differ by 120 s", crate::output::date(now));
+    if now < WRITTEN {
+        let text = format!("{} can't be right; set the clock (chrony, systemd-timesyncd)", crate::output::date(now));
+        findings.add("clock", Grade::Bad, text);
+    } else {
+        findings.add("clock", Grade::Good, text);
+    }
+}

@@ -1,0 +1,105 @@
+//! `bulla init`.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use bulla_http::certs;
+use bulla_keystore::{Initialized, Kek, Keystore, root_key};
+use bulla_seal::{SuiteSet, TrustDomain};
+use serde_json::json;
+
+use super::private_folder;
+use crate::cli::{InitArgs, SuiteArg};
+use crate::control::CONTROL;
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::settings::{Home, Settings};
+
+pub(crate) async fn run(home: &Home, args: &InitArgs, out: Output) -> Result<()> {
+    if home.is_initialised() {
+        return Err(Failure::new(format!(
+            "there is a deployment in {} already; nothing was changed",
+            home.dir().display()
+        )));
+    }
+    make(home, args).await?;
+    let made = json!({
+        "home": home.dir(),
+        "trust_domain": args.trust_domain,
+        "settings": home.settings(),
+        "kek": home.kek(),
+        "root_key": home.root_key(),
+        "keystore": home.keystore(),
+        "tls": home.tls(),
+    });
+    out.result(&made, |out| {
+        out.say(format!("Made a deployment in {}:", out.bold(&home.dir().display().to_string())));
+        let rows = [
+            (home.settings(), "settings, each with its default"),
+            (home.kek(), "key-encryption key: back it up apart from the keystore"),
+            (home.keystore(), "keystore: worth nothing without that key"),
+            (home.tls(), "certificates of the API and of the operator"),
+            (home.root_key(), "root key"),
+        ];
+        let rows = rows.map(|(path, what)| vec![format!("  {}", path.display()), what.to_owned()]);
+        out.table(&["", ""], rows.to_vec());
+        root_key_notice(home, out);
+        out.say("");
+        out.say(format!("Next: {}", out.bold("bulla up")));
+    })
+}
+
+/// Nothing needs the root key until an issuer is renewed: it should not lie here.
+pub(crate) fn root_key_notice(home: &Home, out: Output) {
+    out.say("");
+    out.say(format!(
+        "{} Take {} off this machine and keep it offline: whoever has it can become anyone.\n\
+         Nothing needs it until an issuer is renewed, in five years.",
+        out.secret("!"),
+        home.root_key().display()
+    ));
+}
+
+/// Makes everything; what was made is taken away again if a later step fails.
+pub(crate) async fn make(home: &Home, args: &InitArgs) -> Result<()> {
+    let domain = TrustDomain::new(&args.trust_domain)?;
+    private_folder(home.dir())?;
+    let made = make_files(home, args, &domain).await;
+    if made.is_err() {
+        for path in [home.keystore(), home.kek(), home.root_key()] {
+            // Best effort: what was not made can't be taken away.
+            let _ = std::fs::remove_file(path);
+        }
+        let _ = std::fs::remove_dir_all(home.tls());
+    }
+    made
+}
+
+async fn make_files(home: &Home, args: &InitArgs, domain: &TrustDomain) -> Result<()> {
+    if !home.settings().exists() {
+        write_new(&home.settings(), Settings::TEMPLATE, 0o600)?;
+    }
+    for dir in [home.tls(), home.agents(), home.components(), home.state()] {
+        private_folder(&dir)?;
+    }
+    certs::make(&home.tls(), &args.hosts, &args.operator)?;
+    let kek = Kek::create_file(home.kek())?;
+    let Initialized { keystore, root } = Keystore::init(home.keystore(), domain, kek).await?;
+    root_key::create_file(home.root_key(), domain, &root)?;
+    let suites = match args.suite {
+        SuiteArg::X25519 => SuiteSet::only(bulla_seal::Suite::X25519),
+        SuiteArg::XWing => SuiteSet::only(bulla_seal::Suite::XWing),
+    };
+    let roles = [format!("group:{}", bulla_keystore::EVERY_AGENT)];
+    keystore.add_component(CONTROL, &roles, suites).await?;
+    keystore.close().await;
+    Ok(())
+}
+
+fn write_new(path: &Path, text: &str, mode: u32) -> Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(mode).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|error| Failure::new(format!("can't write {}: {error}", path.display())))
+}

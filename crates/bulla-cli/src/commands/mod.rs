@@ -1,0 +1,58 @@
+//! One file a command.
+
+pub(crate) mod agent;
+pub(crate) mod call;
+pub(crate) mod component;
+pub(crate) mod doctor;
+pub(crate) mod group;
+pub(crate) mod init;
+pub(crate) mod serve;
+pub(crate) mod tap;
+pub(crate) mod up;
+
+use std::path::Path;
+
+use bulla_api::{Client, Endpoint};
+use bulla_http::certs::Files;
+
+use crate::failure::{Failure, Result};
+use crate::settings::{DEFAULT_LISTEN, Home, Settings};
+
+/// The API's client: the address from the flag, from what the running control plane wrote, or
+/// from the settings.
+pub(crate) fn api_client(home: &Home, given: Option<&str>) -> Result<Client> {
+    let settings = Settings::load(home.dir())?;
+    let url = match given {
+        Some(url) => url.to_owned(),
+        None => match std::fs::read_to_string(home.api_url()) {
+            Ok(url) => url.trim().to_owned(),
+            Err(_) => {
+                let listen = settings.api.listen.map(|listen| listen.to_string());
+                let scheme = if settings.api.plain { "http" } else { "https" };
+                format!("{scheme}://{}", listen.as_deref().unwrap_or(DEFAULT_LISTEN))
+            }
+        },
+    };
+    if given.is_none() && !home.is_initialised() {
+        return Err(Failure::new(format!(
+            "there is no deployment in {}; run `bulla up` first, or name its folder with --home",
+            home.dir().display()
+        )));
+    }
+    let endpoint = if url.starts_with("http://") {
+        Endpoint::Loopback { url, token: home.token() }
+    } else {
+        Endpoint::Tls { url, files: Files::in_dir(&home.tls()).operator_tls() }
+    };
+    Ok(Client::new(&endpoint)?)
+}
+
+/// Makes a folder that only its owner may enter.
+pub(crate) fn private_folder(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|error| Failure::new(format!("can't make the folder {}: {error}", path.display())))
+}

@@ -1,0 +1,110 @@
+//! `bulla serve`: one control-plane process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_http::certs::Files;
+use bulla_http::{Limits, Listener, Options, Token};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::ServeArgs;
+use crate::control::bus::Bus;
+use crate::control::{ControlNode, Plane};
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::settings::{DEFAULT_LISTEN, Home, Settings};
+
+/// How long what runs may take to end.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A control plane with its API.
+pub(crate) struct Running {
+    pub(crate) node: Arc<ControlNode>,
+    pub(crate) url: String,
+    stop: CancellationToken,
+    api: tokio::task::JoinHandle<()>,
+    home: Home,
+}
+
+pub(crate) async fn run(home: &Home, args: &ServeArgs, out: Output) -> Result<()> {
+    let settings = settings(home, args)?;
+    if settings.bus.url.is_none() {
+        return Err(Failure::usage(
+            "`bulla serve` needs a broker: give --bus, BULLA_BUS_URL or [bus] url in bulla.toml \
+             (`bulla up` has a bus in its own memory)",
+        ));
+    }
+    let bus = Bus::from_settings(&settings.bus, "serve")?;
+    let running = start(home, &settings, bus).await?;
+    out.say(format!("Control plane on {}, API at {}.", running.node.bus.address(), running.url));
+    wait_for_stop().await?;
+    out.say("Stopping: letting what runs end.");
+    running.stop().await;
+    Ok(())
+}
+
+/// The settings with the flags over them.
+pub(crate) fn settings(home: &Home, args: &ServeArgs) -> Result<Settings> {
+    let mut settings = Settings::load(home.dir())?;
+    if let Some(url) = &args.bus.bus {
+        settings.bus.url = Some(url.clone());
+    }
+    if let Some(listen) = args.listen {
+        settings.api.listen = Some(listen);
+    }
+    settings.api.plain |= args.plain;
+    Ok(settings)
+}
+
+pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<Running> {
+    // The door first: a port in use should not cost a half-started control plane.
+    let listener = listen(home, settings).await?;
+    let url = listener.url();
+    let node = Arc::new(ControlNode::start(home, settings, bus).await?);
+    std::fs::write(home.api_url(), &url).map_err(|error| {
+        Failure::new(format!("can't write {}: {error}", home.api_url().display()))
+    })?;
+    let stop = CancellationToken::new();
+    let router = bulla_api::router(Arc::new(Plane(node.clone())));
+    let api = tokio::spawn(listener.serve(router, stop.clone()));
+    Ok(Running { node, url, stop, api, home: home.clone() })
+}
+
+async fn listen(home: &Home, settings: &Settings) -> Result<Listener> {
+    let address = match settings.api.listen {
+        Some(address) => address,
+        None => DEFAULT_LISTEN
+            .parse()
+            .map_err(|_| Failure::new("the default address can't be parsed"))?,
+    };
+    let options = if settings.api.plain {
+        Options::plain_loopback(address, Token::load_or_create(&home.token())?)?
+    } else {
+        Options::tls(address, Files::in_dir(&home.tls()).server_tls())
+    };
+    Ok(Listener::bind(options.limits(Limits::default())).await?)
+}
+
+/// Ctrl-C or SIGTERM.
+pub(crate) async fn wait_for_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+impl Running {
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.api.await {
+            tracing::error!(%error, "the API ended badly");
+        }
+        self.node.stop(GRACE).await;
+        // Nobody is there any more.
+        let _ = std::fs::remove_file(self.home.api_url());
+    }
+}

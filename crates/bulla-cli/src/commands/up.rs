@@ -1,0 +1,208 @@
+//! `bulla up`: everything in one process, beginning with one sealed call.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bulla_guard::{ClaimStore, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions};
+use bulla_keystore::{KeyType, KeystoreError};
+use bulla_rpc::{Clock, KeyFile, SystemClock, Target};
+use bulla_seal::Suite;
+use bulla_transport::memory::Tapped;
+use serde_json::{Value, json};
+
+use super::agent::{self, AgentNode};
+use super::init;
+use super::serve::{self, Running, wait_for_stop};
+use super::tap;
+use crate::agent::AgentOptions;
+use crate::cli::{InitArgs, SuiteArg, UpArgs};
+use crate::control::bus::{Bus, endpoint_options};
+use crate::control::{open_keystore, tap_event};
+use crate::failure::{Failure, Result};
+use crate::output::Output;
+use crate::settings::{Home, Settings};
+
+/// The agent that runs inside `bulla up`.
+const LOCAL: &str = "local";
+/// How long the first call may take, and how long what the bus saw of it is waited for.
+const FIRST_CALL: Duration = Duration::from_secs(20);
+const FIRST_TAP: Duration = Duration::from_millis(500);
+
+pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
+    let begun = Instant::now();
+    if !home.is_initialised() {
+        let init = InitArgs {
+            trust_domain: "bulla.local".to_owned(),
+            hosts: Vec::new(),
+            operator: "operator".to_owned(),
+            suite: SuiteArg::X25519,
+        };
+        init::make(home, &init).await?;
+        out.say(format!("Made a new deployment in {}.", out.bold(&home.dir().display().to_string())));
+    }
+    let settings = serve::settings(home, &args.serve)?;
+    let bus = Bus::from_settings(&settings.bus, "up")?;
+    let running = serve::start(home, &settings, bus).await?;
+    let local = match start_local(home, &settings, &running).await {
+        Ok(local) => local,
+        Err(failure) => {
+            running.stop().await;
+            return Err(failure);
+        }
+    };
+    let first = first_call(&running).await;
+    let shown = first.and_then(|first| show_first(&first, &running, home, begun, out));
+    if shown.is_ok() && !args.once {
+        next_steps(&running, home, out);
+        wait_for_stop().await?;
+        out.say("Stopping: letting what runs end.");
+    }
+    local.stop(Duration::from_secs(10)).await;
+    running.stop().await;
+    shown
+}
+
+/// The local agent, with a key file and a memory like any other's.
+async fn start_local(home: &Home, settings: &Settings, running: &Running) -> Result<AgentNode> {
+    let path = home.agents().join(format!("{LOCAL}.key"));
+    if !path.exists() {
+        // A key file that was taken away can't be made again; the name gets a new incarnation.
+        let keystore = open_keystore(home).await?;
+        match keystore.remove_agent(LOCAL).await {
+            Ok(_) | Err(KeystoreError::UnknownPrincipal { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        keystore.close().await;
+        agent::add(home, LOCAL, KeyType::Pair, Suite::X25519, &path).await?;
+    }
+    let file = KeyFile::read(&path)?;
+    let bus = &running.node.bus;
+    let claims: Arc<dyn ClaimStore> = if bus.is_memory() {
+        Arc::new(MemoryClaims::for_new_bus(StoreOptions::default()))
+    } else {
+        let now_ms = SystemClock.now().ns / 1_000_000;
+        let options = SqliteOptions::new(NewFile::NothingBefore, now_ms);
+        Arc::new(SqliteClaims::open(home.state().join("local-claims.db"), options).await?)
+    };
+    let transport = bus.transport().await?;
+    let options = endpoint_options(&settings.bus)?;
+    AgentNode::start((&file, &path), transport, options, claims, AgentOptions::default(), 64).await
+}
+
+/// What the agent got and gave, and what the bus saw of it.
+struct First {
+    facts: Value,
+    took: Duration,
+    seen: Vec<Tapped>,
+}
+
+async fn first_call(running: &Running) -> Result<First> {
+    let node = &running.node;
+    let exchange = node.client.endpoint().options().exchange.clone();
+    let mut tap = node.bus.tap(&exchange, &[]).await?;
+    let target: Target = format!("agent/{LOCAL}").parse()?;
+    let begun = Instant::now();
+    let request = node.client.request(&target, "facts").namespace("host").timeout(FIRST_CALL);
+    let facts: Value = request.call(&json!({})).await?;
+    let took = begun.elapsed();
+    let (reply, mut seen) = (node.client.endpoint().reply_name(), Vec::new());
+    // Request and reply; a lookup of the agent's own may pass in between.
+    loop {
+        match tokio::time::timeout(FIRST_TAP, tap.next()).await {
+            Ok(Some(tapped)) => {
+                let ours = tapped.routing_key == target.topic();
+                let answer = tapped.routing_key.starts_with(reply.as_str());
+                if ours || answer {
+                    seen.push(tapped);
+                }
+                if answer {
+                    break;
+                }
+            }
+            _ => break,
+        }
+    }
+    if seen.is_empty() {
+        return Err(Failure::new("the first call was answered, but the bus showed nothing of it"));
+    }
+    Ok(First { facts, took, seen })
+}
+
+fn show_first(
+    first: &First,
+    running: &Running,
+    home: &Home,
+    begun: Instant,
+    out: Output,
+) -> Result<()> {
+    let events: Vec<_> = first.seen.iter().map(tap_event).collect();
+    let value = json!({
+        "api": running.url,
+        "bus": running.node.bus.address(),
+        "call": { "target": format!("agent/{LOCAL}"), "method": "host.facts", "value": first.facts },
+        "bus_saw": events,
+    });
+    if out.is_json() {
+        return out.json_line(&value);
+    }
+    out.say("");
+    out.say(format!("The control plane called {} on {}:", out.bold("host.facts"), out.bold("agent/local")));
+    out.say("");
+    out.say(out.dim("What the agent answered"));
+    for (name, text) in summary(&first.facts) {
+        out.say(format!("  {name:<10} {}", out.good(&text)));
+    }
+    out.say("");
+    out.say(out.dim(&format!("What the bus ({}) saw of it", running.node.bus.address())));
+    events.iter().for_each(|event| tap::show(event, out));
+    out.say("");
+    out.say(format!(
+        "Answered in {:.1} ms; up in {:.2} s. Home: {}",
+        first.took.as_secs_f64() * 1e3,
+        begun.elapsed().as_secs_f64(),
+        home.dir().display()
+    ));
+    Ok(())
+}
+
+/// A few facts as lines; whatever shape they have.
+fn summary(facts: &Value) -> Vec<(String, String)> {
+    let Some(map) = facts.as_object() else { return vec![("value".into(), facts.to_string())] };
+    map.iter()
+        .map(|(name, value)| {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let short: String = text.chars().take(76).collect();
+            (name.clone(), if short.len() < text.len() { format!("{short}…") } else { short })
+        })
+        .collect()
+}
+
+fn next_steps(running: &Running, home: &Home, out: Output) {
+    let home_flag = if home.dir() == std::path::Path::new("bulla") {
+        String::new()
+    } else {
+        format!(" --home {}", home.dir().display())
+    };
+    let commands = [
+        (format!("bulla{home_flag} call agent/local agent.ping"), "another call"),
+        (format!("bulla{home_flag} tap"), "what the bus sees, live"),
+        (format!("bulla{home_flag} fanout group/all agent.ping"), "to every agent"),
+        (format!("bulla{home_flag} agent list"), "who exists"),
+        (format!("bulla{home_flag} doctor"), "is all well"),
+    ];
+    out.say("");
+    out.say(format!("API at {}. In another terminal, try:", running.url));
+    let rows = commands.map(|(command, what)| vec![format!("  {}", out.bold(&command)), out.dim(what)]);
+    out.table(&["", ""], rows.to_vec());
+    if running.node.bus.is_memory() {
+        out.say("Agents on other machines need a broker: bulla up --bus amqp://user:password@host");
+    }
+    if home.root_key().exists() {
+        init::root_key_notice(home, out);
+    }
+    out.say("");
+    out.say(out.dim("Running. Stop with Ctrl-C."));
+}

@@ -1,0 +1,115 @@
+//! The bus that a process is on, from settings.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_rpc::EndpointOptions;
+use bulla_transport::memory::{Tap, Tapped};
+use bulla_transport::{
+    ConsumeOptions, MemoryBus, RabbitOptions, RabbitTap, RabbitTransport, Transport,
+};
+
+use crate::failure::{Failure, Result};
+use crate::settings;
+
+/// In this process's memory, or a RabbitMQ.
+#[derive(Clone)]
+pub(crate) enum Bus {
+    Memory(MemoryBus),
+    Rabbit(Box<RabbitOptions>),
+}
+
+/// What passes, as the bus sees it.
+pub(crate) enum AnyTap {
+    Memory(Tap),
+    Rabbit(Box<RabbitTap>),
+}
+
+impl AnyTap {
+    pub(crate) async fn next(&mut self) -> Option<Tapped> {
+        match self {
+            Self::Memory(tap) => tap.next().await,
+            Self::Rabbit(tap) => tap.next().await,
+        }
+    }
+
+    /// Messages that were too fast to be shown.
+    pub(crate) fn missed(&self) -> u64 {
+        match self {
+            Self::Memory(tap) => tap.missed(),
+            Self::Rabbit(_) => 0,
+        }
+    }
+}
+
+impl Bus {
+    /// The bus of the settings: RabbitMQ if they name one, else a new one in memory.
+    pub(crate) fn from_settings(bus: &settings::Bus, name: &str) -> Result<Self> {
+        let Some(url) = &bus.url else { return Ok(Self::Memory(MemoryBus::new())) };
+        let mut options = RabbitOptions::new(url)?.connection_name(format!("bulla {name}"));
+        if let Some(ca) = &bus.ca {
+            options = options.ca_file(ca)?;
+        }
+        options = match (&bus.client_cert, &bus.client_key) {
+            (Some(cert), Some(key)) => options.client_certificate_files(cert, key)?,
+            (None, None) => options,
+            _ => {
+                return Err(Failure::usage(
+                    "a client certificate needs its key: set both client-cert and client-key",
+                ));
+            }
+        };
+        Ok(Self::Rabbit(Box::new(options)))
+    }
+
+    pub(crate) async fn transport(&self) -> Result<Arc<dyn Transport>> {
+        Ok(match self {
+            Self::Memory(bus) => Arc::new(bus.transport()),
+            Self::Rabbit(options) => Arc::new(RabbitTransport::connect((**options).clone()).await?),
+        })
+    }
+
+    /// The address without credentials.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Memory(_) => "memory".to_owned(),
+            Self::Rabbit(options) => options.address(),
+        }
+    }
+
+    pub(crate) fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory(_))
+    }
+
+    /// Watches what is published, fanouts of `topics` too.
+    pub(crate) async fn tap(&self, exchange: &str, topics: &[String]) -> Result<AnyTap> {
+        Ok(match self {
+            Self::Memory(bus) => AnyTap::Memory(bus.tap()),
+            Self::Rabbit(options) => {
+                AnyTap::Rabbit(Box::new(RabbitTap::open(options, exchange, topics).await?))
+            }
+        })
+    }
+}
+
+/// An endpoint's settings from the bus's.
+pub(crate) fn endpoint_options(bus: &settings::Bus) -> Result<EndpointOptions> {
+    let mut options = EndpointOptions {
+        queues: ConsumeOptions {
+            replicated: bus.quorum_queues,
+            queue_ttl: bus.message_ttl_s.map(Duration::from_secs),
+            ..ConsumeOptions::default()
+        },
+        ..EndpointOptions::default()
+    };
+    if let Some(exchange) = &bus.exchange {
+        options.exchange.clone_from(exchange);
+    }
+    if let Some(size) = bus.max_message {
+        if !(1024..=bulla_seal::MAX_FRAME).contains(&size) {
+            return Err(Failure::usage("max-message must be 1024 to 16777216 bytes"));
+        }
+        options.max_message = size;
+    }
+    Ok(options)
+}

@@ -1,0 +1,198 @@
+//! One control-plane process: `component/control` on the bus, with the keystore behind it.
+
+pub(crate) mod bus;
+pub(crate) mod directory;
+pub(crate) mod key_file;
+mod plane;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bulla_guard::{ClaimStore, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions};
+use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME};
+use bulla_rpc::{
+    Client, Endpoint, Identity, ReceiveKey, Server, ServerOptions, SystemClock, Clock,
+};
+use bulla_seal::UnixTime;
+use bulla_transport::{Transport, TransportEvent};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use plane::{Plane, tap_event};
+
+use crate::failure::{Failure, Result};
+use crate::settings::{Home, Settings};
+use bus::Bus;
+use directory::{KeystoreDirectory, directory_router};
+
+/// The component type of the control plane itself.
+pub(crate) const CONTROL: &str = "control";
+/// Renewal comes at half of a credential's life, or a minute after one that failed.
+const RETRY_RENEWAL: Duration = Duration::from_secs(60);
+
+/// A running control-plane process.
+pub(crate) struct ControlNode {
+    pub(crate) keystore: Keystore,
+    pub(crate) client: Client,
+    pub(crate) bus: Bus,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) started: UnixTime,
+    /// What is wrong with the bus, if anything.
+    pub(crate) bus_problem: Arc<Mutex<Option<String>>>,
+    server: Mutex<Option<Server>>,
+    stop: CancellationToken,
+}
+
+/// Opens the keystore of a home folder.
+pub(crate) async fn open_keystore(home: &Home) -> Result<Keystore> {
+    if !home.is_initialised() {
+        return Err(Failure::new(format!(
+            "there is no deployment in {}; run `bulla init` first, or name its folder with --home",
+            home.dir().display()
+        )));
+    }
+    let kek = Kek::from_file(home.kek())?;
+    Ok(Keystore::open(home.keystore(), kek).await?)
+}
+
+impl ControlNode {
+    pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<Self> {
+        let keystore = open_keystore(home).await?;
+        let transport = bus.transport().await?;
+        let instance = instance_name(settings);
+        let identity = identity(&keystore, &instance).await?;
+        let directory = Arc::new(KeystoreDirectory::new(keystore.clone()));
+        let options = bus::endpoint_options(&settings.bus)?;
+        let endpoint = Endpoint::new(identity, directory, transport.clone(), options)?;
+        let claims = claims(home, &bus).await?;
+        let server_options = ServerOptions { only_host: true, ..ServerOptions::new(claims) };
+        let router = directory_router(keystore.clone());
+        let server = Server::start(endpoint.clone(), router, server_options).await?;
+        let node = Self {
+            keystore,
+            client: Client::new(endpoint),
+            bus,
+            transport,
+            started: SystemClock.now(),
+            bus_problem: Arc::default(),
+            server: Mutex::new(Some(server)),
+            stop: CancellationToken::new(),
+        };
+        node.renew(instance);
+        node.watch();
+        Ok(node)
+    }
+
+    /// A signing credential lives an hour; the next one is made at its half.
+    fn renew(&self, instance: String) {
+        let (keystore, endpoint) = (self.keystore.clone(), self.client.endpoint().clone());
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            let mut pause = SIGNING_LIFETIME / 2;
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                let issued = keystore.issue_signing(CONTROL, &instance, SIGNING_LIFETIME).await;
+                let renewed = match issued {
+                    Ok((key, credential)) => endpoint
+                        .identity()
+                        .renew(key, Arc::new(credential))
+                        .map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                };
+                pause = match renewed {
+                    Ok(()) => {
+                        endpoint.forget_sessions();
+                        SIGNING_LIFETIME / 2
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the signing credential could not be renewed");
+                        RETRY_RENEWAL
+                    }
+                };
+            }
+        });
+    }
+
+    fn watch(&self) {
+        let (mut events, problem) = (self.transport.events(), self.bus_problem.clone());
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            loop {
+                let event = tokio::select! {
+                    () = stop.cancelled() => return,
+                    event = events.recv() => event,
+                };
+                use tokio::sync::broadcast::error::RecvError;
+                match event {
+                    Ok(TransportEvent::Lost { why }) => {
+                        tracing::warn!(%why, "the bus is lost; reconnecting");
+                        *problem.lock() = Some(format!("connection lost: {why}"));
+                    }
+                    Ok(TransportEvent::Blocked { why }) => {
+                        tracing::warn!(%why, "the broker asks to wait");
+                        *problem.lock() = Some(format!("the broker asks to wait: {why}"));
+                    }
+                    Ok(TransportEvent::Connected | TransportEvent::Unblocked) => {
+                        tracing::info!("the bus is back");
+                        *problem.lock() = None;
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+    }
+
+    /// Lets what runs end, then closes the bus.
+    pub(crate) async fn stop(&self, grace: Duration) {
+        self.stop.cancel();
+        let server = self.server.lock().take();
+        if let Some(server) = server {
+            let cut = server.drain(grace).await;
+            if cut > 0 {
+                tracing::warn!(cut, "methods were still running and were cut off");
+            }
+        }
+        self.client.close();
+        self.transport.close().await;
+        self.keystore.close().await;
+    }
+}
+
+async fn identity(keystore: &Keystore, instance: &str) -> Result<Identity> {
+    let (kem, audience) = keystore.component_keys(CONTROL).await?;
+    let (key, signing) = keystore.issue_signing(CONTROL, instance, SIGNING_LIFETIME).await?;
+    let receive = vec![ReceiveKey { credential: Arc::new(audience), key: kem }];
+    Ok(Identity::pair(keystore.trust_store(), key, Arc::new(signing), receive)?)
+}
+
+/// A bus in memory was born with this process, so nothing was received before. On a broker's
+/// queues the memory has to outlive the process.
+async fn claims(home: &Home, bus: &Bus) -> Result<Arc<dyn ClaimStore>> {
+    if bus.is_memory() {
+        return Ok(Arc::new(MemoryClaims::for_new_bus(StoreOptions::default())));
+    }
+    let state = home.state();
+    std::fs::create_dir_all(&state)
+        .map_err(|e| Failure::new(format!("can't make {}: {e}", state.display())))?;
+    let now_ms = SystemClock.now().ns / 1_000_000;
+    let options = SqliteOptions::new(NewFile::NothingBefore, now_ms);
+    Ok(Arc::new(SqliteClaims::open(state.join("control-claims.db"), options).await?))
+}
+
+/// The host's name as far as it can be a name, unless set.
+fn instance_name(settings: &Settings) -> String {
+    if let Some(instance) = &settings.control.instance {
+        return instance.clone();
+    }
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name: String = host
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '-' })
+        .take(bulla_seal::principal::MAX_NAME)
+        .collect();
+    if name.is_empty() { "host".to_owned() } else { name }
+}

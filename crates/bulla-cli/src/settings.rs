@@ -1,0 +1,218 @@
+//! Settings: flags over `BULLA_*` over `bulla.toml` in the home folder.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::failure::{Failure, Result};
+
+/// The file with the settings, in the home folder.
+pub(crate) const FILE: &str = "bulla.toml";
+/// Where the API listens unless set.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7443";
+
+/// Everything that can be set in `bulla.toml`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Settings {
+    pub(crate) bus: Bus,
+    pub(crate) api: Api,
+    pub(crate) control: Control,
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Bus {
+    pub(crate) url: Option<String>,
+    pub(crate) exchange: Option<String>,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) client_cert: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
+    pub(crate) quorum_queues: bool,
+    pub(crate) message_ttl_s: Option<u64>,
+    pub(crate) max_message: Option<usize>,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL holds the broker's password.
+        f.debug_struct("Bus").field("exchange", &self.exchange).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Api {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) plain: bool,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Control {
+    pub(crate) instance: Option<String>,
+}
+
+impl Settings {
+    /// The text of a new `bulla.toml`: every setting with its default, commented out.
+    pub(crate) const TEMPLATE: &'static str = include_str!("bulla.toml");
+
+    /// Reads the home folder's file, if there is one, and puts the environment over it.
+    pub(crate) fn load(home: &Path) -> Result<Self> {
+        let path = home.join(FILE);
+        let mut settings = match fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::default(),
+            Err(error) => {
+                return Err(Failure::new(format!("can't read {}: {error}", path.display())));
+            }
+        };
+        settings.overlay_environment()?;
+        Ok(settings)
+    }
+
+    /// Puts the environment over what is set.
+    pub(crate) fn overlay_environment(&mut self) -> Result<()> {
+        self.overlay(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self> {
+        toml::from_str(text).map_err(|error| {
+            // The parser's own text quotes the line, which may hold the broker's password.
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+            Failure::usage(format!("{} line {line}: {}", path.display(), error.message()))
+        })
+    }
+
+    fn overlay(&mut self, get: impl Fn(&str) -> Option<String>) -> Result<()> {
+        let bad = |name: &str| Failure::usage(format!("the value of {name} can't be used"));
+        if let Some(url) = get("BULLA_BUS_URL") {
+            self.bus.url = Some(url);
+        }
+        if let Some(exchange) = get("BULLA_BUS_EXCHANGE") {
+            self.bus.exchange = Some(exchange);
+        }
+        if let Some(ca) = get("BULLA_BUS_CA") {
+            self.bus.ca = Some(ca.into());
+        }
+        if let Some(path) = get("BULLA_BUS_CLIENT_CERT") {
+            self.bus.client_cert = Some(path.into());
+        }
+        if let Some(path) = get("BULLA_BUS_CLIENT_KEY") {
+            self.bus.client_key = Some(path.into());
+        }
+        if let Some(size) = get("BULLA_BUS_MAX_MESSAGE") {
+            self.bus.max_message = Some(size.parse().map_err(|_| bad("BULLA_BUS_MAX_MESSAGE"))?);
+        }
+        if let Some(listen) = get("BULLA_API_LISTEN") {
+            self.api.listen = Some(listen.parse().map_err(|_| bad("BULLA_API_LISTEN"))?);
+        }
+        if let Some(instance) = get("BULLA_CONTROL_INSTANCE") {
+            self.control.instance = Some(instance);
+        }
+        Ok(())
+    }
+}
+
+/// The files of a home folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    dir: PathBuf,
+}
+
+impl Home {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn settings(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    pub(crate) fn kek(&self) -> PathBuf {
+        self.dir.join("kek")
+    }
+
+    pub(crate) fn root_key(&self) -> PathBuf {
+        self.dir.join("root.key")
+    }
+
+    pub(crate) fn keystore(&self) -> PathBuf {
+        self.dir.join("keystore.db")
+    }
+
+    pub(crate) fn tls(&self) -> PathBuf {
+        self.dir.join("tls")
+    }
+
+    pub(crate) fn token(&self) -> PathBuf {
+        self.dir.join("api.token")
+    }
+
+    /// Where the running control plane writes its API's address.
+    pub(crate) fn api_url(&self) -> PathBuf {
+        self.dir.join("api.url")
+    }
+
+    pub(crate) fn agents(&self) -> PathBuf {
+        self.dir.join("agents")
+    }
+
+    pub(crate) fn components(&self) -> PathBuf {
+        self.dir.join("components")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    pub(crate) fn is_initialised(&self) -> bool {
+        self.keystore().exists()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_is_the_defaults() {
+        let from_template = Settings::parse(Settings::TEMPLATE, Path::new(FILE)).unwrap();
+        assert_eq!(format!("{from_template:?}"), format!("{:?}", Settings::default()));
+    }
+
+    #[test]
+    fn every_setting_of_the_template_can_be_set() {
+        let uncommented: String = Settings::TEMPLATE
+            .lines()
+            .map(|line| line.strip_prefix("#: ").unwrap_or(line))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let settings = Settings::parse(&uncommented, Path::new(FILE)).unwrap();
+        assert!(settings.bus.url.is_some() && settings.api.listen.is_some());
+        assert!(settings.control.instance.is_some());
+    }
+
+    #[test]
+    fn the_environment_is_over_the_file() {
+        let mut settings = Settings::parse("[bus]\nexchange = 'a'\n", Path::new(FILE)).unwrap();
+        settings.overlay(|name| (name == "BULLA_BUS_EXCHANGE").then(|| "b".into())).unwrap();
+        assert_eq!(settings.bus.exchange.as_deref(), Some("b"));
+        assert!(settings.overlay(|name| (name == "BULLA_API_LISTEN").then(|| "x".into())).is_err());
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line_and_without_its_text() {
+        let text = "[bus]\nurl = 'amqp://u:secret@h'\nurll = 'amqp://u:secret@h'\n";
+        let error = Settings::parse(text, Path::new(FILE)).unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("urll"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
