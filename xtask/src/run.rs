@@ -1,10 +1,10 @@
 //! Commands that can't outlive us, can't ask questions and can't hang for ever.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, PipeReader};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -81,14 +81,33 @@ impl Job {
     }
 
     /// Runs it and shows each line of its output to `see` (stdout and stderr, as they come).
-    pub(crate) fn lines(
-        mut self,
-        mut see: impl FnMut(&str) + Send + 'static,
-    ) -> Result<(), String> {
-        let (reader, writer) =
-            std::io::pipe().map_err(|error| format!("making a pipe: {error}"))?;
+    pub(crate) fn lines(mut self, see: impl FnMut(&str) + Send + 'static) -> Result<(), String> {
+        let (reader, writer) = pipe()?;
         let again = writer.try_clone().map_err(|error| format!("making a pipe: {error}"))?;
         self.command.stdout(writer).stderr(again);
+        self.read(reader, see)
+    }
+
+    /// Runs it and returns what it wrote to stdout.
+    pub(crate) fn output(mut self) -> Result<String, String> {
+        let (reader, writer) = pipe()?;
+        self.command.stdout(writer);
+        let output = Arc::<Mutex<String>>::default();
+        let into = Arc::clone(&output);
+        self.read(reader, move |line| {
+            let mut output = into.lock().unwrap_or_else(PoisonError::into_inner);
+            output.push_str(line);
+            output.push('\n');
+        })?;
+        let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(output.clone())
+    }
+
+    fn read(
+        mut self,
+        reader: PipeReader,
+        mut see: impl FnMut(&str) + Send + 'static,
+    ) -> Result<(), String> {
         let child = self.spawn()?;
         // Our copies of the writing end would keep the reader waiting.
         self.command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -101,14 +120,6 @@ impl Job {
         // A stray grandchild may hold the pipe: what it still writes doesn't matter.
         let _ = read.recv_timeout(Duration::from_secs(10));
         ended
-    }
-
-    /// Runs it and returns what it wrote to stdout.
-    pub(crate) fn output(mut self) -> Result<String, String> {
-        let output = self.command.stdin(Stdio::piped()).process_group(0).stderr(Stdio::inherit());
-        let output = output.output().map_err(|error| format!("{}: {error}", self.name))?;
-        self.judge(output.status, false)?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn spawn(&mut self) -> Result<Child, String> {
@@ -160,6 +171,10 @@ impl Alarm {
     }
 }
 
+fn pipe() -> Result<(PipeReader, PipeWriter), String> {
+    std::io::pipe().map_err(|error| format!("making a pipe: {error}"))
+}
+
 fn each_line(pipe: PipeReader, see: &mut impl FnMut(&str)) {
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
@@ -174,4 +189,51 @@ pub(crate) fn says_yes(program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Job {
+        Job::new("sh").args(["-c", script])
+    }
+
+    #[test]
+    fn tells_how_it_ended() {
+        assert_eq!(shell("exit 0").run(), Ok(()));
+        assert!(shell("exit 3").run().unwrap_err().contains("exit code 3"));
+        assert!(shell("kill -KILL $$").run().unwrap_err().contains("137"));
+        assert!(Job::new("/no/such/program").run().unwrap_err().contains("not found"));
+        assert_eq!(shell("echo out; echo err >&2").output(), Ok("out\n".to_owned()));
+    }
+
+    #[test]
+    fn shows_both_streams_line_by_line() {
+        let (seen, lines) = (Arc::<Mutex<Vec<String>>>::default(), shell("echo a; echo b >&2"));
+        let into = Arc::clone(&seen);
+        lines.lines(move |line| into.lock().unwrap().push(line.to_owned())).unwrap();
+        assert_eq!(*seen.lock().unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn has_no_stdin() {
+        assert_eq!(shell("if read -r line; then exit 1; fi").run(), Ok(()));
+    }
+
+    #[test]
+    fn ends_with_its_children_when_the_time_is_up() {
+        let folder = std::env::temp_dir().join(format!("xtask-{}", std::process::id()));
+        let pid = folder.join("pid");
+        std::fs::create_dir_all(&folder).unwrap();
+        let script = format!("sleep 600 & echo $! >{}; wait", pid.display());
+        let error = shell(&script).limit(Duration::from_secs(2)).run().unwrap_err();
+        assert!(error.contains("was stopped"), "{error}");
+        let child = std::fs::read_to_string(&pid).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        // It got its signal before its group was given up; it may take a moment to go.
+        while says_yes("kill", &["-0", child.trim()]) {
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
