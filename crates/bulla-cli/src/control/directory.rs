@@ -1,0 +1,277 @@
+//! The control plane's directory: the keystore behind [`Directory`] for this process, and behind
+//! the methods of namespace `directory` for agents and component services elsewhere.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bulla_keystore::{Keystore, KeystoreError};
+use bulla_rpc::directory::wire::{
+    self, GroupKeyAnswer, GroupKeyArgs, GroupsArgs, KeyText, PairArgs, PeerAnswer, PeerArgs,
+};
+use bulla_rpc::{
+    Context, Directory, DirectoryError, HandlerResult, LookupLimits, Lookups, Method, PairKey,
+    PeerKeys, RemoteError, Router, kinds,
+};
+use bulla_seal::{GroupKey, GroupName, Kid, NameError, Party, Principal};
+
+/// The control plane's own component type.
+const CONTROL: &str = "control";
+
+/// How long this process goes by what it read: a change in the keystore counts a second later.
+const LIMITS: LookupLimits = LookupLimits {
+    found_for: Duration::from_secs(1),
+    missing_for: Duration::from_secs(1),
+    entries: 10_000,
+    asking: 1_024,
+};
+
+/// The keystore as the directory of a control-plane process, which is `component/control`.
+#[derive(Debug, Clone)]
+pub(crate) struct KeystoreDirectory {
+    keystore: Keystore,
+    peers: Lookups<Principal, PeerKeys>,
+    kids: Lookups<Kid, PairKey>,
+    keys: Lookups<(GroupName, Option<u32>), GroupKey>,
+}
+
+impl KeystoreDirectory {
+    /// Looks things up in `keystore`.
+    pub(crate) fn new(keystore: Keystore) -> Self {
+        Self {
+            keystore,
+            peers: Lookups::new(LIMITS),
+            kids: Lookups::new(LIMITS),
+            keys: Lookups::new(LIMITS),
+        }
+    }
+}
+
+fn failed(error: KeystoreError) -> DirectoryError {
+    DirectoryError(error.to_string())
+}
+
+fn misnamed(error: NameError) -> DirectoryError {
+    DirectoryError(error.to_string())
+}
+
+/// What the keystore has, or that it has nothing of the sort.
+fn found<T>(result: Result<T, KeystoreError>) -> Result<Option<T>, KeystoreError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(
+            KeystoreError::UnknownPrincipal(_)
+            | KeystoreError::UnknownGroup(_)
+            | KeystoreError::UnknownGroupEpoch { .. },
+        ) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A pair key as a component uses it.
+fn of_component(pair: bulla_keystore::PairKey) -> PairKey {
+    PairKey { kid: pair.kid, key: pair.key, peer: pair.agent }
+}
+
+#[async_trait]
+impl Directory for KeystoreDirectory {
+    async fn peer(&self, peer: &Principal) -> Result<Option<PeerKeys>, DirectoryError> {
+        let (keystore, whom) = (self.keystore.clone(), peer.clone());
+        let ask = || async move {
+            let own = Principal::component(CONTROL).map_err(misnamed)?;
+            let keys = found(keystore.peer(&whom, &own).await).map_err(failed)?;
+            Ok(keys.map(|keys| match keys {
+                bulla_keystore::PeerKeys::Pair(credential) => PeerKeys::Pair(credential.into()),
+                bulla_keystore::PeerKeys::Shared(pair) => PeerKeys::Shared(of_component(pair)),
+            }))
+        };
+        self.peers.get(peer.clone(), ask).await
+    }
+
+    async fn pair_by_kid(&self, kid: Kid) -> Result<Option<PairKey>, DirectoryError> {
+        let keystore = self.keystore.clone();
+        let ask = || async move {
+            let own = Principal::component(CONTROL).map_err(misnamed)?;
+            let pair = keystore.pair_by_kid(kid).await.map_err(failed)?;
+            Ok(pair.filter(|pair| pair.component == own).map(of_component))
+        };
+        self.kids.get(kid, ask).await
+    }
+
+    async fn group_key(
+        &self,
+        group: &GroupName,
+        epoch: Option<u32>,
+    ) -> Result<Option<GroupKey>, DirectoryError> {
+        let (keystore, wanted) = (self.keystore.clone(), group.clone());
+        let ask = || async move { found(keystore.group_key(&wanted, epoch).await).map_err(failed) };
+        self.keys.get((group.clone(), epoch), ask).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError> {
+        let own = Principal::component(CONTROL).map_err(misnamed)?;
+        self.keystore.groups_of(&own).await.map_err(failed)
+    }
+}
+
+/// The methods by which others ask the directory: namespace `directory`, version 1.0.
+pub(crate) fn directory_router(keystore: Keystore) -> Router {
+    let open = |method: Method| {
+        method.namespace(wire::NAMESPACE).read_only().open_to_agents().open_to_components()
+    };
+    let service = Service { keystore };
+    let (peer, pair, groups, key) = (service.clone(), service.clone(), service.clone(), service);
+    Router::new()
+        .with(open(Method::new(wire::PEER, move |context: Context, args: PeerArgs| {
+            let service = peer.clone();
+            async move { service.peer(&context, &args).await }
+        })))
+        .with(open(Method::new(wire::PAIR, move |context: Context, args: PairArgs| {
+            let service = pair.clone();
+            async move { service.pair(&context, &args).await }
+        })))
+        .with(open(Method::new(wire::GROUPS, move |context: Context, args: GroupsArgs| {
+            let service = groups.clone();
+            async move { service.groups(&context, &args).await }
+        })))
+        .with(open(Method::new(wire::GROUP_KEY, move |context: Context, args: GroupKeyArgs| {
+            let service = key.clone();
+            async move { service.group_key(&context, &args).await }
+        })))
+}
+
+/// What answers. Who asks is proven by the seal; what they may know follows from that alone.
+#[derive(Debug, Clone)]
+struct Service {
+    keystore: Keystore,
+}
+
+impl Service {
+    async fn peer(&self, context: &Context, args: &PeerArgs) -> HandlerResult<Option<PeerAnswer>> {
+        let sender = context.sender();
+        self.check_living(sender).await?;
+        let peer: Principal = args.principal.parse().map_err(bad_arguments)?;
+        if sender.principal.is_component() {
+            let keys = found(self.keystore.peer(&peer, &sender.principal).await).map_err(broken)?;
+            return Ok(keys.map(|keys| match keys {
+                bulla_keystore::PeerKeys::Pair(credential) => credential_answer(&credential),
+                bulla_keystore::PeerKeys::Shared(pair) => component_answer(&pair),
+            }));
+        }
+        // Agents have business with components only.
+        if peer.is_agent() {
+            return Err(not_permitted("agents look up components, not agents"));
+        }
+        match self.keystore.pair_key(&sender.principal, &peer).await {
+            Ok(pair) => Ok(Some(agent_answer(&pair))),
+            Err(KeystoreError::NotShared(_)) => {
+                let credential = found(self.keystore.credential(&peer).await).map_err(broken)?;
+                Ok(credential.map(|credential| credential_answer(&credential)))
+            }
+            Err(KeystoreError::UnknownPrincipal(_)) => Ok(None),
+            Err(error) => Err(broken(error)),
+        }
+    }
+
+    /// Whoever is neither of a pair's two ends hears the same as of a kid that does not exist.
+    async fn pair(&self, context: &Context, args: &PairArgs) -> HandlerResult<Option<PeerAnswer>> {
+        let sender = context.sender();
+        self.check_living(sender).await?;
+        let kid = wire::kid(&args.kid).ok_or_else(|| bad_arguments("a kid has 16 hex digits"))?;
+        let Some(pair) = self.keystore.pair_by_kid(kid).await.map_err(broken)? else {
+            return Ok(None);
+        };
+        if pair.component == sender.principal {
+            Ok(Some(component_answer(&pair)))
+        } else if pair.agent == *sender {
+            Ok(Some(agent_answer(&pair)))
+        } else {
+            Ok(None)
+        }
+    }
+
+    async fn groups(&self, context: &Context, _: &GroupsArgs) -> HandlerResult<Vec<String>> {
+        let sender = context.sender();
+        self.check_living(sender).await?;
+        let groups = self.keystore.groups_of(&sender.principal).await.map_err(broken)?;
+        Ok(groups.iter().map(|group| group.as_str().to_owned()).collect())
+    }
+
+    async fn group_key(
+        &self,
+        context: &Context,
+        args: &GroupKeyArgs,
+    ) -> HandlerResult<Option<GroupKeyAnswer>> {
+        let sender = context.sender();
+        self.check_living(sender).await?;
+        let group = GroupName::new(&args.group).map_err(bad_arguments)?;
+        let control = sender.principal.as_str().strip_prefix("component/") == Some(CONTROL);
+        let groups = self.keystore.groups_of(&sender.principal).await.map_err(broken)?;
+        // Whether there is such a group is its members' business too.
+        if !control && !groups.contains(&group) {
+            return Err(not_permitted(&format!("{} is no member of {group}", sender.principal)));
+        }
+        let key = found(self.keystore.group_key(&group, args.epoch).await).map_err(broken)?;
+        Ok(key.map(|key| GroupKeyAnswer { epoch: key.epoch, key: KeyText::new(&key.key) }))
+    }
+
+    /// A credential outlives its holder's removal; what the directory says does not.
+    async fn check_living(&self, sender: &Party) -> HandlerResult<()> {
+        let living = found(self.keystore.party(&sender.principal).await).map_err(broken)?;
+        if living.as_ref() == Some(sender) {
+            Ok(())
+        } else {
+            Err(not_permitted(&format!("{sender} was removed")))
+        }
+    }
+}
+
+fn credential_answer(credential: &bulla_seal::SignedCredential) -> PeerAnswer {
+    PeerAnswer {
+        credential: Some(wire::credential_text(credential.as_bytes())),
+        ..PeerAnswer::default()
+    }
+}
+
+/// A pair key for the component that it is of.
+fn component_answer(pair: &bulla_keystore::PairKey) -> PeerAnswer {
+    PeerAnswer {
+        principal: Some(pair.agent.principal.to_string()),
+        kid: Some(pair.kid.to_string()),
+        key: Some(KeyText::new(&pair.key)),
+        incarnation: Some(pair.agent.incarnation),
+        epoch: Some(pair.epoch),
+        credential: None,
+    }
+}
+
+/// A pair key for its agent, which derives it.
+fn agent_answer(pair: &bulla_keystore::PairKey) -> PeerAnswer {
+    PeerAnswer {
+        principal: Some(pair.component.to_string()),
+        kid: Some(pair.kid.to_string()),
+        epoch: Some(pair.epoch),
+        ..PeerAnswer::default()
+    }
+}
+
+fn bad_arguments(why: impl ToString) -> RemoteError {
+    RemoteError::new(kinds::BAD_ARGUMENTS, why.to_string())
+}
+
+fn not_permitted(why: &str) -> RemoteError {
+    RemoteError::new(kinds::NOT_PERMITTED, why)
+}
+
+/// What is wrong with the keystore is for the log; the caller hears what concerns the caller.
+fn broken(error: KeystoreError) -> RemoteError {
+    match error {
+        KeystoreError::NoCredential(principal) => RemoteError::new(
+            "NoCredential",
+            format!("{principal} has no credential that is valid now"),
+        ),
+        error => {
+            tracing::error!(%error, "the directory can't read the keystore");
+            RemoteError::new(kinds::INTERNAL, "the directory can't read its keystore")
+        }
+    }
+}

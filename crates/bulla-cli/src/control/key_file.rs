@@ -1,0 +1,111 @@
+//! Key files: what an agent or a host of a component type takes with it.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla_keystore::{AgentKeys, Keystore, MAX_SIGNING_LIFETIME};
+use bulla_rpc::KeyFile;
+use bulla_rpc::identity::{AudienceEntry, BusEntry, PairEntry};
+use bulla_rpc::target::DEFAULT_EXCHANGE;
+use bulla_seal::{KemSecretKey, Party, Principal, SignedCredential, SigningKey};
+
+use crate::failure::Result;
+use crate::settings::Settings;
+
+/// The control plane's own component type.
+const CONTROL: &str = "control";
+
+/// Where the bus is, for a key file; `None` if it is in one process's memory.
+pub(crate) fn bus_entry(settings: &Settings) -> Option<BusEntry> {
+    let bus = &settings.bus;
+    Some(BusEntry {
+        url: bus.url.clone()?,
+        exchange: bus.exchange.clone().unwrap_or_else(|| DEFAULT_EXCHANGE.to_owned()),
+        ca: bus.ca.clone(),
+        client_cert: bus.client_cert.clone(),
+        client_key: bus.client_key.clone(),
+    })
+}
+
+/// The key file of a new agent.
+pub(crate) async fn agent_key_file(
+    keystore: &Keystore,
+    id: &str,
+    keys: AgentKeys,
+    bus: Option<BusEntry>,
+) -> Result<KeyFile> {
+    let principal = Principal::agent(id)?;
+    match keys {
+        AgentKeys::Pair { signing, kem, credential } => {
+            let party = credential.party.clone();
+            let mut file = blank(keystore, &party, bus).await?;
+            sign_with(&mut file, &signing, &credential);
+            receive_with(&mut file, &kem, &credential);
+            Ok(file)
+        }
+        AgentKeys::Shared { key, incarnation, pairs } => {
+            let mut file = blank(keystore, &Party::new(principal, incarnation), bus).await?;
+            file.shared_key = Some(BASE64.encode(key.expose()));
+            file.pairs = pairs
+                .iter()
+                .map(|pair| PairEntry {
+                    kid: pair.kid.to_string(),
+                    component: pair.component.to_string(),
+                    epoch: pair.epoch,
+                })
+                .collect();
+            Ok(file)
+        }
+    }
+}
+
+/// The key file of one host of a component type, with a new signing key for it.
+///
+/// The host can't renew it yet, so its signing credential lives as long as one may.
+pub(crate) async fn component_key_file(
+    keystore: &Keystore,
+    name: &str,
+    instance: &str,
+    bus: Option<BusEntry>,
+) -> Result<KeyFile> {
+    let (kem, audience) = keystore.component_keys(name).await?;
+    let (signing, credential) =
+        keystore.issue_signing(name, instance, MAX_SIGNING_LIFETIME).await?;
+    let mut file = blank(keystore, &credential.party.clone(), bus).await?;
+    sign_with(&mut file, &signing, &credential);
+    receive_with(&mut file, &kem, &audience);
+    Ok(file)
+}
+
+/// What every key file has: whose it is, what it trusts, and the control plane's credential.
+async fn blank(keystore: &Keystore, party: &Party, bus: Option<BusEntry>) -> Result<KeyFile> {
+    let trust = keystore.trust_store();
+    let control = keystore.credential(&Principal::component(CONTROL)?).await?;
+    Ok(KeyFile {
+        version: 1,
+        principal: party.principal.to_string(),
+        incarnation: party.incarnation,
+        trust_domain: trust.domain().to_string(),
+        root: BASE64.encode(trust.root().as_bytes()),
+        issuers: trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect(),
+        shared_key: None,
+        signing_key: None,
+        signing_credential: None,
+        receive: Vec::new(),
+        peers: vec![BASE64.encode(control.as_bytes())],
+        pairs: Vec::new(),
+        bus,
+    })
+}
+
+fn sign_with(file: &mut KeyFile, key: &SigningKey, credential: &SignedCredential) {
+    file.signing_key = Some(BASE64.encode(key.seed().expose()));
+    file.signing_credential = Some(BASE64.encode(credential.as_bytes()));
+}
+
+fn receive_with(file: &mut KeyFile, key: &KemSecretKey, credential: &SignedCredential) {
+    file.receive.push(AudienceEntry {
+        suite: key.suite().as_str().to_owned(),
+        key: BASE64.encode(key.expose()),
+        credential: BASE64.encode(credential.as_bytes()),
+    });
+}
