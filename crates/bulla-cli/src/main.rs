@@ -15,9 +15,10 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use cli::{AgentCommand, Cli, Command};
+use control::bus::Bus;
 use failure::Result;
 use output::Output;
-use settings::Home;
+use settings::{Home, Settings};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -29,10 +30,11 @@ fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    match runtime.block_on(run(&cli)) {
+    let json = cli.json;
+    match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if cli.json {
+            if json {
                 let error = serde_json::json!({ "error": failure.to_string() });
                 eprintln!("{error}");
             } else {
@@ -43,7 +45,7 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: &Cli) -> Result<()> {
+async fn run(cli: Cli) -> Result<()> {
     let (home, out) = (Home::new(&cli.home), Output::new(cli.json));
     match &cli.command {
         Command::Init(args) => commands::init::run(&home, args, out).await,
@@ -57,17 +59,25 @@ async fn run(cli: &Cli) -> Result<()> {
         Command::Cast(args) => commands::call::cast(&home, args, false, out).await,
         Command::Fanout(args) => commands::call::cast(&home, args, true, out).await,
         Command::Tap(args) => commands::tap::run(&home, args, out).await,
-        Command::Bench(args) => bench::run(args, out).await,
+        Command::Bench(args) => bench(&home, args.clone(), out).await,
     }
+}
+
+/// The bench on the bus that it names, or on one in memory.
+async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
+    let mut settings = Settings::load(home.dir())?;
+    settings.bus.url.clone_from(&args.bus);
+    let bus = match Bus::from_settings(&settings.bus, "bench")? {
+        Bus::Memory(_) => None,
+        Bus::Rabbit(options) => Some(*options),
+    };
+    Ok(bench::run(args, bus, out.is_json()).await?)
 }
 
 /// Logs go to standard error: warnings for short commands, what happens for services. The
 /// broker client's own logs stay above the level at which they would show a login.
 fn start_logs(command: &Command, json: bool) {
-    let service = matches!(
-        command,
-        Command::Serve(_) | Command::Agent(AgentCommand::Run(_))
-    );
+    let service = matches!(command, Command::Serve(_) | Command::Agent(AgentCommand::Run(_)));
     let default = if service { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("BULLA_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let quiet = ["lapin=info", "amq_protocol=info"].map(|text| text.parse());

@@ -9,35 +9,17 @@
 mod run;
 mod scan;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bulla_rpc::{Context, Effect, Method, Router, Version};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::Offered;
-
-pub(crate) use scan::Refused;
+use scan::Refused;
 
 /// The kind of error that a caller gets when an executable fails.
 pub(crate) const EXEC_FAILED: &str = "ExecFailed";
-
-/// Which executables are offered, and their limits.
-#[derive(Debug, Clone)]
-pub(crate) struct ExecOptions {
-    /// The folder.
-    pub(crate) dir: PathBuf,
-    /// Bytes of standard output at the most.
-    pub(crate) output_limit: usize,
-}
-
-impl ExecOptions {
-    /// What lies in `dir`, with 1 MiB of output each.
-    pub(crate) fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), output_limit: 1024 * 1024 }
-    }
-}
 
 /// The folder of executables can't be used at all.
 #[derive(Debug, Error)]
@@ -71,18 +53,18 @@ impl Executable {
 }
 
 /// Adds the executables of a folder to the methods of `router`, none of which is replaced.
-pub(super) fn offer(router: Router, options: &ExecOptions) -> Result<Offered, ExecError> {
+/// `limit` is how many bytes of output each may give.
+pub(super) fn offer(router: Router, dir: &Path, limit: usize) -> Result<Router, ExecError> {
     let taken: Vec<String> = router.methods().map(|method| method.full_name()).collect();
-    let found = scan::scan(&options.dir, &taken)?;
+    let found = scan::scan(dir, &taken)?;
     for refused in &found.refused {
         tracing::warn!("{refused}");
     }
-    let limit = options.output_limit;
-    let router = found.executables.into_iter().fold(router, |router, executable| {
-        tracing::info!(method = executable.full_name(), path = %executable.path.display(), "offered");
+    Ok(found.executables.into_iter().fold(router, |router, executable| {
+        let (name, path) = (executable.full_name(), executable.path.display());
+        tracing::info!(method = name, %path, "offered");
         router.with(method(executable, limit))
-    });
-    Ok(Offered { router, refused: found.refused })
+    }))
 }
 
 fn method(executable: Executable, limit: usize) -> Method {

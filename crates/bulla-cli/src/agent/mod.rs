@@ -4,28 +4,31 @@
 mod exec;
 mod host;
 
+use std::path::PathBuf;
+
 use bulla_rpc::{Clock, Context, Method, Router, SystemClock};
+use bulla_seal::Principal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use exec::{ExecError, ExecOptions, Refused};
+pub(crate) use exec::ExecError;
 
-/// What an agent is to offer.
-#[derive(Debug, Clone, Default)]
+/// Output that an executable may give, in bytes.
+const OUTPUT_LIMIT: usize = 1024 * 1024;
+
+/// What an agent is to offer beside its built-in methods.
+#[derive(Debug, Clone)]
 pub(crate) struct AgentOptions {
-    /// Its id.
-    pub(crate) id: String,
-    /// The executables that it offers as methods.
-    pub(crate) exec: Option<ExecOptions>,
+    /// The folder of the executables that it offers as methods.
+    pub(crate) exec: Option<PathBuf>,
+    /// Bytes of output that one may give.
+    pub(crate) output_limit: usize,
 }
 
-/// What an agent offers.
-#[derive(Debug)]
-pub(crate) struct Offered {
-    /// Its methods.
-    pub(crate) router: Router,
-    /// What lies in the folder of executables and is not offered, with the reason.
-    pub(crate) refused: Vec<Refused>,
+impl Default for AgentOptions {
+    fn default() -> Self {
+        Self { exec: None, output_limit: OUTPUT_LIMIT }
+    }
 }
 
 /// The answer to `agent.ping`.
@@ -40,12 +43,13 @@ pub(crate) struct Pong {
     pub(crate) time: f64,
 }
 
-/// The methods of an agent.
+/// The methods of the agent `principal`. What lies in the folder of executables and can't be
+/// offered is warned of, one by one.
 ///
 /// # Errors
-/// The folder of executables can't be used.
-pub(crate) fn router(options: AgentOptions) -> Result<Offered, ExecError> {
-    let AgentOptions { id, exec } = options;
+/// The folder of executables can't be read, or others could change what is in it.
+pub(crate) fn router(principal: &Principal, options: &AgentOptions) -> Result<Router, ExecError> {
+    let id = principal.name().to_owned();
     // Neither takes arguments; what is given is not looked at.
     let ping = move |_: Context, _: Value| {
         let agent = id.clone();
@@ -58,8 +62,8 @@ pub(crate) fn router(options: AgentOptions) -> Result<Offered, ExecError> {
     let router = Router::new()
         .with(Method::new("ping", ping).namespace("agent").read_only())
         .with(Method::new("facts", |_, _: Value| host::facts()).namespace("host").read_only());
-    match exec {
-        Some(options) => exec::offer(router, &options),
-        None => Ok(Offered { router, refused: Vec::new() }),
+    match &options.exec {
+        Some(dir) => exec::offer(router, dir, options.output_limit),
+        None => Ok(router),
     }
 }

@@ -84,7 +84,9 @@ fn added(id: &str, key_type: KeyType, path: &Path, out: Output) -> Result<()> {
         out.say(format!("Added agent/{id} with a {} key. Its key file:", key_type.as_str()));
         out.say(format!("  {}", out.bold(&path.display().to_string())));
         if key_type == KeyType::Shared {
-            out.say("A shared key has no forward secrecy and shows no clones; a key pair has both.");
+            out.say(
+                "A shared key has no forward secrecy and shows no clones; a key pair has both.",
+            );
         }
         out.say("Take it to the agent's machine, mode 0600, and run there:");
         out.say(format!("  {}", out.bold(&format!("bulla agent run --key {id}.key"))));
@@ -107,7 +109,7 @@ async fn list(home: &Home, out: Output) -> Result<()> {
                 "id": a.party.principal.name(),
                 "incarnation": a.party.incarnation,
                 "key_type": a.key_type.as_str(),
-                "created": a.created,
+                "created": a.created.secs(),
             })
         })
         .collect();
@@ -119,7 +121,7 @@ async fn list(home: &Home, out: Output) -> Result<()> {
                     a.party.principal.to_string(),
                     a.key_type.as_str().to_owned(),
                     a.party.incarnation.to_string(),
-                    date(a.created),
+                    date(a.created.secs()),
                 ]
             })
             .collect();
@@ -145,7 +147,7 @@ async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
         "principal": record.party.principal.spiffe_id(&domain),
         "incarnation": record.party.incarnation,
         "key_type": record.key_type.as_str(),
-        "created": record.created,
+        "created": record.created.secs(),
         "groups": groups,
         "credential": credential.map(|c| json!({
             "kid": c.kid.to_string(),
@@ -160,7 +162,7 @@ async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
             ("principal", record.party.principal.spiffe_id(&domain)),
             ("incarnation", record.party.incarnation.to_string()),
             ("key", record.key_type.as_str().to_owned()),
-            ("added", date(record.created)),
+            ("added", date(record.created.secs())),
             ("groups", groups.join(" ")),
         ];
         if let Some(c) = credential {
@@ -247,15 +249,25 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     let claims = claims(&state_folder(args)).await?;
     let transport = bus.transport().await?;
     let agent = AgentOptions { exec: args.exec.clone(), ..AgentOptions::default() };
-    let node =
-        AgentNode::start((&file, &args.key), transport, options, claims.clone(), agent, args.concurrency)
-            .await?;
+    let node = AgentNode::start(
+        (&file, &args.key),
+        transport,
+        options,
+        claims.clone(),
+        agent,
+        args.concurrency,
+    )
+    .await?;
     let party = node.server().endpoint().identity().party().clone();
     let started: Value = json!({ "agent": party.principal.to_string(), "bus": bus.address() });
     if out.is_json() {
         out.json_line(&started)?;
     }
-    out.say(format!("{} answers on {}. Stop with Ctrl-C.", out.bold(party.principal.as_str()), bus.address()));
+    out.say(format!(
+        "{} answers on {}. Stop with Ctrl-C.",
+        out.bold(party.principal.as_str()),
+        bus.address()
+    ));
     wait_for_stop().await?;
     out.say("Stopping: letting what runs end.");
     let cut = node.stop(Duration::from_secs(args.grace)).await;

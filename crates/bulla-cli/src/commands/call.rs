@@ -83,7 +83,9 @@ pub(crate) async fn call(home: &Home, args: &CallArgs, out: Output) -> Result<()
                 out.json_line(&json!({ "progress": item }))?;
             }
             CallEvent::Progress(item) => out.say(out.dim(&format!("… {item}"))),
-            CallEvent::Value(value) if out.is_json() => out.json_line(&json!({ "value": value }))?,
+            CallEvent::Value(value) if out.is_json() => {
+                out.json_line(&json!({ "value": value }))?
+            }
             CallEvent::Value(value) => out.line(&serde_json::to_string_pretty(&value)?),
         }
     }

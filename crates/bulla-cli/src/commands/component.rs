@@ -62,7 +62,9 @@ async fn add(
     out.result(&made, |out| {
         out.say(format!("Added component/{name}, host {instance}. Its key file:"));
         out.say(format!("  {}", out.bold(&path.display().to_string())));
-        out.say("Give it to that host alone, mode 0600. A service opens it with the bulla library;");
+        out.say(
+            "Give it to that host alone, mode 0600. A service opens it with the bulla library;",
+        );
         out.say("see crates/bulla/examples/two_services.rs.");
     })
 }

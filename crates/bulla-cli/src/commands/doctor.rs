@@ -40,7 +40,12 @@ impl Findings {
         self.0.push(Finding { what, grade, text: text.into() });
     }
 
-    fn judge<T>(&mut self, what: &'static str, result: Result<T>, good: impl FnOnce(&T) -> String) -> Option<T> {
+    fn judge<T>(
+        &mut self,
+        what: &'static str,
+        result: Result<T>,
+        good: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
         match result {
             Ok(value) => {
                 self.add(what, Grade::Good, good(&value));
@@ -79,7 +84,10 @@ pub(crate) async fn run(home: &Home, out: Output) -> Result<()> {
         }
     })?;
     if bad > 0 {
-        return Err(Failure::new(format!("{bad} of {} checks found something wrong", findings.0.len())));
+        return Err(Failure::new(format!(
+            "{bad} of {} checks found something wrong",
+            findings.0.len()
+        )));
     }
     Ok(())
 }
@@ -157,7 +165,11 @@ async fn bus(settings: &Settings, findings: &mut Findings) {
 
 async fn api(home: &Home, findings: &mut Findings) {
     if !home.api_url().exists() {
-        findings.add("API", Grade::Note, "not running here (`bulla up` or `bulla serve` starts it)");
+        findings.add(
+            "API",
+            Grade::Note,
+            "not running here (`bulla up` or `bulla serve` starts it)",
+        );
         return;
     }
     let status = async {
@@ -181,7 +193,10 @@ fn clock(findings: &mut Findings) {
     let now = SystemClock.now().secs();
     let text = format!("{}; clocks may differ by 120 s", crate::output::date(now));
     if now < WRITTEN {
-        let text = format!("{} can't be right; set the clock (chrony, systemd-timesyncd)", crate::output::date(now));
+        let text = format!(
+            "{} can't be right; set the clock (chrony, systemd-timesyncd)",
+            crate::output::date(now)
+        );
         findings.add("clock", Grade::Bad, text);
     } else {
         findings.add("clock", Grade::Good, text);

@@ -20,8 +20,12 @@ pub(crate) async fn run(home: &Home, args: &TapArgs, out: Output) -> Result<()> 
         match item? {
             TapItem::Seen(event) if out.is_json() => out.json_line(&event)?,
             TapItem::Seen(event) => show(&event, out),
-            TapItem::Missed(count) if out.is_json() => out.json_line(&json!({ "missed": count }))?,
-            TapItem::Missed(count) => out.say(out.bad(&format!("({count} more, too fast to show)"))),
+            TapItem::Missed(count) if out.is_json() => {
+                out.json_line(&json!({ "missed": count }))?
+            }
+            TapItem::Missed(count) => {
+                out.say(out.bad(&format!("({count} more, too fast to show)")))
+            }
         }
         left -= 1;
     }

@@ -38,7 +38,10 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
             suite: SuiteArg::X25519,
         };
         init::make(home, &init).await?;
-        out.say(format!("Made a new deployment in {}.", out.bold(&home.dir().display().to_string())));
+        out.say(format!(
+            "Made a new deployment in {}.",
+            out.bold(&home.dir().display().to_string())
+        ));
     }
     let settings = serve::settings(home, &args.serve)?;
     let bus = Bus::from_settings(&settings.bus, "up")?;
@@ -146,7 +149,11 @@ fn show_first(
         return out.json_line(&value);
     }
     out.say("");
-    out.say(format!("The control plane called {} on {}:", out.bold("host.facts"), out.bold("agent/local")));
+    out.say(format!(
+        "The control plane called {} on {}:",
+        out.bold("host.facts"),
+        out.bold("agent/local")
+    ));
     out.say("");
     out.say(out.dim("What the agent answered"));
     for (name, text) in summary(&first.facts) {
@@ -195,7 +202,8 @@ fn next_steps(running: &Running, home: &Home, out: Output) {
     ];
     out.say("");
     out.say(format!("API at {}. In another terminal, try:", running.url));
-    let rows = commands.map(|(command, what)| vec![format!("  {}", out.bold(&command)), out.dim(what)]);
+    let rows =
+        commands.map(|(command, what)| vec![format!("  {}", out.bold(&command)), out.dim(what)]);
     out.table(&["", ""], rows.to_vec());
     if running.node.bus.is_memory() {
         out.say("Agents on other machines need a broker: bulla up --bus amqp://user:password@host");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bulla_guard::{ClaimStore, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions};
 use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME};
 use bulla_rpc::{
-    Client, Endpoint, Identity, ReceiveKey, Server, ServerOptions, SystemClock, Clock,
+    Client, Clock, Endpoint, Identity, ReceiveKey, Server, ServerOptions, SystemClock,
 };
 use bulla_seal::UnixTime;
 use bulla_transport::{Transport, TransportEvent};
@@ -158,7 +158,7 @@ impl ControlNode {
         }
         self.client.close();
         self.transport.close().await;
-        self.keystore.close().await;
+        self.keystore.clone().close().await;
     }
 }
 

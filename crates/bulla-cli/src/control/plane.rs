@@ -11,7 +11,7 @@ use bulla_api::{
 use bulla_http::Identity;
 use bulla_keystore::{AgentDetails, AgentRecord, ComponentRecord, KeystoreError};
 use bulla_rpc::client::Step;
-use bulla_rpc::{CallError, SystemClock, Clock, Target, target};
+use bulla_rpc::{CallError, Clock, SystemClock, Target, target};
 use bulla_seal::{Parsed, Principal};
 use bulla_transport::memory::Tapped;
 use serde_json::Value;
@@ -116,11 +116,7 @@ impl ControlPlane for Plane {
             trust_domain: self.domain().to_string(),
             component: format!("component/{CONTROL}"),
             started_ms: self.0.started.ns / 1_000_000,
-            bus: BusStatus {
-                address: self.0.bus.address(),
-                connected: problem.is_none(),
-                problem,
-            },
+            bus: BusStatus { address: self.0.bus.address(), connected: problem.is_none(), problem },
         })
     }
 
@@ -242,7 +238,7 @@ fn agent(record: &AgentRecord, domain: &bulla_seal::TrustDomain) -> Agent {
         epoch: 1,
         kid: None,
         state: State::Active,
-        created_ms: millis(record.created),
+        created_ms: millis(record.created.secs()),
         expires_ms: None,
         groups: Vec::new(),
     }
@@ -273,7 +269,7 @@ fn component(record: &ComponentRecord, domain: &bulla_seal::TrustDomain) -> Comp
         incarnation: record.party.incarnation.into(),
         epoch: record.epoch.into(),
         state: state(Some(end)),
-        created_ms: millis(record.created),
+        created_ms: millis(record.created.secs()),
         expires_ms: Some(millis(end)),
     }
 }

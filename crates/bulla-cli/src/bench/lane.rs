@@ -1,0 +1,215 @@
+//! What is measured side by side: the same calls, plain and sealed.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bulla_guard::{
+    ClaimStore, Limits, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions,
+};
+use bulla_rpc::{Client, Clock, Router, Server, ServerOptions, SystemClock, Target};
+use bulla_seal::Suite;
+use bulla_transport::memory::MemoryBus;
+use bulla_transport::{Inbox, RabbitOptions, RabbitTransport, Transport};
+use serde::{Deserialize, Serialize};
+
+use super::plain::{PlainClient, PlainServer};
+use super::world::{CALLER, EXCHANGE, World};
+use super::{BenchError, CONCURRENT_METHODS, Claims, KeyType};
+
+/// The method that is called. It is not read-only: every call makes a claim.
+pub(super) const METHOD: &str = "echo";
+/// Ids that one lane may make: they are remembered until they expire, which is after the bench.
+const IDS: u64 = 200_000_000;
+
+/// Arguments and result of the echo.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Echo {
+    pub(super) text: String,
+}
+
+impl Echo {
+    pub(super) fn of_size(bytes: usize) -> Self {
+        Self { text: "x".repeat(bytes) }
+    }
+}
+
+/// The bus that is measured on.
+pub(super) enum Bus {
+    Memory(MemoryBus),
+    Rabbit(Box<RabbitOptions>),
+}
+
+impl Bus {
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Memory(_) => "memory".to_owned(),
+            Self::Rabbit(options) => format!("rabbit at {}", options.address()),
+        }
+    }
+
+    /// One party's own way onto the bus.
+    pub(super) async fn transport(&self) -> Result<Arc<dyn Transport>, BenchError> {
+        Ok(match self {
+            Self::Memory(bus) => Arc::new(bus.transport()),
+            Self::Rabbit(options) => Arc::new(RabbitTransport::connect(*options.clone()).await?),
+        })
+    }
+}
+
+/// A client and a server of one sort.
+pub(super) struct Lane {
+    pub(super) name: &'static str,
+    rpc: Rpc,
+    executed: Arc<AtomicU64>,
+    inbox: Inbox,
+    transports: [Arc<dyn Transport>; 2],
+    _state: Option<Folder>,
+}
+
+enum Rpc {
+    Plain { client: PlainClient, _server: PlainServer },
+    Sealed { client: Client, target: Target, server: Server },
+}
+
+impl Lane {
+    pub(super) async fn plain(
+        bus: &Bus,
+        name: &'static str,
+        word: &str,
+    ) -> Result<Self, BenchError> {
+        let (caller, agent) = (bus.transport().await?, bus.transport().await?);
+        let (me, topic) = (format!("agent/{name}-{word}"), format!("agent.{name}-{word}"));
+        let executed = Arc::new(AtomicU64::new(0));
+        let server = PlainServer::start(agent.clone(), &topic, &me, executed.clone()).await?;
+        let process = format!("{name}{word}");
+        let component = format!("component/{CALLER}");
+        let client = PlainClient::start(caller.clone(), &topic, &component, &process).await?;
+        Ok(Self {
+            name,
+            rpc: Rpc::Plain { client, _server: server },
+            executed,
+            inbox: Inbox::Topic { exchange: EXCHANGE.to_owned(), topic },
+            transports: [caller, agent],
+            _state: None,
+        })
+    }
+
+    pub(super) async fn sealed(
+        bus: &Bus,
+        name: &'static str,
+        word: &str,
+        keys: KeyType,
+        claims: Claims,
+    ) -> Result<Self, BenchError> {
+        let (caller, agent) = (bus.transport().await?, bus.transport().await?);
+        let id = format!("{name}-{word}");
+        let transports = (caller.clone(), agent.clone());
+        let ends = World::new()?.pair(&id, keys, Suite::X25519, transports)?;
+        let executed = Arc::new(AtomicU64::new(0));
+        let counter = executed.clone();
+        let router = Router::new().method(METHOD, move |_, args: Echo| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(Ok(args))
+        });
+        let (claims, state) = claim_store(claims).await?;
+        let options =
+            ServerOptions { concurrency: CONCURRENT_METHODS, ..ServerOptions::new(claims) };
+        let inbox = ends.target.inbox(EXCHANGE).ok_or(BenchError::Broken("a target's inbox"))?;
+        let server = Server::start(ends.agent, router, options).await?;
+        Ok(Self {
+            name,
+            rpc: Rpc::Sealed { client: Client::new(ends.caller), target: ends.target, server },
+            executed,
+            inbox,
+            transports: [caller, agent],
+            _state: state,
+        })
+    }
+
+    pub(super) async fn call(&self, args: &Echo) -> Result<Echo, BenchError> {
+        match &self.rpc {
+            Rpc::Plain { client, .. } => client.call(args).await,
+            Rpc::Sealed { client, target, .. } => Ok(client.call(target, METHOD, args).await?),
+        }
+    }
+
+    pub(super) async fn cast(&self, args: &Echo) -> Result<(), BenchError> {
+        match &self.rpc {
+            Rpc::Plain { client, .. } => client.cast(args).await,
+            Rpc::Sealed { client, target, .. } => {
+                client.cast(target, METHOD, args).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// How many methods ran so far.
+    pub(super) fn executed(&self) -> u64 {
+        self.executed.load(Ordering::Relaxed)
+    }
+
+    /// Anything that was refused, for the report: there should be nothing.
+    pub(super) fn refusals(&self) -> u64 {
+        match &self.rpc {
+            Rpc::Plain { .. } => 0,
+            Rpc::Sealed { client, server, .. } => [client.endpoint(), server.endpoint()]
+                .iter()
+                .map(|endpoint| endpoint.counters().refusals().values().sum::<u64>())
+                .sum(),
+        }
+    }
+
+    /// Ends it and takes its queue off the bus.
+    pub(super) async fn close(self) -> Result<(), BenchError> {
+        let [caller, agent] = &self.transports;
+        if let Rpc::Sealed { client, server, .. } = self.rpc {
+            client.close();
+            server.drain(std::time::Duration::from_secs(5)).await;
+        }
+        let deleted = agent.delete(&self.inbox).await;
+        caller.close().await;
+        agent.close().await;
+        Ok(deleted?)
+    }
+}
+
+async fn claim_store(claims: Claims) -> Result<(Arc<dyn ClaimStore>, Option<Folder>), BenchError> {
+    let limits = Limits { shared: IDS, ..Limits::default() };
+    let store = StoreOptions { limits, ..StoreOptions::default() };
+    // The queue's name is as new as this process, so nothing was received before.
+    Ok(match claims {
+        Claims::Memory => (Arc::new(MemoryClaims::for_new_bus(store)), None),
+        Claims::Sqlite => {
+            let folder = Folder::new()?;
+            let now_ms = SystemClock.now().ns / 1_000_000;
+            let options = SqliteOptions::new(NewFile::NothingBefore, now_ms);
+            let options = SqliteOptions { store, ..options };
+            let claims = SqliteClaims::open(folder.0.join("claims.sqlite"), options).await?;
+            (Arc::new(claims), Some(folder))
+        }
+    })
+}
+
+/// A folder that goes with its owner.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Result<Self, BenchError> {
+        let path = std::env::temp_dir().join(format!("bulla-bench-{}", super::world::unique()?));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|source| BenchError::Io { what: path.display().to_string(), source })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What stays behind is no secret and in the temporary folder.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,135 @@
+//! Slices of load, and what they cost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use super::BenchError;
+use super::lane::{Echo, Lane};
+use super::stats::percentile;
+
+/// How long what was cast may take to run once nothing more is cast.
+const STRAGGLERS: Duration = Duration::from_secs(30);
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sort {
+    Call,
+    Cast,
+}
+
+/// One kind of load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Load {
+    pub(super) sort: Sort,
+    /// Bytes of text in the arguments, and in a call's result.
+    pub(super) size: usize,
+    /// Calls, or casts that wait for the broker's confirmation, at one time.
+    pub(super) concurrency: usize,
+}
+
+/// What one slice of time showed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slice {
+    pub(super) per_second: f64,
+    /// Microseconds until the result was there, or the broker had confirmed.
+    pub(super) p50: f64,
+    pub(super) p99: f64,
+    /// This process's processor time for each, both ends together, in microseconds.
+    pub(super) cpu: f64,
+}
+
+impl Load {
+    /// Puts it on a lane for `length`.
+    pub(super) async fn run(self, lane: &Arc<Lane>, length: Duration) -> Result<Slice, BenchError> {
+        let args = Arc::new(Echo::of_size(self.size));
+        let (executed, cpu, start) = (lane.executed(), processor_time()?, Instant::now());
+        let mut workers = JoinSet::new();
+        for _ in 0..self.concurrency {
+            let worker = work(self.sort, lane.clone(), args.clone(), start + length);
+            workers.spawn(worker);
+        }
+        let mut took = Vec::new();
+        while let Some(worker) = workers.join_next().await {
+            took.extend(worker.map_err(|_| BenchError::Broken("a worker that panicked"))??);
+        }
+        if self.sort == Sort::Cast {
+            all_executed(lane, executed + took.len() as u64).await?;
+        }
+        let (elapsed, cpu) = (start.elapsed(), processor_time()?.saturating_sub(cpu));
+        let us = |ns: u64| ns as f64 / 1e3;
+        Ok(Slice {
+            per_second: took.len() as f64 / elapsed.as_secs_f64(),
+            p50: percentile(&mut took, 0.50).map_or(f64::NAN, us),
+            p99: percentile(&mut took, 0.99).map_or(f64::NAN, us),
+            cpu: cpu.as_secs_f64() * 1e6 / took.len() as f64,
+        })
+    }
+}
+
+/// Sends one after another until `end`; how long each took, in nanoseconds.
+async fn work(
+    sort: Sort,
+    lane: Arc<Lane>,
+    args: Arc<Echo>,
+    end: Instant,
+) -> Result<Vec<u64>, BenchError> {
+    let mut took = Vec::with_capacity(4096);
+    let mut before = Instant::now();
+    while before < end {
+        match sort {
+            Sort::Cast => lane.cast(&args).await?,
+            Sort::Call => {
+                if lane.call(&args).await?.text.len() != args.text.len() {
+                    return Err(BenchError::Broken("an echo that is not what was sent"));
+                }
+            }
+        }
+        let now = Instant::now();
+        took.push(u64::try_from((now - before).as_nanos()).unwrap_or(u64::MAX));
+        before = now;
+    }
+    Ok(took)
+}
+
+async fn all_executed(lane: &Lane, count: u64) -> Result<(), BenchError> {
+    let begun = Instant::now();
+    while lane.executed() < count {
+        if begun.elapsed() > STRAGGLERS {
+            return Err(BenchError::Broken("casts that did not run within 30 s"));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// What all threads of this process have used so far: to the nanosecond, which a slice's share
+/// of the clock ticks that `times` counts would not be.
+fn processor_time() -> Result<Duration, BenchError> {
+    let io = |source| BenchError::Io { what: "/proc/self/task".to_owned(), source };
+    let mut ns = 0;
+    for task in std::fs::read_dir("/proc/self/task").map_err(io)? {
+        // A thread may end while we look.
+        let text = std::fs::read_to_string(task.map_err(io)?.path().join("schedstat"));
+        let used = text.ok().and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        ns += used.unwrap_or_default();
+    }
+    Ok(Duration::from_nanos(ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_grows_with_work() {
+        let before = processor_time().unwrap();
+        let mut sum = 0u64;
+        while processor_time().unwrap() == before {
+            sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(1));
+        }
+        assert!(processor_time().unwrap() > before);
+    }
+}
