@@ -1,6 +1,7 @@
 //! Slices of load, and what they cost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -11,6 +12,10 @@ use super::stats::percentile;
 
 /// How long what was cast may take to run once nothing more is cast.
 const STRAGGLERS: Duration = Duration::from_secs(30);
+
+/// Casts that were sent and have not run: more than that, and senders wait. A sender has no
+/// other way to learn that it is too fast for its receiver.
+const BEHIND: u64 = 4096;
 
 /// What is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -44,12 +49,17 @@ pub(super) struct Slice {
 impl Load {
     /// Puts it on a lane for `length`.
     pub(super) async fn run(self, lane: &Arc<Lane>, length: Duration) -> Result<Slice, BenchError> {
-        let args = Arc::new(Echo::of_size(self.size));
         let (executed, cpu, start) = (lane.executed(), processor_time()?, Instant::now());
         let mut workers = JoinSet::new();
+        let worker = Worker {
+            sort: self.sort,
+            lane: lane.clone(),
+            args: Arc::new(Echo::of_size(self.size)),
+            sent: Arc::new(AtomicU64::new(executed)),
+            end: start + length,
+        };
         for _ in 0..self.concurrency {
-            let worker = work(self.sort, lane.clone(), args.clone(), start + length);
-            workers.spawn(worker);
+            workers.spawn(worker.clone().run());
         }
         let mut took = Vec::new();
         while let Some(worker) = workers.join_next().await {
@@ -69,29 +79,52 @@ impl Load {
     }
 }
 
-/// Sends one after another until `end`; how long each took, in nanoseconds.
-async fn work(
+/// Sends one after another until `end`.
+#[derive(Clone)]
+struct Worker {
     sort: Sort,
     lane: Arc<Lane>,
     args: Arc<Echo>,
+    /// All workers' casts.
+    sent: Arc<AtomicU64>,
     end: Instant,
-) -> Result<Vec<u64>, BenchError> {
-    let mut took = Vec::with_capacity(4096);
-    let mut before = Instant::now();
-    while before < end {
-        match sort {
-            Sort::Cast => lane.cast(&args).await?,
-            Sort::Call => {
-                if lane.call(&args).await?.text.len() != args.text.len() {
-                    return Err(BenchError::Broken("an echo that is not what was sent"));
+}
+
+impl Worker {
+    /// How long each took, in nanoseconds.
+    async fn run(self) -> Result<Vec<u64>, BenchError> {
+        let mut took = Vec::with_capacity(4096);
+        let mut before = Instant::now();
+        while before < self.end {
+            match self.sort {
+                Sort::Call => self.call().await?,
+                Sort::Cast => self.lane.cast(&self.args).await?,
+            }
+            let now = Instant::now();
+            took.push(u64::try_from((now - before).as_nanos()).unwrap_or(u64::MAX));
+            before = now;
+            if self.sort == Sort::Cast && self.is_behind() {
+                while self.sent.load(Ordering::Relaxed) > self.lane.executed() + BEHIND {
+                    tokio::task::yield_now().await;
                 }
+                before = Instant::now();
             }
         }
-        let now = Instant::now();
-        took.push(u64::try_from((now - before).as_nanos()).unwrap_or(u64::MAX));
-        before = now;
+        Ok(took)
     }
-    Ok(took)
+
+    async fn call(&self) -> Result<(), BenchError> {
+        let echo = self.lane.call(&self.args).await?;
+        if echo.text.len() == self.args.text.len() {
+            Ok(())
+        } else {
+            Err(BenchError::Broken("an echo that is not what was sent"))
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.sent.fetch_add(1, Ordering::Relaxed) + 1 > self.lane.executed() + BEHIND
+    }
 }
 
 async fn all_executed(lane: &Lane, count: u64) -> Result<(), BenchError> {

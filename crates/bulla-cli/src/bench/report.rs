@@ -114,13 +114,15 @@ const HEAD: [&str; 11] = [
 
 impl Report {
     pub(super) fn print(&self) {
+        let [before, after] = self.load_average;
+        let average = |load: Option<f64>| load.map_or("?".to_owned(), |load| load.to_string());
         println!(
             "{} bus, {} agent, {} processors, load average {} before and {} after",
             self.bus,
             self.key_type.as_str(),
             self.cpus,
-            self.load_average[0].map_or("?".to_owned(), |load| load.to_string()),
-            self.load_average[1].map_or("?".to_owned(), |load| load.to_string()),
+            average(before),
+            average(after),
         );
         println!(
             "{} rounds of {} ms a lane; medians, and of ratios the 95 % interval; pairs of figures \
