@@ -275,3 +275,7 @@ fn broken(error: KeystoreError) -> RemoteError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "directory/tests.rs"]
+pub(crate) mod tests;

@@ -3,24 +3,17 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_guard::{MemoryClaims, StoreOptions};
-use bulla_keystore::{Kek, KeyType, Keystore};
-use bulla_rpc::{
-    CallError, Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, RemoteDirectory,
-    RemoteError, Server, ServerOptions, SystemClock, Target,
-};
-use bulla_seal::{Principal, Suite, SuiteSet, TrustDomain};
-use bulla_transport::MemoryBus;
+use bulla_keystore::KeyType;
+use bulla_rpc::{CallError, Client, RemoteError};
+use bulla_seal::Principal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
 use crate::agent::{self, AgentOptions};
-use crate::control::directory::KeystoreDirectory;
-use crate::control::key_file::agent_key_file;
+use crate::control::directory::tests::{Deployment, Process, target};
 
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
@@ -143,68 +136,27 @@ fn a_file_beside_it_declares_effect_and_version() {
 /// A control plane that calls an agent with a folder of executables.
 struct World {
     control: Client,
-    agent: Option<Server>,
-    _agent_client: Client,
-    _folder: TempDir,
+    agent: Process,
+    _deployment: Deployment,
 }
 
 impl World {
     async fn new(dir: &Path, output_limit: usize) -> Self {
-        let folder = folder();
-        let kek = Kek::create_file(folder.path().join("kek")).unwrap();
-        let domain = TrustDomain::new("cloud.example").unwrap();
-        let made = Keystore::init(folder.path().join("keystore.db"), &domain, kek).await.unwrap();
-        let keystore = made.keystore;
-        keystore.add_component("control", &["group:all".into()], SuiteSet::all()).await.unwrap();
-        let bus = MemoryBus::new();
-        let (kem, audience) = keystore.component_keys("control").await.unwrap();
-        let hour = Duration::from_secs(3600);
-        let (key, signing) = keystore.issue_signing("control", "h1", hour).await.unwrap();
-        let receive = vec![ReceiveKey { credential: Arc::new(audience), key: kem }];
-        let identity = Identity::pair(keystore.trust_store(), key, Arc::new(signing), receive);
-        let directory = Arc::new(KeystoreDirectory::new(keystore.clone()));
-        let options = EndpointOptions::default();
-        let transport = Arc::new(bus.transport());
-        let control = Endpoint::new(identity.unwrap(), directory, transport, options).unwrap();
-
-        let keys = keystore.add_agent("db-1", KeyType::Pair, Suite::X25519).await.unwrap();
-        let file = agent_key_file(&keystore, "db-1", keys, None).await.unwrap();
-        let (identity, given) = file.open(Path::new("db-1.key"), SystemClock.now()).unwrap();
-        let directory = RemoteDirectory::new(given).unwrap();
-        let options = EndpointOptions::default();
-        let transport = Arc::new(bus.transport());
-        let endpoint =
-            Endpoint::new(identity, Arc::new(directory.clone()), transport, options).unwrap();
-        let agent_client = Client::new(endpoint.clone());
-        directory.attach(&agent_client);
+        let deployment = Deployment::new().await;
+        let file = deployment.agent_file("db-1", KeyType::Pair).await;
         let options = AgentOptions { exec: Some(dir.to_owned()), output_limit };
         let router = agent::router(&Principal::agent("db-1").unwrap(), &options).unwrap();
-        let claims = Arc::new(MemoryClaims::for_new_bus(StoreOptions::default()));
-        let agent = Server::start(endpoint, router, ServerOptions::new(claims)).await.unwrap();
-        Self {
-            control: Client::new(control),
-            agent: Some(agent),
-            _agent_client: agent_client,
-            _folder: folder,
-        }
+        let agent = deployment.run(&file, router).await;
+        Self { control: deployment.control.clone(), agent, _deployment: deployment }
     }
 
     async fn call(&self, method: &str, args: Value) -> Result<Value, CallError> {
-        self.call_for(method, args, Duration::from_secs(60)).await
-    }
-
-    async fn call_for(
-        &self,
-        method: &str,
-        args: Value,
-        time: Duration,
-    ) -> Result<Value, CallError> {
-        let target: Target = "agent/db-1".parse().unwrap();
+        let target = target("agent/db-1");
         let (namespace, name) = match method.split_once('.') {
             Some((namespace, name)) => (Some(namespace), name),
             None => (None, method),
         };
-        let mut request = self.control.request(&target, name).timeout(time);
+        let mut request = self.control.request(&target, name);
         if let Some(namespace) = namespace {
             request = request.namespace(namespace);
         }
@@ -285,7 +237,7 @@ async fn progress_lines_are_progress() {
 echo text >&2; printf 'progress: 2' >&2; echo '"done"'"#,
     );
     let world = World::new(dir.path(), 1 << 20).await;
-    let target: Target = "agent/db-1".parse().unwrap();
+    let target = target("agent/db-1");
     let mut seen: Vec<Value> = Vec::new();
     let request = world.control.request(&target, "steps");
     let result: Value =
@@ -342,7 +294,7 @@ async fn time_is_up_for_the_whole_group() {
     let mark = "98762.345";
     sleeper(dir.path(), &started, mark);
     let world = World::new(dir.path(), 1 << 20).await;
-    let target: Target = "agent/db-1".parse().unwrap();
+    let target = target("agent/db-1");
     // A cast is not given up by its sender: only its own end stops it.
     let request = world.control.request(&target, "sleep").ttl(Duration::from_secs(2));
     request.cast(&json!(null)).await.unwrap();
@@ -354,8 +306,7 @@ async fn time_is_up_for_the_whole_group() {
 async fn what_stays_behind_holds_no_call_up() {
     let dir = folder();
     script(dir.path(), "leaves", "sleep 5 & echo 5");
-    let mut world = World::new(dir.path(), 1 << 20).await;
+    let world = World::new(dir.path(), 1 << 20).await;
     assert_eq!(world.call("leaves", json!(null)).await.unwrap(), json!(5));
-    let agent = world.agent.take().unwrap();
-    assert_eq!(agent.drain(Duration::from_secs(60)).await, 0);
+    assert_eq!(world.agent.server.drain(Duration::from_secs(60)).await, 0);
 }
