@@ -1,0 +1,183 @@
+//! A process on the bus, from its key file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use bulla_rpc::identity::BusEntry;
+use bulla_rpc::{
+    Client, Clock, Endpoint, EndpointOptions, KeyFile, RemoteDirectory, Router, SystemClock,
+};
+use bulla_seal::Principal;
+use bulla_transport::{RabbitOptions, RabbitTransport, Transport};
+
+use crate::claims::{self, Claims, Owner, default_state};
+use crate::error::ConnectError;
+use crate::serving::{ServeOptions, Serving};
+
+/// Credentials begin this long before they are issued, for peers whose clock is behind.
+const ISSUED_AFTER: Duration = Duration::from_secs(120);
+
+/// One process as one principal on one bus.
+///
+/// Keep it as long as its client and its servers are used: peers that the key file does not name
+/// are looked up through it.
+pub struct Connection {
+    client: Client,
+    directory: RemoteDirectory,
+    transport: Arc<dyn Transport>,
+    key_file: PathBuf,
+    since: Option<u64>,
+}
+
+impl Connection {
+    /// Opens a key file and connects to its bus, or to `bus_url` (`amqp://` or `amqps://`) with
+    /// the certificates that the key file names. Their paths are relative to the key file's
+    /// folder.
+    ///
+    /// # Errors
+    /// The key file can't be used, names no bus and none is given, or the bus can't be reached.
+    pub async fn open(
+        key_file: impl AsRef<Path>,
+        bus_url: Option<&str>,
+    ) -> Result<Self, ConnectError> {
+        let path = key_file.as_ref();
+        let file = KeyFile::read(path)?;
+        let mut options = EndpointOptions::default();
+        if let Some(bus) = &file.bus {
+            options.exchange.clone_from(&bus.exchange);
+        }
+        let rabbit = rabbit(path, &file, bus_url)?.max_message(options.max_message);
+        // Opened before the broker is troubled: a bad key file is told as such.
+        file.open(path, SystemClock.now())?;
+        let transport = Arc::new(RabbitTransport::connect(rabbit).await?);
+        Self::over(&file, path, transport, options)
+    }
+
+    /// The same over a transport that is there already. `path` is the key file's, for messages
+    /// and for what is kept beside it.
+    ///
+    /// # Errors
+    /// The key file can't be used.
+    pub fn over(
+        file: &KeyFile,
+        path: &Path,
+        transport: Arc<dyn Transport>,
+        options: EndpointOptions,
+    ) -> Result<Self, ConnectError> {
+        let (identity, given) = file.open(path, SystemClock.now())?;
+        // A shared key has no credential that says since when it is there.
+        let since = match identity.initiator() {
+            Some(own) => {
+                Some(own.credential().validity.not_before.saturating_add(ISSUED_AFTER.as_secs()))
+            }
+            None => modified(path),
+        };
+        let directory = RemoteDirectory::new(given)?;
+        let for_endpoint = Arc::new(directory.clone());
+        let endpoint = Endpoint::new(identity, for_endpoint, transport.clone(), options)?;
+        let client = Client::new(endpoint);
+        directory.attach(&client);
+        Ok(Self { client, directory, transport, key_file: path.to_owned(), since })
+    }
+
+    /// Makes calls, casts and fanouts.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The endpoint under client and servers. It takes no second [`Client`]: all calls of one
+    /// endpoint share one reply queue.
+    pub fn endpoint(&self) -> &Endpoint {
+        self.client.endpoint()
+    }
+
+    /// Where peers are looked up.
+    pub fn directory(&self) -> &RemoteDirectory {
+        &self.directory
+    }
+
+    /// What carries the messages.
+    pub fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    /// Who this process is.
+    pub fn principal(&self) -> &Principal {
+        self.endpoint().identity().principal()
+    }
+
+    /// Serves `router`'s methods: takes what is sent to this principal and to its groups, asking
+    /// every 30 s which those are.
+    ///
+    /// # Errors
+    /// The claims can't be kept, the bus can't be consumed from, or this is a component that does
+    /// not say that it is the [only host](ServeOptions::only_host).
+    pub async fn serve(
+        &self,
+        router: Router,
+        options: ServeOptions,
+    ) -> Result<Serving, ConnectError> {
+        let default = || Claims::Folder(default_state(&self.key_file));
+        let kept = options.claims.clone().unwrap_or_else(default);
+        let endpoint = self.endpoint().clone();
+        let owner = Owner {
+            key_file: &self.key_file,
+            party: endpoint.identity().party(),
+            since: self.since,
+        };
+        let store = claims::open(&kept, &owner).await?;
+        Serving::start(endpoint.clone(), router, store, &options).await
+    }
+
+    /// Ends: waiting calls end with [`CallError::Closed`](crate::CallError::Closed), and the bus
+    /// is left. Drain servers first.
+    pub async fn close(self) {
+        self.client.close();
+        self.transport.close().await;
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Connection({} on {})", self.principal(), self.transport.name())
+    }
+}
+
+/// When the file was last written, in Unix seconds.
+fn modified(path: &Path) -> Option<u64> {
+    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+    modified.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
+fn rabbit(path: &Path, file: &KeyFile, url: Option<&str>) -> Result<RabbitOptions, ConnectError> {
+    let entry = file.bus.as_ref();
+    let no_bus = || ConnectError::NoBus { path: path.to_owned() };
+    let url = url.or(entry.map(|bus| bus.url.as_str())).ok_or_else(no_bus)?;
+    let options = RabbitOptions::new(url)?.connection_name(&file.principal);
+    match entry {
+        // Certificates are for TLS; a plain URL that is given on purpose has no use for them.
+        Some(bus) if url.starts_with("amqps:") => with_certificates(options, path, bus),
+        _ => Ok(options),
+    }
+}
+
+fn with_certificates(
+    options: RabbitOptions,
+    path: &Path,
+    bus: &BusEntry,
+) -> Result<RabbitOptions, ConnectError> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let options = match &bus.ca {
+        Some(ca) => options.ca_file(&folder.join(ca))?,
+        None => options,
+    };
+    match (&bus.client_cert, &bus.client_key) {
+        (Some(cert), Some(key)) => {
+            Ok(options.client_certificate_files(&folder.join(cert), &folder.join(key))?)
+        }
+        (None, None) => Ok(options),
+        _ => Err(ConnectError::HalfCertificate { path: path.to_owned() }),
+    }
+}
