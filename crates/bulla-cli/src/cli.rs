@@ -7,7 +7,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Sealed RPC over a message broker that nobody has to trust.
 #[derive(Debug, Parser)]
-#[command(name = "bulla", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "bulla",
+    version,
+    about = "Sealed RPC over a message broker that nobody has to trust",
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 pub(crate) struct Cli {
     /// The folder with settings, keystore and keys.
     #[arg(long, global = true, env = "BULLA_HOME", default_value = "bulla", value_name = "DIR")]

@@ -7,6 +7,7 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use bulla_services::{RabbitMq, require};
@@ -114,6 +115,30 @@ fn agents_answer_over_rabbitmq_and_the_bus_sees_only_sealed_bytes() {
     let _again = deployment.agent(&pair, &exec);
     deployment.call("agent/db-1", "agent.ping", "{}");
     assert_eq!(late(), 1, "it ran once, over a kill and a restart");
+}
+
+/// The broker goes away while a call runs and comes back: the call is answered, and its method
+/// ran once.
+#[test]
+fn a_broker_lost_in_mid_call_loses_no_caller() {
+    let Some(mut rabbit) = require(RabbitMq::start()) else { return };
+    let deployment = Deployment::new(Some(rabbit.url()));
+    let _control = deployment.serve();
+    let key = deployment.add_agent("db-1", &[]);
+    let methods = counting_methods(deployment.dir.path());
+    let log = deployment.path("runs");
+    let script = format!("#!/bin/sh\necho begun >> {0}\nsleep 4\necho '\"woke\"'\n", log.display());
+    fs::write(methods.join("test/slow"), script).unwrap();
+    let _agent = deployment.agent(&key, &["--exec", methods.to_str().unwrap()]);
+    let args = ["call", "agent/db-1", "test.slow", "--timeout", "80"];
+    let call = deployment.command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    eventually("the method runs", || (!runs(deployment.dir.path()).is_empty()).then_some(()));
+    rabbit.restart().unwrap();
+    let output = call.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(text(&output.stdout).contains("woke"));
+    assert_eq!(runs(deployment.dir.path()), ["begun"], "it ran once");
+    deployment.call("agent/db-1", "agent.ping", "{}");
 }
 
 /// Has the broker's password and one agent's key file: what it can't do.

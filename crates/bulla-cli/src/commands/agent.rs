@@ -7,8 +7,8 @@ use std::time::Duration;
 use bulla_guard::{ClaimStore, NewFile, SqliteClaims, SqliteOptions};
 use bulla_keystore::{KeyType, Page};
 use bulla_rpc::{
-    Client, Clock, Endpoint, EndpointOptions, KeyFile, RemoteDirectory, Server, ServerOptions,
-    SystemClock,
+    Client, Clock, Endpoint, EndpointOptions, Identity, KeyFile, RemoteDirectory, Server,
+    ServerOptions, StaticDirectory, SystemClock,
 };
 use bulla_seal::Suite;
 use bulla_transport::Transport;
@@ -24,6 +24,8 @@ use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
 use crate::settings::{self, Home, Settings};
 
+/// How long an agent's start waits for its groups.
+const FIRST_GROUPS: Duration = Duration::from_secs(3);
 /// How often a running agent asks which groups it is in.
 const GROUPS_EVERY: Duration = Duration::from_secs(15);
 
@@ -190,22 +192,13 @@ pub(crate) struct AgentNode {
 impl AgentNode {
     /// Starts answering as the principal of `file`.
     pub(crate) async fn start(
-        (file, path): (&KeyFile, &Path),
+        (identity, given): (Identity, StaticDirectory),
         transport: Arc<dyn Transport>,
         options: EndpointOptions,
         claims: Arc<dyn ClaimStore>,
         agent: AgentOptions,
         concurrency: usize,
     ) -> Result<Self> {
-        let (identity, given) = file.open(path, SystemClock.now())?;
-        if !identity.principal().is_agent() {
-            return Err(Failure::usage(format!(
-                "{} is the key file of {}, which is no agent; a component's service opens its \
-                 key file with the bulla library",
-                path.display(),
-                identity.principal()
-            )));
-        }
         let router = crate::agent::router(identity.principal(), &agent)?;
         let directory = RemoteDirectory::new(given)?;
         let endpoint =
@@ -214,6 +207,11 @@ impl AgentNode {
         directory.attach(&client);
         let server_options = ServerOptions { concurrency, ..ServerOptions::new(claims) };
         let server = Arc::new(Server::start(endpoint, router, server_options).await?);
+        // Before it says that it answers: a fanout sent from then on is heard. A control plane
+        // that is away is asked again later.
+        if tokio::time::timeout(FIRST_GROUPS, server.join_groups()).await.is_err() {
+            tracing::warn!("the control plane does not say which groups there are; trying again");
+        }
         let groups = tokio::spawn(join_groups(server.clone()));
         Ok(Self { server, client, transport, groups })
     }
@@ -233,6 +231,20 @@ impl AgentNode {
     }
 }
 
+/// Verifies an agent's key file.
+pub(crate) fn open_key_file(file: &KeyFile, path: &Path) -> Result<(Identity, StaticDirectory)> {
+    let (identity, given) = file.open(path, SystemClock.now())?;
+    if !identity.principal().is_agent() {
+        return Err(Failure::usage(format!(
+            "{} is the key file of {}, which is no agent; a component's service opens its key \
+             file with the bulla library",
+            path.display(),
+            identity.principal()
+        )));
+    }
+    Ok((identity, given))
+}
+
 /// Listens to the groups as they are now, and to those that come.
 async fn join_groups(server: Arc<Server>) {
     loop {
@@ -245,19 +257,14 @@ async fn join_groups(server: Arc<Server>) {
 
 async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     let file = KeyFile::read(&args.key)?;
+    let opened = open_key_file(&file, &args.key)?;
     let (bus, options) = agent_bus(args, &file)?;
     let claims = claims(&state_folder(args)).await?;
     let transport = bus.transport().await?;
     let agent = AgentOptions { exec: args.exec.clone(), ..AgentOptions::default() };
-    let node = AgentNode::start(
-        (&file, &args.key),
-        transport,
-        options,
-        claims.clone(),
-        agent,
-        args.concurrency,
-    )
-    .await?;
+    let node =
+        AgentNode::start(opened, transport, options, claims.clone(), agent, args.concurrency)
+            .await?;
     let party = node.server().endpoint().identity().party().clone();
     let started: Value = json!({ "agent": party.principal.to_string(), "bus": bus.address() });
     if out.is_json() {

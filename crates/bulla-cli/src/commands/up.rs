@@ -78,7 +78,7 @@ async fn start_local(home: &Home, settings: &Settings, running: &Running) -> Res
         keystore.close().await;
         agent::add(home, LOCAL, KeyType::Pair, Suite::X25519, &path).await?;
     }
-    let file = KeyFile::read(&path)?;
+    let opened = agent::open_key_file(&KeyFile::read(&path)?, &path)?;
     let bus = &running.node.bus;
     let claims: Arc<dyn ClaimStore> = if bus.is_memory() {
         Arc::new(MemoryClaims::for_new_bus(StoreOptions::default()))
@@ -89,7 +89,7 @@ async fn start_local(home: &Home, settings: &Settings, running: &Running) -> Res
     };
     let transport = bus.transport().await?;
     let options = endpoint_options(&settings.bus)?;
-    AgentNode::start((&file, &path), transport, options, claims, AgentOptions::default(), 64).await
+    AgentNode::start(opened, transport, options, claims, AgentOptions::default(), 64).await
 }
 
 /// What the agent got and gave, and what the bus saw of it.
