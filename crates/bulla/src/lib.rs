@@ -99,7 +99,7 @@ mod error;
 pub mod memory;
 mod serving;
 
-pub use bulla_rpc::client::{DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Reply, Request, Step};
+pub use bulla_rpc::client::{DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Request, Step};
 pub use bulla_rpc::{
     Access, Authorization, CallError, Client, Context, Decision, DefaultRule, Effect, Endpoint,
     EndpointOptions, HandlerResult, Identity, KeyFile, KeyFileError, Method, RemoteDirectory,

@@ -124,7 +124,7 @@ impl Serving {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        serving.server.join_groups().await?;
+        join_groups(&serving.server).await;
         serving.keep_up_with_groups();
         serving.watch_clock(claims);
         Ok(serving)
@@ -143,12 +143,9 @@ impl Serving {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(GROUPS_EVERY) => {}
                 }
-                let joined = tokio::select! {
+                tokio::select! {
                     () = stop.cancelled() => return,
-                    joined = server.join_groups() => joined,
-                };
-                if let Err(error) = joined {
-                    tracing::warn!(%error, "a group can't be listened to; it is tried again");
+                    () = join_groups(&server) => {}
                 }
             }
         });
@@ -184,5 +181,12 @@ impl Serving {
         self.tasks.close();
         self.tasks.wait().await;
         self.server.drain(grace).await
+    }
+}
+
+/// A group that can't be listened to keeps nobody from being called.
+async fn join_groups(server: &Server) {
+    if let Err(error) = server.join_groups().await {
+        tracing::warn!(%error, "a group can't be listened to; it is tried again");
     }
 }

@@ -114,7 +114,11 @@ impl Server {
                 topic: group_topic(&group),
                 member: self.member_name(),
             };
-            self.consume(&inbox).await?;
+            if let Err(error) = self.consume(&inbox).await {
+                // The next time it is tried again.
+                self.groups.lock().remove(&group);
+                return Err(error);
+            }
         }
         Ok(())
     }
