@@ -26,6 +26,7 @@ pub(crate) struct Settings {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Bus {
     pub(crate) url: Option<String>,
+    pub(crate) key_file_url: Option<String>,
     pub(crate) exchange: Option<String>,
     pub(crate) ca: Option<PathBuf>,
     pub(crate) client_cert: Option<PathBuf>,

@@ -38,7 +38,10 @@ pub(crate) async fn run(home: &Home, command: &AgentCommand, out: Output) -> Res
             };
             let path = file.clone().unwrap_or_else(|| home.agents().join(format!("{id}.key")));
             add(home, id, key_type, suite.suite(), &path).await?;
-            added(id, key_type, &path, out)
+            let settings = Settings::load(home.dir())?;
+            added(id, key_type, &path, out)?;
+            bus_notice(&settings, out);
+            Ok(())
         }
         AgentCommand::Run(args) => serve(args, out).await,
         AgentCommand::List => list(home, out).await,
@@ -93,6 +96,18 @@ fn added(id: &str, key_type: KeyType, path: &Path, out: Output) -> Result<()> {
         out.say("Take it to the agent's machine, mode 0600, and run there:");
         out.say(format!("  {}", out.bold(&format!("bulla agent run --key {id}.key"))));
     })
+}
+
+/// What a key file says of the broker.
+pub(crate) fn bus_notice(settings: &Settings, out: Output) {
+    match (&settings.bus.key_file_url, &settings.bus.url) {
+        (Some(_), _) => {}
+        (None, Some(_)) => out.say(
+            "It holds the control plane's own broker login; [bus] key-file-url gives key files \
+             another.",
+        ),
+        (None, None) => out.say("It names no broker: give --bus or BULLA_BUS_URL there."),
+    }
 }
 
 async fn list(home: &Home, out: Output) -> Result<()> {

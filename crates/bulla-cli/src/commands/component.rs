@@ -66,7 +66,9 @@ async fn add(
             "Give it to that host alone, mode 0600. A service opens it with the bulla library;",
         );
         out.say("see crates/bulla/examples/two_services.rs.");
-    })
+    })?;
+    super::agent::bus_notice(&settings, out);
+    Ok(())
 }
 
 /// Never overwrites: a key file that is lost can't be made again.

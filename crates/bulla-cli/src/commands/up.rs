@@ -177,14 +177,24 @@ fn summary(facts: &Value) -> Vec<(String, String)> {
     let Some(map) = facts.as_object() else { return vec![("value".into(), facts.to_string())] };
     map.iter()
         .map(|(name, value)| {
-            let text = match value {
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            let short: String = text.chars().take(76).collect();
+            let text = in_words(value);
+            let short: String = text.chars().take(84).collect();
             (name.clone(), if short.len() < text.len() { format!("{short}…") } else { short })
         })
         .collect()
+}
+
+/// A value without JSON's punctuation.
+fn in_words(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(in_words).collect::<Vec<_>>().join("; "),
+        Value::Object(map) => {
+            let pair = |(name, value): (&String, &Value)| format!("{name} {}", in_words(value));
+            map.iter().map(pair).collect::<Vec<_>>().join(", ")
+        }
+        other => other.to_string(),
+    }
 }
 
 fn next_steps(running: &Running, home: &Home, out: Output) {

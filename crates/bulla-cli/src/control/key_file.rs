@@ -14,11 +14,12 @@ use crate::settings::Settings;
 /// The control plane's own component type.
 const CONTROL: &str = "control";
 
-/// Where the bus is, for a key file; `None` if it is in one process's memory.
+/// Where the bus is, for a key file, with the login that is meant for key files or else the
+/// control plane's own; `None` if it is in one process's memory.
 pub(crate) fn bus_entry(settings: &Settings) -> Option<BusEntry> {
     let bus = &settings.bus;
     Some(BusEntry {
-        url: bus.url.clone()?,
+        url: bus.key_file_url.as_ref().or(bus.url.as_ref())?.clone(),
         exchange: bus.exchange.clone().unwrap_or_else(|| DEFAULT_EXCHANGE.to_owned()),
         ca: bus.ca.clone(),
         client_cert: bus.client_cert.clone(),

@@ -1,0 +1,170 @@
+//! The commands on a deployment in one process.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use common::*;
+use serde_json::json;
+
+fn up(deployment: &Deployment, more: &[&str]) -> Process {
+    deployment.start(&[&["up", "--listen", "127.0.0.1:0"], more].concat(), "Running.")
+}
+
+#[test]
+fn init_makes_files_for_the_owner_alone() {
+    let deployment = Deployment::new(None);
+    let home = deployment.home();
+    let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&home), 0o700);
+    for file in [
+        "kek",
+        "root.key",
+        "keystore.db",
+        "bulla.toml",
+        "tls/ca.key",
+        "tls/server.key",
+        "tls/operator.key",
+    ] {
+        assert_eq!(mode(&home.join(file)), 0o600, "{file}");
+    }
+    // Nothing of the root key is needed to go on.
+    fs::remove_file(home.join("root.key")).unwrap();
+    deployment.add_agent("db-1", &[]);
+    let _up = up(&deployment, &[]);
+    assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
+}
+
+#[test]
+fn lists_show_what_was_added() {
+    let deployment = Deployment::new(None);
+    let key = deployment.add_agent("db-1", &[]);
+    deployment.add_agent("db-2", &["--key-type", "shared"]);
+    assert_eq!(key.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    deployment.ok(&["component", "add", "conductor"]);
+    deployment.ok(&["component", "add", "conductor", "--instance", "conductor-2"]);
+    let hosts = deployment.home().join("components");
+    assert!(hosts.join("conductor-1.key").exists() && hosts.join("conductor-2.key").exists());
+    deployment.ok(&["group", "add", "databases", "--member", "agent/db-1"]);
+    deployment.ok(&["group", "add", "databases", "--member", "agent/db-2"]);
+
+    let agents = deployment.json(&["agent", "list"]);
+    let names: Vec<_> = agents.as_array().unwrap().iter().map(|a| a["id"].clone()).collect();
+    assert_eq!(names, ["db-1", "db-2"]);
+    let shown = deployment.json(&["agent", "show", "db-1"]);
+    assert_eq!(shown["principal"], "spiffe://bulla.local/agent/db-1");
+    assert_eq!(shown["groups"], json!(["group/all", "group/databases"]));
+    assert!(shown["credential"]["kid"].as_str().unwrap().len() == 16);
+    let components = deployment.json(&["component", "list"]);
+    let names: Vec<_> = components.as_array().unwrap().iter().map(|c| c["name"].clone()).collect();
+    assert_eq!(names, ["conductor", "control"]);
+    let groups = deployment.json(&["group", "list"]);
+    let databases = groups.as_array().unwrap().iter().find(|g| g["name"] == "databases").unwrap();
+    assert_eq!(databases["members"], 2);
+    // For people too, and without a secret.
+    let seed = fs::read_to_string(&key).unwrap();
+    let seed =
+        seed.lines().find(|l| l.starts_with("signing-key")).unwrap().split('"').nth(1).unwrap();
+    for command in [
+        &["agent", "list"][..],
+        &["agent", "show", "db-1"],
+        &["component", "list"],
+        &["group", "list"],
+    ] {
+        let said = deployment.ok(command);
+        assert!(
+            said.contains("db-1") || said.contains("control") || said.contains("databases"),
+            "{said}"
+        );
+        assert!(!said.contains(seed));
+    }
+}
+
+#[test]
+fn plain_http_needs_the_token() {
+    let deployment = Deployment::new(None);
+    let _up = up(&deployment, &["--plain"]);
+    let url = fs::read_to_string(deployment.home().join("api.url")).unwrap();
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
+    let token = deployment.home().join("api.token");
+    assert_eq!(token.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let text = fs::read_to_string(&token).unwrap();
+    fs::write(&token, format!("A{}", &text[1..])).unwrap();
+    let said = deployment.fails(1, &["call", "agent/local", "agent.ping"]);
+    assert!(!said.contains("pong"), "{said}");
+    let said = deployment.fails(1, &["up", "--once", "--plain", "--listen", "0.0.0.0:0"]);
+    assert!(said.contains("loopback"), "{said}");
+}
+
+#[test]
+fn tap_shows_what_the_bus_sees() {
+    let deployment = Deployment::new(None);
+    let _up = up(&deployment, &[]);
+    let mut tap = deployment
+        .command(&["tap", "--json", "--count", "2"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(tap.stdout.take().unwrap()).lines();
+    // The tap is on when it shows something; calls until then.
+    let caller = std::thread::scope(|scope| {
+        let calling = scope.spawn(|| {
+            for _ in 0..200 {
+                deployment.call("agent/local", "agent.ping", r#"{"secret":"hunter2"}"#);
+                if tap.try_wait().unwrap().is_some() {
+                    return;
+                }
+            }
+        });
+        let shown: Vec<_> = lines.map_while(Result::ok).collect();
+        calling.join().unwrap();
+        shown
+    });
+    assert_eq!(caller.len(), 2, "{caller:?}");
+    let hunter = "68756e746572";
+    for line in &caller {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(event["size"].as_u64().unwrap() > 100, "{line}");
+        assert_eq!(event["key_id"].as_str().unwrap().len(), 32, "{line}");
+        assert!(!line.contains(hunter), "{line}");
+    }
+    assert!(caller.iter().any(|line| line.contains("agent.local")), "{caller:?}");
+}
+
+#[test]
+fn doctor_says_what_is_wrong() {
+    let deployment = Deployment::new(None);
+    let said = deployment.ok(&["doctor"]);
+    assert!(said.contains("root key") && said.contains("not running"), "{said}");
+    let _up = up(&deployment, &[]);
+    let said = deployment.ok(&["doctor"]);
+    assert!(said.contains("answers, version"), "{said}");
+    fs::set_permissions(deployment.home().join("kek"), fs::Permissions::from_mode(0o644)).unwrap();
+    let said = deployment.run(&["doctor"]);
+    assert_eq!(said.status.code(), Some(1));
+    assert!(text(&said.stdout).contains("bad"), "{}", text(&said.stdout));
+}
+
+#[test]
+fn a_fanout_and_a_cast_reach_the_local_agent() {
+    let deployment = Deployment::new(None);
+    let _up = up(&deployment, &[]);
+    let sent = deployment.json(&["cast", "agent/local", "agent.ping"]);
+    assert_eq!(sent["message_id"].as_str().unwrap().len(), 32);
+    let sent = deployment.json(&["fanout", "group/all", "agent.ping"]);
+    assert_eq!(sent["message_id"].as_str().unwrap().len(), 32);
+}
+
+#[test]
+fn bench_prints_the_overhead() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bulla(dir.path()).args(["bench", "--overhead", "--json"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(value.as_array().is_some_and(|rows| rows.len() >= 5), "{value}");
+}
