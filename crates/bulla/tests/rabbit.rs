@@ -5,78 +5,22 @@
     reason = "the helpers of tests fail as tests do"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla::{
-    CallError, ConnectError, Connection, Context, HandlerResult, KeyFile, Method, Router,
-    ServeOptions, Target, default_state,
+    CallError, ConnectError, Connection, Context, HandlerResult, Method, Router, ServeOptions,
+    Target, default_state,
 };
-use bulla_keystore::{Kek, Keystore};
-use bulla_seal::{SuiteSet, TrustDomain};
 use bulla_services::{RabbitMq, require};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use common::{keystore, write_key_file};
+use serde_json::json;
 
 /// Long enough that only a hang reaches it.
 const HANG: Duration = Duration::from_secs(120);
-
-/// The key file of the one host of a component type, which knows the `peers`.
-async fn write_key_file(
-    keystore: &Keystore,
-    name: &str,
-    peers: &[&str],
-    bus: Option<Value>,
-    folder: &Path,
-) -> PathBuf {
-    let (kem, audience) = keystore.component_keys(name).await.unwrap();
-    let hour = Duration::from_secs(3600);
-    let (key, signing) = keystore.issue_signing(name, &format!("{name}-1"), hour).await.unwrap();
-    let trust = keystore.trust_store();
-    let mut known = Vec::new();
-    for peer in peers {
-        let peer = format!("component/{peer}").parse().unwrap();
-        known.push(BASE64.encode(keystore.credential(&peer).await.unwrap().as_bytes()));
-    }
-    let mut file = json!({
-        "version": 1,
-        "principal": format!("component/{name}"),
-        "incarnation": 1,
-        "trust-domain": trust.domain().to_string(),
-        "root": BASE64.encode(trust.root().as_bytes()),
-        "issuers": trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect::<Vec<_>>(),
-        "signing-key": BASE64.encode(key.seed().expose()),
-        "signing-credential": BASE64.encode(signing.as_bytes()),
-        "receive": [{
-            "suite": kem.suite().as_str(),
-            "key": BASE64.encode(kem.expose()),
-            "credential": BASE64.encode(audience.as_bytes()),
-        }],
-        "peers": known,
-    });
-    if let Some(bus) = bus {
-        file["bus"] = bus;
-    }
-    let file: KeyFile = serde_json::from_value(file).unwrap();
-    let path = folder.join(format!("{name}.key"));
-    file.write(&path).unwrap();
-    path
-}
-
-async fn keystore(folder: &TempDir) -> Keystore {
-    let kek = Kek::create_file(folder.path().join("kek")).unwrap();
-    let domain = TrustDomain::new("cloud.example").unwrap();
-    let path = folder.path().join("keystore.db");
-    let keystore = Keystore::init(path, &domain, kek).await.unwrap().keystore;
-    for name in ["control", "api", "worker"] {
-        keystore.add_component(name, &[], SuiteSet::all()).await.unwrap();
-    }
-    keystore
-}
 
 /// Counts how often it ran, and says who called.
 fn counting(runs: &Arc<AtomicU32>) -> Router {
@@ -95,11 +39,11 @@ fn counting(runs: &Arc<AtomicU32>) -> Router {
 async fn two_services_call_each_other_over_tls() {
     let Some(rabbit) = require(RabbitMq::builder().tls(true).start()) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let keystore = keystore(&folder).await;
+    let keystore = keystore(&folder, &["control", "api", "worker"]).await;
     std::fs::write(folder.path().join("ca.pem"), rabbit.ca_pem()).unwrap();
     // The certificate's path is relative to the key file.
     let bus = json!({ "url": rabbit.tls_url(), "exchange": "services", "ca": "ca.pem" });
-    let peers = ["control", "api", "worker"];
+    let peers = ["component/control", "component/api", "component/worker"];
     let mut sides = Vec::new();
     for name in ["api", "worker"] {
         let key = write_key_file(&keystore, name, &peers, Some(bus.clone()), folder.path()).await;
@@ -129,9 +73,9 @@ async fn two_services_call_each_other_over_tls() {
 async fn what_waited_runs_once_and_what_may_have_run_does_not() {
     let Some(rabbit) = require(RabbitMq::start()) else { return };
     let folder = tempfile::tempdir().unwrap();
-    let keystore = keystore(&folder).await;
+    let keystore = keystore(&folder, &["control", "api", "worker"]).await;
     let bus = json!({ "url": rabbit.url(), "exchange": "bulla" });
-    let peers = ["control", "api", "worker"];
+    let peers = ["component/control", "component/api", "component/worker"];
     let api = write_key_file(&keystore, "api", &peers, Some(bus.clone()), folder.path()).await;
     let worker = write_key_file(&keystore, "worker", &peers, None, folder.path()).await;
     let error = Connection::open(&worker, None).await.unwrap_err();

@@ -60,14 +60,12 @@ struct Bucket {
     at: Instant,
 }
 
-fn limits(found_for: u64) -> LookupLimits {
-    LookupLimits {
-        found_for: Duration::from_secs(found_for),
-        missing_for: Duration::from_secs(3),
-        entries: 20_000,
-        asking: 256,
-    }
-}
+const LIMITS: LookupLimits = LookupLimits {
+    found_for: Duration::from_secs(30),
+    missing_for: Duration::from_secs(3),
+    entries: 20_000,
+    asking: 256,
+};
 
 fn unusable(why: impl fmt::Display) -> DirectoryError {
     DirectoryError(format!("the control plane's answer can't be used: {why}"))
@@ -77,9 +75,17 @@ impl RemoteDirectory {
     /// Begins with what the key file gave. It knows no more until it has a
     /// [client](Self::attach).
     pub fn new(given: StaticDirectory) -> Result<Self, bulla_seal::NameError> {
+        Self::with_limits(given, LIMITS)
+    }
+
+    /// The same with other limits to how much is remembered and for how long.
+    pub fn with_limits(
+        given: StaticDirectory,
+        limits: LookupLimits,
+    ) -> Result<Self, bulla_seal::NameError> {
         let control = Principal::component("control")?;
         let mut seen = Seen::default();
-        let (peers, kids) = (Lookups::new(limits(60)), Lookups::new(limits(300)));
+        let (peers, kids) = (Lookups::new(limits), Lookups::new(limits));
         for (principal, keys) in given.peers() {
             match &keys {
                 PeerKeys::Pair(credential) => {
@@ -95,11 +101,11 @@ impl RemoteDirectory {
             given,
             client: RwLock::default(),
             seen: Mutex::new(seen),
-            strangers: Mutex::new(Bucket { tokens: STRANGERS_AT_ONCE, at: Instant::now() }),
+            strangers: Mutex::new(Bucket::full(Instant::now())),
             peers,
             kids,
-            keys: Lookups::new(limits(10)),
-            groups: Lookups::new(limits(10)),
+            keys: Lookups::new(limits),
+            groups: Lookups::new(limits),
         })))
     }
 
@@ -124,15 +130,27 @@ impl RemoteDirectory {
 
     /// A question that a message from nobody knows whom causes.
     fn for_stranger(&self) -> Result<(), DirectoryError> {
-        let mut bucket = self.0.strangers.lock();
-        let passed = bucket.at.elapsed().as_secs_f64();
-        bucket.at = Instant::now();
-        bucket.tokens = passed.mul_add(STRANGERS_PER_SECOND, bucket.tokens).min(STRANGERS_AT_ONCE);
-        if bucket.tokens < 1.0 {
-            return Err(DirectoryError("too many messages name keys that nobody knows".into()));
+        if self.0.strangers.lock().take(Instant::now()) {
+            return Ok(());
         }
-        bucket.tokens -= 1.0;
-        Ok(())
+        Err(DirectoryError("too many messages name keys that nobody knows".into()))
+    }
+}
+
+impl Bucket {
+    fn full(now: Instant) -> Self {
+        Self { tokens: STRANGERS_AT_ONCE, at: now }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.tokens = passed.mul_add(STRANGERS_PER_SECOND, self.tokens).min(STRANGERS_AT_ONCE);
+        let may = self.tokens >= 1.0;
+        if may {
+            self.tokens -= 1.0;
+        }
+        may
     }
 }
 
@@ -396,5 +414,23 @@ impl Directory for RemoteDirectory {
 impl fmt::Debug for RemoteDirectory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RemoteDirectory({}, {:?})", self.0.control, self.0.peers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_cause_a_bounded_number_of_questions() {
+        let start = Instant::now();
+        let mut bucket = Bucket::full(start);
+        let taken = |bucket: &mut Bucket, at: u64| {
+            (0..1_000).filter(|_| bucket.take(start + Duration::from_secs(at))).count()
+        };
+        assert_eq!(taken(&mut bucket, 0), 100);
+        assert_eq!(taken(&mut bucket, 1), 20);
+        assert_eq!(taken(&mut bucket, 3600), 100);
+        assert_eq!(taken(&mut bucket, 0), 0, "a clock that goes back gives nothing");
     }
 }
