@@ -2,19 +2,20 @@
 //! in place and sent from there.
 
 use std::fmt;
-use std::ops::Range;
 
 use bytes::{Buf, BytesMut};
 
 use crate::cbor::{Sink, Stack, Writer, head_len};
-use crate::frame::VERSION;
-use crate::header::{Draft, Form};
+use crate::frame::{GCM_TAG, Named, VERSION};
+use crate::header::{Draft, Form, MAX_HEADER};
 use crate::id::MessageId;
 use crate::kdf::MessagePrf;
 use crate::random::UnixTime;
+use crate::route::{ExternalAad, MAX_AAD};
 
-/// Room before the plaintext: for the inputs of the id first, for the envelope's head after.
-pub(crate) const HEADROOM: usize = 1024;
+/// Room before the plaintext: for the inputs of the id at their longest first, for the
+/// envelope's head after.
+pub(crate) const HEADROOM: usize = LEAD + MAX_HEADER + MAX_AAD + 16;
 /// Room behind it: inner signature, authentication tag, two nulls.
 const TAILROOM: usize = 96;
 /// Longest lead of the inputs of an id: label, randomness, time, counter, incarnation, boot id.
@@ -48,8 +49,8 @@ pub(crate) struct Laid {
     start: usize,
     /// Where the header itself begins and ends.
     header: (usize, usize),
-    /// Where the AAD ends.
-    end: usize,
+    /// The same of the AAD.
+    aad: (usize, usize),
 }
 
 impl MessageBuf {
@@ -95,48 +96,57 @@ impl MessageBuf {
         self.bytes.put(bytes);
     }
 
+    /// The header of a message that was laid out.
+    pub(crate) fn header(&self, laid: &Laid) -> &[u8] {
+        self.bytes.get(laid.header.0..laid.header.1).unwrap_or_default()
+    }
+
+    /// The external AAD of a message that was laid out.
+    pub(crate) fn aad(&self, laid: &Laid) -> &[u8] {
+        self.bytes.get(laid.aad.0..laid.aad.1).unwrap_or_default()
+    }
+
     /// Lays header and AAD out before the plaintext and gives the message its hedged id
     /// (protocol section 3): a PRF under the direction's id key of the CBOR array [label,
     /// randomness, time, counter, incarnation, boot id, header with a zero id, external AAD,
-    /// plaintext], in one pass over this buffer. The id is put into both copies of the header.
+    /// plaintext], in one pass over this buffer. The id is then put into the header.
     pub(crate) fn assign_id(
         &mut self,
         prf: &MessagePrf,
         (hedge, incarnation): (&Hedge, u32),
-        draft: &mut Draft,
-        aad: &[u8],
+        draft: &Draft<'_>,
+        aad: &ExternalAad<'_>,
     ) -> Option<(MessageId, Laid)> {
-        let lead = lead(hedge, incarnation);
+        let (header_len, aad_len, payload) = (draft.len(), aad.len(), self.len());
+        let aad_end = HEADROOM - head_len(payload as u64);
+        let aad_start = aad_end.checked_sub(aad_len)?;
+        let header_end = aad_start.checked_sub(head_len(aad_len as u64))?;
+        let header_start = header_end.checked_sub(header_len)?;
+        let start = header_start.checked_sub(head_len(header_len as u64))?;
+        let lead = Lead::of(hedge, incarnation);
         let lead = lead.get()?;
-        let header = draft.bytes.get()?;
-        let payload = self.len();
-        let total = lead.len() + string_len(header) + string_len(aad) + head_len(payload as u64);
-        let from = HEADROOM.checked_sub(total)?;
+        let from = start.checked_sub(lead.len())?;
         let mut place = Place { bytes: self.bytes.get_mut(from..HEADROOM)?, at: 0 };
+        place.put(lead);
         let mut w = Writer::new(&mut place);
-        w.raw(lead);
-        w.bytes(header);
-        w.bytes(aad);
+        w.bytes_head(header_len);
+        draft.write(&mut place)?;
+        let mut w = Writer::new(&mut place);
+        w.bytes_head(aad_len);
+        aad.write(&mut place);
+        let mut w = Writer::new(&mut place);
         w.bytes_head(payload);
-        let start = from + lead.len();
-        let header_end = start + string_len(header);
-        let laid = Laid {
-            start,
-            header: (header_end - header.len(), header_end),
-            end: header_end + string_len(aad),
-        };
         let id = MessageId(prf.id(self.bytes.get(from..)?)?);
-        let at = laid.header.0 + draft.id_at();
-        self.bytes.get_mut(at..at + MessageId::LEN)?.copy_from_slice(id.as_bytes());
-        draft.set_id(id);
-        Some((id, laid))
+        let at = header_start + draft.id_at();
+        *self.bytes.get_mut(at..)?.first_chunk_mut()? = id.0;
+        Some((id, Laid { start, header: (header_start, header_end), aad: (aad_start, aad_end) }))
     }
 
     /// The Enc_structure of RFC 9052 section 5.3 and the plaintext, side by side.
     pub(crate) fn enc_structure(&mut self, laid: &Laid) -> Option<(&[u8], &mut [u8])> {
         let from = self.write_context(laid, Form::Encrypt0)?;
         let (head, plaintext) = self.bytes.split_at_mut_checked(HEADROOM)?;
-        Some((head.get(from..laid.end)?, plaintext))
+        Some((head.get(from..laid.aad.1)?, plaintext))
     }
 
     /// The Sig_structure or MAC_structure (RFC 9052 sections 4.4 and 6.3) with its payload: it
@@ -147,22 +157,25 @@ impl MessageBuf {
     }
 
     fn write_context(&mut self, laid: &Laid, form: Form) -> Option<usize> {
-        let mut context = Stack::<16>::new();
-        form.write_context(&mut context);
-        let context = context.get()?;
+        let context = form.context();
         let from = laid.start.checked_sub(context.len())?;
         self.bytes.get_mut(from..laid.start)?.copy_from_slice(context);
         Some(from)
     }
 
     /// Puts the heads of frame and envelope before the content, from which the buffer then
-    /// begins. With `group` the envelope is an array of two whose second item follows.
-    pub(crate) fn finish(mut self, laid: &Laid, form: Form, group: bool) -> Option<BytesMut> {
+    /// begins, and `authenticator` behind it, if the content does not end with one already. With
+    /// `group` the envelope is an array of two whose second item follows.
+    pub(crate) fn finish(
+        mut self,
+        laid: &Laid,
+        (form, group): (Form, bool),
+        authenticator: Option<&[u8]>,
+    ) -> Option<(BytesMut, Named)> {
         let content = self.len();
-        let header: Range<usize> = laid.header.0..laid.header.1;
+        let header = laid.header.0..laid.header.1;
         // The header moves up to where the AAD was.
-        let behind = 1 + head_len(content as u64);
-        let to = HEADROOM.checked_sub(behind + header.len())?;
+        let to = HEADROOM.checked_sub(1 + head_len(content as u64) + header.len())?;
         let mut front = Stack::<16>::new();
         let mut w = Writer::new(&mut front);
         w.array(4);
@@ -174,16 +187,21 @@ impl MessageBuf {
         w.bytes_head(header.len());
         let front = front.get()?;
         let from = to.checked_sub(front.len())?;
-        self.bytes.get(header.clone())?;
         let end = to + header.len();
+        self.bytes.get(header.clone())?;
         self.bytes.copy_within(header, to);
         self.bytes.get_mut(from..to)?.copy_from_slice(front);
         let mut place = Place { bytes: self.bytes.get_mut(end..HEADROOM)?, at: 0 };
         let mut w = Writer::new(&mut place);
         w.map(0);
         w.bytes_head(content);
+        if let Some(authenticator) = authenticator {
+            Writer::new(&mut self.bytes).bytes(authenticator);
+        }
+        let length = authenticator.map_or(GCM_TAG, <[u8]>::len);
         self.bytes.advance(from);
-        Some(self.bytes)
+        let authenticator = self.bytes.len().checked_sub(length)?..self.bytes.len();
+        Some((self.bytes, Named { header: to - from..end - from, authenticator }))
     }
 }
 
@@ -193,22 +211,23 @@ impl fmt::Debug for MessageBuf {
     }
 }
 
-fn lead(hedge: &Hedge, incarnation: u32) -> Stack<LEAD> {
-    let mut out = Stack::new();
-    let mut w = Writer::new(&mut out);
-    w.array(9);
-    w.text("bulla/1 id");
-    w.bytes(&hedge.random);
-    w.uint(hedge.now.ns);
-    w.uint(hedge.counter);
-    w.uint(incarnation.into());
-    w.bytes(&hedge.boot);
-    out
-}
+/// What the inputs of an id begin with.
+type Lead = Stack<LEAD>;
 
-/// How many bytes `bytes` take as a CBOR byte string.
-fn string_len(bytes: &[u8]) -> usize {
-    head_len(bytes.len() as u64) + bytes.len()
+impl Lead {
+    #[inline]
+    fn of(hedge: &Hedge, incarnation: u32) -> Self {
+        let mut out = Self::new();
+        // An array of nine and its label.
+        out.put(b"\x89\x6abulla/1 id");
+        let mut w = Writer::new(&mut out);
+        w.fixed(&hedge.random);
+        w.uint(hedge.now.ns);
+        w.uint(hedge.counter);
+        w.uint(incarnation.into());
+        w.fixed(&hedge.boot);
+        out
+    }
 }
 
 /// A place of exactly the right size to write to.

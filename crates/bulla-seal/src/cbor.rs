@@ -34,17 +34,20 @@ pub(crate) struct Stack<const N: usize> {
 }
 
 impl<const N: usize> Stack<N> {
+    #[inline]
     pub(crate) fn new() -> Self {
         Self { bytes: [0; N], len: 0, overflow: false }
     }
 
     /// What was written; `None` if it did not fit.
+    #[inline]
     pub(crate) fn get(&self) -> Option<&[u8]> {
         if self.overflow { None } else { self.bytes.get(..self.len) }
     }
 
-    pub(crate) fn get_mut(&mut self) -> Option<&mut [u8]> {
-        if self.overflow { None } else { self.bytes.get_mut(..self.len) }
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 }
 
@@ -69,7 +72,7 @@ const ARRAY: u8 = 4;
 const MAP: u8 = 5;
 const TAG: u8 = 6;
 const SIMPLE: u8 = 7;
-const NULL: u8 = 0xf6;
+pub(crate) const NULL: u8 = 0xf6;
 
 /// How many bytes the head of an item with argument `value` takes.
 pub(crate) const fn head_len(value: u64) -> usize {
@@ -133,6 +136,15 @@ impl<'a, S: Sink + ?Sized> Writer<'a, S> {
     pub fn bytes(&mut self, value: &[u8]) {
         self.bytes_head(value.len());
         self.sink.put(value);
+    }
+
+    /// A byte string of 16 bytes, in one piece.
+    #[inline]
+    pub(crate) fn fixed(&mut self, value: &[u8; 16]) {
+        let mut item = [BYTES << 5 | 16; 17];
+        let [_, rest @ ..] = &mut item;
+        *rest = *value;
+        self.sink.put(&item);
     }
 
     /// The head of a byte string of `len` bytes that the caller appends.

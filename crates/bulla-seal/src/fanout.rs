@@ -13,15 +13,15 @@ use crate::body::RequestBody;
 use crate::buffer::{Hedge, MessageBuf};
 use crate::cbor::{Reader, Writer};
 use crate::credential::SignedCredential;
-use crate::frame::{ENVELOPE_AT, Frame, GCM_TAG, Parsed, Sealed, envelope_digest};
-use crate::header::{Common, Detail, Draft, Form, Handle, Times};
+use crate::frame::{ENVELOPE_AT, Frame, GCM_TAG, Named, Parsed, Sealed};
+use crate::header::{Common, Detail, Draft, Form, Handle, HeaderStem, Times};
 use crate::id::{Digest, Kid, MessageId};
 use crate::kdf;
 use crate::open::{Expected, check_times, open_sealed};
 use crate::opened::Opened;
 use crate::principal::{GroupName, Party, Principal};
 use crate::refusal::Refusal;
-use crate::route::{AadBuf, Audience, Route};
+use crate::route::{Audience, Route};
 use crate::seal::{Author, Protection, SealError, encrypt};
 use crate::secret::Secret;
 use crate::session::Direction;
@@ -77,7 +77,7 @@ pub struct UnsignedFanout {
     /// [1, [COSE_Encrypt0 …
     bytes: BytesMut,
     id: MessageId,
-    digest: Digest,
+    named: Named,
     to_sign: Vec<u8>,
 }
 
@@ -145,30 +145,28 @@ impl GroupSession {
         if !self.is_target(spec.route) {
             return Err(SealError::Audience);
         }
-        let common = self.common(signer.credential.kid, spec.kind);
+        let common = Self::common(spec.kind);
         let party = &signer.credential.party;
         let detail = (&self.group, self.epoch, spec.sequence);
-        let mut draft = Draft::group(&common, &party.principal, times, detail);
-        let mut aad = AadBuf::new();
-        spec.route.write_request_aad(&mut aad, spec.kind, common.level);
-        let aad = aad.get().ok_or(SealError::Header)?;
+        let stem = HeaderStem::request(Handle::Key(signer.credential.kid), &party.principal);
+        let draft = Draft::group(&common, &stem, times, detail);
+        let aad = spec.route.request_aad(spec.kind, common.level);
         let author = Author {
             direction: &self.direction,
             incarnation: party.incarnation,
             protection: Protection::Sealed,
         };
-        let (id, laid) = author.assign_id(&mut draft, aad, hedge, &mut buf)?;
-        let header = draft.bytes.get().ok_or(SealError::Header)?;
-        let tag = encrypt(&self.direction.message, &laid, &mut buf)?;
-        let to_sign = self.to_sign(aad, header, buf.plaintext(), &id);
-        let bytes = buf.finish(&laid, Form::Encrypt0, true).ok_or(SealError::Header)?;
-        Ok(UnsignedFanout { bytes, id, digest: envelope_digest(header, &tag), to_sign })
+        let (id, laid) = author.assign_id(&draft, &aad, hedge, &mut buf)?;
+        encrypt(&self.direction.message, &laid, &mut buf)?;
+        let to_sign = self.to_sign(buf.aad(&laid), buf.header(&laid), buf.plaintext(), &id);
+        let finished = buf.finish(&laid, (Form::Encrypt0, true), None);
+        let (bytes, named) = finished.ok_or(SealError::Header)?;
+        Ok(UnsignedFanout { bytes, id, named, to_sign })
     }
 
-    fn common(&self, signer: Kid, kind: MessageKind) -> Common {
+    fn common(kind: MessageKind) -> Common {
         let form = Form::Encrypt0;
-        let handle = Handle::Key(signer);
-        Common { form, handle, suite: Suite::Shared, kind, level: form.level() }
+        Common { form, suite: Suite::Shared, kind, level: form.level() }
     }
 
     fn is_target(&self, route: &Route) -> bool {
@@ -209,10 +207,8 @@ impl GroupSession {
         }
         signer.validity.check_secs(header.iat)?;
         check_times(header.iat, header.exp, expected.now, expected.skew)?;
-        let mut aad = AadBuf::new();
-        expected.route.write_request_aad(&mut aad, header.kind, header.level);
-        let aad = aad.get().ok_or(Refusal::Malformed)?;
-        self.verify(&parsed, signer, aad)?;
+        let aad = &expected.route.request_aad(header.kind, header.level);
+        self.verify(&parsed, signer, aad.to_buf().get().ok_or(Refusal::Malformed)?)?;
         let opened = open_sealed(&self.direction.message, parsed, aad)?;
         RequestBody::parse(opened.plaintext())?;
         let route = expected.route.clone();
@@ -315,7 +311,7 @@ impl UnsignedFanout {
     ) -> Frame {
         proof(&mut Writer::new(&mut self.bytes));
         debug_assert!(self.bytes.len() > ENVELOPE_AT + GCM_TAG);
-        Sealed { bytes: self.bytes, id: self.id, digest: self.digest }
+        Sealed { bytes: self.bytes, id: self.id, named: self.named }
             .into_frame(Some(signer.credential.as_bytes()))
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::cbor::{Reader, Stack, Writer};
+use crate::cbor::{NULL, Reader, Stack, Writer};
 use crate::header::{Detail, Form, Header, MAX_HEADER};
 use crate::id::Digest;
 use crate::offer::MAX_OFFER;
@@ -35,8 +35,22 @@ pub struct Sealed {
     pub(crate) bytes: BytesMut,
     /// The message's id.
     pub(crate) id: crate::MessageId,
-    /// Digest for binding replies and claims.
-    pub(crate) digest: Digest,
+    /// What names it.
+    pub(crate) named: Named,
+}
+
+/// Where in a frame the two things stand that name its envelope.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) header: Range<usize>,
+    pub(crate) authenticator: Range<usize>,
+}
+
+impl Named {
+    fn digest(&self, frame: &[u8]) -> Digest {
+        let part = |at: &Range<usize>| frame.get(at.clone()).unwrap_or_default();
+        envelope_digest(part(&self.header), part(&self.authenticator))
+    }
 }
 
 impl Sealed {
@@ -45,9 +59,10 @@ impl Sealed {
         self.id
     }
 
-    /// Names this very envelope: replies are bound to it, claims compare it.
+    /// Names this very envelope: replies are bound to it, claims compare it. Computed when asked
+    /// for: a cast needs none.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.named.digest(&self.bytes)
     }
 
     /// Closes the frame. `offer` is what goes beside the envelope (an offer, or in a fanout the
@@ -56,11 +71,13 @@ impl Sealed {
         let envelope = ENVELOPE_AT..self.bytes.len();
         let mut w = Writer::new(&mut self.bytes);
         match offer {
-            Some(offer) => w.raw(offer),
-            None => w.null(),
+            Some(offer) => {
+                w.raw(offer);
+                w.null();
+            }
+            None => w.raw(&[NULL, NULL]),
         }
-        w.null();
-        Frame { bytes: self.bytes.freeze(), envelope, id: self.id, digest: self.digest }
+        Frame { bytes: self.bytes.freeze(), envelope, id: self.id, named: self.named }
     }
 }
 
@@ -70,7 +87,7 @@ pub struct Frame {
     bytes: Bytes,
     envelope: Range<usize>,
     id: crate::MessageId,
-    digest: Digest,
+    named: Named,
 }
 
 impl Frame {
@@ -84,9 +101,9 @@ impl Frame {
         self.id
     }
 
-    /// Names this very envelope.
+    /// Names this very envelope. Computed when asked for.
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.named.digest(&self.bytes)
     }
 
     /// The envelope's bytes.
@@ -185,9 +202,14 @@ impl Parsed {
 
     /// The sender's name as the header claims it; empty in a reply.
     pub fn claimed_sender(&self) -> &str {
+        std::str::from_utf8(self.claimed_sender_bytes()).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(crate) fn claimed_sender_bytes(&self) -> &[u8] {
         let at = self.header.iss.start + self.protected.start
             ..self.header.iss.end + self.protected.start;
-        self.bytes.get(at).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
+        self.bytes.get(at).unwrap_or_default()
     }
 
     /// The group's name as the header claims it.

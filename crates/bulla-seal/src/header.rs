@@ -15,6 +15,7 @@ use crate::cbor::{Reader, Sink, Stack, Writer};
 use crate::id::{Kid, MessageId, SessionId};
 use crate::principal::{GroupName, Principal};
 use crate::refusal::Refusal;
+use crate::route::ExternalAad;
 use crate::wire::{Level, MessageKind, Outcome, Suite};
 
 /// Content format of a sealed message in the `typ` parameter: from CoAP's range for experiments,
@@ -28,7 +29,6 @@ const ALG_EDDSA: i64 = crate::sign::ALG_EDDSA;
 
 /// Longest header in bytes.
 pub(crate) const MAX_HEADER: usize = 288;
-pub(crate) type HeaderBuf = Stack<MAX_HEADER>;
 
 /// Names the key of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,6 +99,14 @@ impl Form {
         }
     }
 
+    /// The algorithm as one byte of CBOR.
+    const fn alg_byte(self) -> u8 {
+        match self.alg() {
+            alg @ 0..=23 => alg as u8,
+            alg => 0x20 | !alg as u8,
+        }
+    }
+
     /// The head of the tagged COSE array.
     pub(crate) fn write_head<S: Sink>(self, w: &mut Writer<'_, S>) {
         w.tag(self.tag());
@@ -106,16 +114,15 @@ impl Form {
     }
 
     /// The beginning of the structure that the cipher, the signature or the MAC covers (RFC 9052
-    /// sections 4.4, 5.3 and 6.3); header, external AAD and, for the last two, payload follow.
-    pub(crate) fn write_context<S: Sink>(self, out: &mut S) {
-        let mut w = Writer::new(out);
-        let (context, items) = match self {
-            Self::Encrypt0 => ("Encrypt0", 3),
-            Self::Mac0 => ("MAC0", 4),
-            Self::Sign1 => ("Signature1", 4),
-        };
-        w.array(items);
-        w.text(context);
+    /// sections 4.4, 5.3 and 6.3): the array's head and the context. Header, external AAD and,
+    /// for the last two, payload follow.
+    #[inline]
+    pub(crate) const fn context(self) -> &'static [u8] {
+        match self {
+            Self::Encrypt0 => b"\x83\x68Encrypt0",
+            Self::Mac0 => b"\x84\x64MAC0",
+            Self::Sign1 => b"\x84\x6aSignature1",
+        }
     }
 
     /// The level that this form gives.
@@ -182,121 +189,171 @@ pub(crate) struct Times {
     pub(crate) exp: u64,
 }
 
-/// What every header has.
+/// What every header says beside its handle and times.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Common {
     pub(crate) form: Form,
-    pub(crate) handle: Handle,
     pub(crate) suite: Suite,
     pub(crate) kind: MessageKind,
     pub(crate) level: Level,
 }
 
-impl Common {
-    fn write_start(&self, w: &mut Writer<'_, HeaderBuf>) {
-        w.map(5);
-        w.int(1);
-        w.int(self.form.alg());
-        w.int(4);
-        w.bytes(self.handle.as_bytes());
-        w.int(15);
-    }
+/// What the headers of one writer have in common: from the handle to the key of the first time.
+/// Made once for a session.
+pub(crate) struct HeaderStem(Box<[u8]>);
 
-    fn write_own(&self, w: &mut Writer<'_, HeaderBuf>, items: usize) {
-        w.int(16);
-        w.uint(TYP);
-        w.int(OWN);
-        w.array(items);
-        w.uint(self.suite.to_wire().into());
-        w.uint(self.kind.to_wire().into());
-        w.uint(self.level.to_wire().into());
-    }
-}
-
-/// A header with its id still to come; `id_at` is where.
-pub(crate) struct Draft {
-    pub(crate) bytes: HeaderBuf,
-    id_at: usize,
-}
-
-impl Draft {
-    fn request_claims(
-        bytes: &mut HeaderBuf,
-        common: &Common,
-        iss: &Principal,
-        times: Times,
-    ) -> usize {
-        let mut w = Writer::new(bytes);
-        common.write_start(&mut w);
+impl HeaderStem {
+    /// Up to the key of the expiry.
+    pub(crate) fn request(handle: Handle, iss: &Principal) -> Self {
+        let mut out = Vec::with_capacity(128);
+        let mut w = Self::start(&mut out, handle);
         w.map(4);
         w.int(1);
         w.text(iss.as_str());
         w.int(4);
+        Self(out.into())
+    }
+
+    /// Up to the key of issued-at.
+    pub(crate) fn reply(handle: Handle) -> Self {
+        let mut out = Vec::with_capacity(32);
+        let mut w = Self::start(&mut out, handle);
+        w.map(2);
+        w.int(6);
+        Self(out.into())
+    }
+
+    fn start(out: &mut Vec<u8>, handle: Handle) -> Writer<'_, Vec<u8>> {
+        let mut w = Writer::new(out);
+        w.int(4);
+        w.bytes(handle.as_bytes());
+        w.int(15);
+        w
+    }
+}
+
+/// Longest end of a header: two times, id, `typ` and the protocol's own parameter at its longest
+/// (a group's).
+const MAX_END: usize = 136;
+/// Key and head of the id, the id to be, `typ`, and the label of the protocol's own parameter.
+const ID_TYP_OWN: [u8; 27] = {
+    let mut bytes = [0; 27];
+    bytes[0] = 7;
+    bytes[1] = 0x50;
+    bytes[18] = 16;
+    bytes[19] = 0x19;
+    bytes[20] = (TYP >> 8) as u8;
+    bytes[21] = TYP as u8;
+    bytes[22] = 0x3a;
+    let own = (!OWN as u32).to_be_bytes();
+    bytes[23] = own[0];
+    bytes[24] = own[1];
+    bytes[25] = own[2];
+    bytes[26] = own[3];
+    bytes
+};
+
+/// A header with a zero id, in the pieces that it is put together from.
+pub(crate) struct Draft<'a> {
+    form: Form,
+    stem: &'a HeaderStem,
+    end: Stack<MAX_END>,
+    /// Where the id stands in `end`.
+    id_at: usize,
+}
+
+impl<'a> Draft<'a> {
+    /// `end` has the times; behind them go id, `typ` and the first of `items` own parameters.
+    #[inline]
+    fn with_times(
+        common: &Common,
+        stem: &'a HeaderStem,
+        mut end: Stack<MAX_END>,
+        items: u8,
+    ) -> Self {
+        let id_at = end.len() + 2;
+        end.put(&ID_TYP_OWN);
+        end.put(&[
+            ARRAY_HEAD | items,
+            common.suite.to_wire(),
+            common.kind.to_wire(),
+            common.level.to_wire(),
+        ]);
+        Self { form: common.form, stem, end, id_at }
+    }
+
+    #[inline]
+    fn request_times(times: Times) -> Stack<MAX_END> {
+        let mut end = Stack::new();
+        let mut w = Writer::new(&mut end);
         w.uint(times.exp);
         w.int(6);
         w.uint(times.iat);
-        w.int(7);
-        w.bytes(&[0; 16]);
-        bytes.get().map_or(0, <[u8]>::len).saturating_sub(16)
+        end
     }
 
-    pub(crate) fn request(common: &Common, iss: &Principal, times: Times) -> Self {
-        let mut bytes = HeaderBuf::new();
-        let id_at = Self::request_claims(&mut bytes, common, iss, times);
-        common.write_own(&mut Writer::new(&mut bytes), 3);
-        Self { bytes, id_at }
+    #[inline]
+    pub(crate) fn request(common: &Common, stem: &'a HeaderStem, times: Times) -> Self {
+        Self::with_times(common, stem, Self::request_times(times), 3)
     }
 
     pub(crate) fn group(
         common: &Common,
-        iss: &Principal,
+        stem: &'a HeaderStem,
         times: Times,
         (group, epoch, sequence): (&GroupName, u32, u64),
     ) -> Self {
-        let mut bytes = HeaderBuf::new();
-        let id_at = Self::request_claims(&mut bytes, common, iss, times);
-        let mut w = Writer::new(&mut bytes);
-        common.write_own(&mut w, 6);
+        let mut draft = Self::with_times(common, stem, Self::request_times(times), 6);
+        let mut w = Writer::new(&mut draft.end);
         w.text(group.as_str());
         w.uint(epoch.into());
         w.uint(sequence);
-        Self { bytes, id_at }
+        draft
     }
 
+    #[inline]
     pub(crate) fn reply(
         common: &Common,
+        stem: &'a HeaderStem,
         iat: u64,
         (in_reply_to, outcome, index): (MessageId, Outcome, u16),
     ) -> Self {
-        let mut bytes = HeaderBuf::new();
-        let mut w = Writer::new(&mut bytes);
-        common.write_start(&mut w);
-        w.map(2);
-        w.int(6);
-        w.uint(iat);
-        w.int(7);
-        w.bytes(&[0; 16]);
-        let id_at = bytes.get().map_or(0, <[u8]>::len).saturating_sub(16);
-        let mut w = Writer::new(&mut bytes);
-        common.write_own(&mut w, 6);
+        let mut end = Stack::new();
+        Writer::new(&mut end).uint(iat);
+        let mut draft = Self::with_times(common, stem, end, 6);
+        let mut w = Writer::new(&mut draft.end);
         w.bytes(in_reply_to.as_bytes());
         w.uint(outcome.to_wire().into());
         w.uint(index.into());
-        Self { bytes, id_at }
+        draft
+    }
+
+    /// How many bytes the header has.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        3 + self.stem.0.len() + self.end.len()
     }
 
     /// Where in the header the id stands.
+    #[inline]
     pub(crate) fn id_at(&self) -> usize {
-        self.id_at
+        3 + self.stem.0.len() + self.id_at
     }
 
-    pub(crate) fn set_id(&mut self, id: MessageId) {
-        let at = self.id_at..self.id_at + MessageId::LEN;
-        if let Some(place) = self.bytes.get_mut().and_then(|bytes| bytes.get_mut(at)) {
-            place.copy_from_slice(id.as_bytes());
-        }
+    /// Nothing if it is too long.
+    #[inline]
+    pub(crate) fn write<S: Sink>(&self, out: &mut S) -> Option<()> {
+        let end = self.end.get().filter(|_| self.len() <= MAX_HEADER)?;
+        // A map of five and the algorithm, which is a small integer.
+        out.put(&[MAP_HEAD | 5, 1, self.form.alg_byte()]);
+        out.put(&self.stem.0);
+        out.put(end);
+        Some(())
     }
 }
+
+const ARRAY_HEAD: u8 = 0x80;
+const MAP_HEAD: u8 = 0xa0;
 
 impl Header {
     /// Parses the protected header of a message in `form`.
@@ -380,10 +437,17 @@ impl Claims {
     }
 }
 
-/// The structure of [`Form::write_context`] up to the external AAD.
-pub(crate) fn write_structure<S: Sink>(out: &mut S, form: Form, header: &[u8], aad: &[u8]) {
-    form.write_context(out);
+/// The structure of [`Form::context`] up to the external AAD.
+#[inline]
+pub(crate) fn write_structure<S: Sink>(
+    out: &mut S,
+    form: Form,
+    header: &[u8],
+    aad: &ExternalAad<'_>,
+) {
+    out.put(form.context());
     let mut w = Writer::new(out);
     w.bytes(header);
-    w.bytes(aad);
+    w.bytes_head(aad.len());
+    aad.write(out);
 }

@@ -5,12 +5,12 @@
 //! Signed is the array [label, header, external AAD, SHA-256(plaintext without the signature)],
 //! so that a signed body can't be sealed again under another header either.
 
-use crate::buffer::MessageBuf;
+use crate::buffer::{Laid, MessageBuf};
 use crate::cbor::{Reader, Stack, Writer};
 use crate::header::MAX_HEADER;
 use crate::id::Digest;
 use crate::refusal::Refusal;
-use crate::route::MAX_AAD;
+use crate::route::{ExternalAad, MAX_AAD};
 use crate::sign::{SIGNATURE, SignatureUse, SigningKey, VerifyingKey};
 
 /// CBOR head of an array of 7 and of 8 items: a body without and with a signature.
@@ -34,16 +34,12 @@ fn to_sign(header: &[u8], aad: &[u8], body: &Digest) -> ToSign {
 
 /// Signs the body in `buf` and puts the signature behind it. The header has its id already: the
 /// id is a PRF of the body, so one id never goes with two signatures.
-pub(crate) fn sign(
-    key: &SigningKey,
-    header: &[u8],
-    aad: &[u8],
-    buf: &mut MessageBuf,
-) -> Option<()> {
+pub(crate) fn sign(key: &SigningKey, laid: &Laid, buf: &mut MessageBuf) -> Option<()> {
     if buf.plaintext().first() != Some(&PLAIN) {
         return None;
     }
-    let to_sign = to_sign(header, aad, &Digest::of(buf.plaintext()));
+    let body = Digest::of(buf.plaintext());
+    let to_sign = to_sign(buf.header(laid), buf.aad(laid), &body);
     let signature = key.sign(to_sign.get()?);
     *buf.first_mut()? = SIGNED;
     Writer::new(buf.sink()).bytes(&signature);
@@ -54,7 +50,7 @@ pub(crate) fn sign(
 pub(crate) fn verify(
     key: Option<&VerifyingKey>,
     header: &[u8],
-    aad: &[u8],
+    aad: &ExternalAad<'_>,
     plaintext: &[u8],
 ) -> Result<bool, Refusal> {
     let Some((&SIGNED, rest)) = plaintext.split_first() else {
@@ -66,7 +62,8 @@ pub(crate) fn verify(
     let mut r = Reader::new(signature);
     let signature = r.fixed::<SIGNATURE>()?;
     let body = Digest::of_parts(&[&[PLAIN], body]);
-    let to_sign = to_sign(header, aad, &body);
+    let aad = aad.to_buf();
+    let to_sign = to_sign(header, aad.get().ok_or(Refusal::Malformed)?, &body);
     key.verify(to_sign.get().ok_or(Refusal::Malformed)?, &signature)?;
     Ok(true)
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::aead::{Aad, Nonce};
+use aws_lc_rs::aead::Aad;
 use aws_lc_rs::hmac;
 
 use crate::body::ErrorBody;
@@ -11,11 +11,11 @@ use crate::cbor::{Reader, Stack, Writer};
 use crate::frame::Parsed;
 use crate::header::{Detail, Form, MAX_HEADER, write_structure};
 use crate::inner;
-use crate::kdf::{self, MessagePrf};
+use crate::kdf::MessagePrf;
 use crate::opened::{Opened, OpenedReply, OpenedRequest, ReplyBinding};
 use crate::random::UnixTime;
 use crate::refusal::Refusal;
-use crate::route::{AadBuf, MAX_AAD, Route};
+use crate::route::{ExternalAad, MAX_AAD, Route};
 use crate::seal::MAX_LIFE;
 use crate::session::{Direction, Session};
 use crate::sign::VerifyingKey;
@@ -80,9 +80,7 @@ impl Session {
     ) -> Result<OpenedRequest, Refusal> {
         self.check_request(&parsed, expected)?;
         let header = parsed.header();
-        let mut aad = AadBuf::new();
-        expected.route.write_request_aad(&mut aad, header.kind, header.level);
-        let aad = aad.get().ok_or(Refusal::Malformed)?;
+        let aad = &expected.route.request_aad(header.kind, header.level);
         let (opened, signed) = match parsed.form {
             Form::Encrypt0 => {
                 let opened = open_sealed(&self.request.message, parsed, aad)?;
@@ -115,7 +113,7 @@ impl Session {
         if !expected.route.is_for(self.responder()) {
             return Err(Refusal::AudienceMismatch);
         }
-        if parsed.claimed_sender() != self.requester().principal.as_str() {
+        if parsed.claimed_sender_bytes() != self.requester().principal.as_str().as_bytes() {
             return Err(Refusal::SenderMismatch);
         }
         self.check_form(parsed.form)?;
@@ -139,7 +137,7 @@ impl Session {
         self.requester_credential().and_then(|credential| credential.signing.as_ref())
     }
 
-    fn open_signed(&self, parsed: Parsed, aad: &[u8]) -> Result<Opened, Refusal> {
+    fn open_signed(&self, parsed: Parsed, aad: &ExternalAad<'_>) -> Result<Opened, Refusal> {
         let key = self.signer().ok_or(Refusal::SignatureInvalid)?;
         let structure = structure_with_payload(&parsed, aad);
         key.verify(&structure, parsed.slice(&parsed.authenticator))
@@ -168,9 +166,8 @@ impl Session {
         if header.level < binding.level {
             return Err(Refusal::LevelNotAllowed);
         }
-        let mut aad = AadBuf::new();
-        binding.route.write_reply_aad(&mut aad, header.level, self.requester(), &binding.digest);
-        let aad = aad.get().ok_or(Refusal::Malformed)?;
+        let route = &binding.route;
+        let aad = &route.reply_aad(header.level, &self.encoded_requester, &binding.digest);
         let id = header.id;
         let opened = match parsed.form {
             Form::Encrypt0 => open_sealed(&self.reply.message, parsed, aad)?,
@@ -211,25 +208,27 @@ pub(crate) fn check_times(iat: u64, exp: u64, now: UnixTime, skew: u64) -> Resul
 pub(crate) fn open_sealed(
     prf: &MessagePrf,
     mut parsed: Parsed,
-    aad: &[u8],
+    aad: &ExternalAad<'_>,
 ) -> Result<Opened, Refusal> {
     let mut structure = Structure::new();
     write_structure(&mut structure, Form::Encrypt0, parsed.slice(&parsed.protected), aad);
     let structure = structure.get().ok_or(Refusal::Malformed)?;
     let (key, iv) = prf.key_and_iv(structure).ok_or(Refusal::TooLarge)?;
-    let digest = parsed.digest();
     let content = parsed.content.clone();
     let ciphertext = parsed.bytes.get_mut(content.clone()).ok_or(Refusal::Malformed)?;
-    let nonce = Nonce::assume_unique_for_key(iv);
-    let plaintext = kdf::gcm(&key)
-        .open_in_place(nonce, Aad::from(structure), ciphertext)
+    let plaintext = key
+        .open_in_place(iv, Aad::from(structure), ciphertext)
         .map_err(|_| Refusal::NotAuthentic)?
         .len();
     let plaintext = content.start..content.start + plaintext;
-    Ok(Opened::new(parsed, plaintext, digest))
+    Ok(Opened::new(parsed, plaintext))
 }
 
-fn open_maced(direction: &Direction, parsed: Parsed, aad: &[u8]) -> Result<Opened, Refusal> {
+fn open_maced(
+    direction: &Direction,
+    parsed: Parsed,
+    aad: &ExternalAad<'_>,
+) -> Result<Opened, Refusal> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, direction.mac_key().expose());
     let structure = structure_with_payload(&parsed, aad);
     hmac::verify(&key, &structure, parsed.slice(&parsed.authenticator))
@@ -237,7 +236,7 @@ fn open_maced(direction: &Direction, parsed: Parsed, aad: &[u8]) -> Result<Opene
     Ok(Opened::readable(parsed))
 }
 
-fn structure_with_payload(parsed: &Parsed, aad: &[u8]) -> Vec<u8> {
+fn structure_with_payload(parsed: &Parsed, aad: &ExternalAad<'_>) -> Vec<u8> {
     let payload = parsed.slice(&parsed.content);
     let mut out = Vec::with_capacity(payload.len() + MAX_HEADER + MAX_AAD + 32);
     write_structure(&mut out, parsed.form, parsed.slice(&parsed.protected), aad);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::BytesMut;
 
@@ -20,25 +20,28 @@ use crate::wire::{Level, MessageKind, Outcome};
 pub(crate) struct Opened {
     pub(crate) parsed: Parsed,
     plaintext: Range<usize>,
-    digest: Digest,
+    digest: OnceLock<Digest>,
 }
 
 impl Opened {
-    pub(crate) fn new(parsed: Parsed, plaintext: Range<usize>, digest: Digest) -> Self {
-        Self { parsed, plaintext, digest }
+    #[inline]
+    pub(crate) fn new(parsed: Parsed, plaintext: Range<usize>) -> Self {
+        Self { parsed, plaintext, digest: OnceLock::new() }
     }
 
     pub(crate) fn readable(parsed: Parsed) -> Self {
-        let (plaintext, digest) = (parsed.content.clone(), parsed.digest());
-        Self { parsed, plaintext, digest }
+        let plaintext = parsed.content.clone();
+        Self::new(parsed, plaintext)
     }
 
     pub(crate) fn plaintext(&self) -> &[u8] {
         self.parsed.slice(&self.plaintext)
     }
 
+    /// Computed when it is first asked for: neither decryption nor anything after it touches
+    /// header and authenticator.
     pub(crate) fn digest(&self) -> Digest {
-        self.digest
+        *self.digest.get_or_init(|| self.parsed.digest())
     }
 }
 
@@ -108,7 +111,7 @@ impl OpenedRequest {
 
     /// Names its envelope.
     pub fn digest(&self) -> Digest {
-        self.opened.digest
+        self.opened.digest()
     }
 
     /// Where it was taken from.

@@ -1,18 +1,17 @@
 //! Sealing requests and replies (protocol sections 3, 4 and 5).
 
-use aws_lc_rs::aead::{Aad, Nonce};
+use aws_lc_rs::aead::Aad;
 use aws_lc_rs::hmac;
 use thiserror::Error;
 
 use crate::buffer::{Hedge, Laid, MessageBuf};
-use crate::cbor::Writer;
-use crate::frame::{GCM_TAG, MAX_FRAME, Sealed, envelope_digest};
+use crate::frame::{MAX_FRAME, Sealed};
 use crate::header::{Common, Draft, Form, Times};
 use crate::id::MessageId;
 use crate::inner;
-use crate::kdf::{self, MessagePrf};
+use crate::kdf::MessagePrf;
 use crate::opened::ReplyBinding;
-use crate::route::{AadBuf, Route};
+use crate::route::{ExternalAad, Route};
 use crate::session::{Direction, Session};
 use crate::sign::SigningKey;
 use crate::wire::{Level, MessageKind, Outcome, Suite};
@@ -115,22 +114,21 @@ impl Session {
         self.check_protection(&spec.protection)?;
         self.check_window(times.iat).map_err(|_| SealError::SessionExpired)?;
         let common = self.common(spec.protection.form(), spec.kind);
-        let draft = Draft::request(&common, &self.requester().principal, times);
-        let mut aad = AadBuf::new();
-        spec.route.write_request_aad(&mut aad, spec.kind, common.level);
+        let draft = Draft::request(&common, &self.request_stem, times);
+        let aad = spec.route.request_aad(spec.kind, common.level);
         let author = Author {
             direction: &self.request,
             incarnation: self.requester().incarnation,
             protection: spec.protection,
         };
-        author.seal(draft, aad.get().ok_or(SealError::Header)?, hedge, buf)
+        author.seal(&draft, &aad, hedge, buf)
     }
 
     fn check_protection(&self, protection: &Protection<'_>) -> Result<(), SealError> {
-        let own = self.requester_credential().and_then(|credential| credential.signing);
         let ok = match protection {
             Protection::Sealed => true,
             Protection::SealedSigned(key) | Protection::Signed(key) => {
+                let own = self.requester_credential().and_then(|credential| credential.signing);
                 own == Some(key.verifying_key())
             }
             Protection::Maced => self.suite() == Suite::Shared,
@@ -139,7 +137,7 @@ impl Session {
     }
 
     fn common(&self, form: Form, kind: MessageKind) -> Common {
-        Common { form, handle: self.handle(), suite: self.suite(), kind, level: form.level() }
+        Common { form, suite: self.suite(), kind, level: form.level() }
     }
 
     /// Seals a reply in place, bound to its request (protocol section 4). `buf` holds a value, an
@@ -158,15 +156,14 @@ impl Session {
             if to.level >= Level::Sealed { Protection::Sealed } else { Protection::Maced };
         let common = self.common(protection.form(), MessageKind::Reply);
         let detail = (to.request, spec.outcome, spec.index);
-        let draft = Draft::reply(&common, hedge.now.secs(), detail);
-        let mut aad = AadBuf::new();
-        to.route.write_reply_aad(&mut aad, common.level, self.requester(), &to.digest);
+        let draft = Draft::reply(&common, &self.reply_stem, hedge.now.secs(), detail);
+        let aad = to.route.reply_aad(common.level, &self.encoded_requester, &to.digest);
         let author = Author {
             direction: &self.reply,
             incarnation: self.responder().incarnation,
             protection,
         };
-        author.seal(draft, aad.get().ok_or(SealError::Header)?, hedge, buf)
+        author.seal(&draft, &aad, hedge, buf)
     }
 }
 
@@ -191,42 +188,43 @@ pub(crate) struct Author<'a> {
 impl Author<'_> {
     fn seal(
         &self,
-        mut draft: Draft,
-        aad: &[u8],
+        draft: &Draft<'_>,
+        aad: &ExternalAad<'_>,
         hedge: &Hedge,
         mut buf: MessageBuf,
     ) -> Result<Sealed, SealError> {
-        let (id, laid) = self.assign_id(&mut draft, aad, hedge, &mut buf)?;
-        let header = draft.bytes.get().ok_or(SealError::Header)?;
+        let (id, laid) = self.assign_id(draft, aad, hedge, &mut buf)?;
         let form = self.protection.form();
-        let digest = match self.protection {
+        let finished = match self.protection {
             Protection::Sealed => {
-                envelope_digest(header, &encrypt(&self.direction.message, &laid, &mut buf)?)
+                encrypt(&self.direction.message, &laid, &mut buf)?;
+                buf.finish(&laid, (form, false), None)
             }
             Protection::SealedSigned(key) => {
-                inner::sign(key, header, aad, &mut buf).ok_or(SealError::Plaintext)?;
-                envelope_digest(header, &encrypt(&self.direction.message, &laid, &mut buf)?)
+                inner::sign(key, &laid, &mut buf).ok_or(SealError::Plaintext)?;
+                encrypt(&self.direction.message, &laid, &mut buf)?;
+                buf.finish(&laid, (form, false), None)
             }
             Protection::Maced => {
                 let key = hmac::Key::new(hmac::HMAC_SHA256, self.direction.mac_key().expose());
                 let covered = buf.whole_structure(&laid, form).ok_or(SealError::Header)?;
                 let mac = hmac::sign(&key, covered);
-                return finish(buf, &laid, form, (id, header, mac.as_ref()));
+                buf.finish(&laid, (form, false), Some(mac.as_ref()))
             }
             Protection::Signed(key) => {
                 let covered = buf.whole_structure(&laid, form).ok_or(SealError::Header)?;
                 let signature = key.sign(covered);
-                return finish(buf, &laid, form, (id, header, &signature));
+                buf.finish(&laid, (form, false), Some(&signature))
             }
         };
-        let bytes = buf.finish(&laid, form, false).ok_or(SealError::Header)?;
-        Ok(Sealed { bytes, id, digest })
+        let (bytes, named) = finished.ok_or(SealError::Header)?;
+        Ok(Sealed { bytes, id, named })
     }
 
     pub(crate) fn assign_id(
         &self,
-        draft: &mut Draft,
-        aad: &[u8],
+        draft: &Draft<'_>,
+        aad: &ExternalAad<'_>,
         hedge: &Hedge,
         buf: &mut MessageBuf,
     ) -> Result<(MessageId, Laid), SealError> {
@@ -244,29 +242,14 @@ pub(crate) fn encrypt(
     prf: &MessagePrf,
     laid: &Laid,
     buf: &mut MessageBuf,
-) -> Result<[u8; GCM_TAG], SealError> {
+) -> Result<(), SealError> {
     let (structure, plaintext) = buf.enc_structure(laid).ok_or(SealError::Header)?;
     let (key, iv) = prf.key_and_iv(structure).ok_or(SealError::TooLarge)?;
-    let nonce = Nonce::assume_unique_for_key(iv);
-    let tag = kdf::gcm(&key)
-        .seal_in_place_separate_tag(nonce, Aad::from(structure), plaintext)
+    let tag = key
+        .seal_in_place_separate_tag(iv, Aad::from(structure), plaintext)
         .map_err(|_| SealError::TooLarge)?;
-    let mut out = [0; GCM_TAG];
-    out.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-    buf.append(&out);
-    Ok(out)
-}
-
-/// Closes a readable envelope: the authenticator follows the payload.
-fn finish(
-    buf: MessageBuf,
-    laid: &Laid,
-    form: Form,
-    (id, header, authenticator): (MessageId, &[u8], &[u8]),
-) -> Result<Sealed, SealError> {
-    let mut bytes = buf.finish(laid, form, false).ok_or(SealError::Header)?;
-    Writer::new(&mut bytes).bytes(authenticator);
-    Ok(Sealed { bytes, id, digest: envelope_digest(header, authenticator) })
+    buf.append(tag.as_ref());
+    Ok(())
 }
 
 #[cfg(test)]
@@ -292,7 +275,7 @@ mod tests {
         let parts = SessionParts {
             handle,
             suite,
-            requester: requester.clone(),
+            requester,
             responder: responder.clone(),
             window: None,
             requester_credential: None,
@@ -303,8 +286,7 @@ mod tests {
         let hedge = Hedge { random: [0; 16], now, counter: 0, boot: [0; 16] };
         let common = session.common(protection.form(), MessageKind::Call);
         let times = Times::new(&hedge, now.secs() + 60).unwrap();
-        let mut aad = AadBuf::new();
-        route.write_request_aad(&mut aad, MessageKind::Call, common.level);
+        let aad = route.request_aad(MessageKind::Call, common.level);
         let mut buf = MessageBuf::with_capacity(32);
         let body = RequestBody {
             namespace: None,
@@ -316,9 +298,9 @@ mod tests {
             reply_to: None,
         };
         body.write(buf.sink());
-        let draft = Draft::request(&common, &requester.principal, times);
+        let draft = Draft::request(&common, &session.request_stem, times);
         let author = Author { direction: &session.request, incarnation: 1, protection };
-        let sealed = author.seal(draft, aad.get().unwrap(), &hedge, buf).unwrap();
+        let sealed = author.seal(&draft, &aad, &hedge, buf).unwrap();
         let parsed = Parsed::parse(sealed.into_frame(None).bytes().clone(), MAX_FRAME).unwrap();
         let expected = Expected { level: Level::Signed, ..Expected::new(&route, now) };
         session.open_request(parsed, &expected).map(drop)

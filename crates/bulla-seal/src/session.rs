@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::cbor::Writer;
 use crate::credential::SignedCredential;
-use crate::header::Handle;
+use crate::header::{Handle, HeaderStem};
 use crate::kdf::{self, MessagePrf};
 use crate::principal::{Party, PrincipalKind};
 use crate::refusal::Refusal;
+use crate::route::EncodedParty;
 use crate::secret::Secret;
 use crate::wire::Suite;
 
@@ -21,6 +22,10 @@ pub struct Session {
     responder: Party,
     window: Option<Window>,
     requester_credential: Option<Arc<SignedCredential>>,
+    /// The requester as external AADs of replies have it.
+    pub(crate) encoded_requester: EncodedParty,
+    pub(crate) request_stem: HeaderStem,
+    pub(crate) reply_stem: HeaderStem,
     pub(crate) request: Direction,
     pub(crate) reply: Direction,
 }
@@ -91,7 +96,21 @@ impl Session {
         let reply = direction("reply", "bulla/1 reply");
         let SessionParts { handle, suite, requester, responder, window, requester_credential } =
             parts;
-        Self { handle, suite, requester, responder, window, requester_credential, request, reply }
+        let encoded_requester = EncodedParty::new(&requester);
+        let request_stem = HeaderStem::request(handle, &requester.principal);
+        Self {
+            handle,
+            suite,
+            requester,
+            responder,
+            window,
+            requester_credential,
+            encoded_requester,
+            request_stem,
+            reply_stem: HeaderStem::reply(handle),
+            request,
+            reply,
+        }
     }
 
     /// Its name in headers.
