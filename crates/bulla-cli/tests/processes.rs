@@ -117,6 +117,37 @@ fn agents_answer_over_rabbitmq_and_the_bus_sees_only_sealed_bytes() {
     assert_eq!(late(), 1, "it ran once, over a kill and a restart");
 }
 
+/// Everything over TLS to the broker, and `up` on it; an agent that is asked to stop lets its
+/// method end first.
+#[test]
+fn over_tls_and_stopped_in_the_middle() {
+    let Some(rabbit) = require(RabbitMq::builder().tls(true).start()) else { return };
+    let mut deployment = Deployment::new(Some(rabbit.tls_url()));
+    // Without the broker's CA nothing is believed.
+    let said = deployment.fails(1, &["up", "--once", "--listen", "127.0.0.1:0"]);
+    assert!(said.to_lowercase().contains("tls") || said.contains("ca"), "{said}");
+    let ca = deployment.path("ca.pem");
+    fs::write(&ca, rabbit.ca_pem()).unwrap();
+    deployment.env.push(("BULLA_BUS_CA", ca.to_str().unwrap().to_owned()));
+    let said = deployment.ok(&["up", "--once", "--listen", "127.0.0.1:0"]);
+    assert!(said.contains("What the bus") && said.contains("agent.local"), "{said}");
+
+    let _control = deployment.serve();
+    let key = deployment.add_agent("db-1", &[]);
+    let methods = counting_methods(deployment.dir.path());
+    let log = deployment.path("runs");
+    let script =
+        format!("#!/bin/sh\necho begun >> {0}\nsleep 2\necho '\"ended\"'\n", log.display());
+    fs::write(methods.join("test/slow"), script).unwrap();
+    let agent = deployment.agent(&key, &["--exec", methods.to_str().unwrap()]);
+    let call = deployment.command(&["call", "agent/db-1", "test.slow", "--timeout", "60"]);
+    let call = { call }.stdout(Stdio::piped()).spawn().unwrap();
+    eventually("the method runs", || (!runs(deployment.dir.path()).is_empty()).then_some(()));
+    assert_eq!(agent.stop(), 0);
+    let output = call.wait_with_output().unwrap();
+    assert!(text(&output.stdout).contains("ended"), "{output:?}");
+}
+
 /// The broker goes away while a call runs and comes back: the call is answered, and its method
 /// ran once.
 #[test]

@@ -15,6 +15,8 @@ pub const LIMIT: Duration = Duration::from_secs(90);
 pub struct Deployment {
     pub dir: TempDir,
     pub bus: Option<String>,
+    /// More settings for every command.
+    pub env: Vec<(&'static str, String)>,
 }
 
 /// A process that is stopped when the test ends.
@@ -26,7 +28,7 @@ pub struct Process {
 impl Deployment {
     /// Initialised, in a folder of its own.
     pub fn new(bus: Option<String>) -> Self {
-        let deployment = Self { dir: tempfile::tempdir().unwrap(), bus };
+        let deployment = Self { dir: tempfile::tempdir().unwrap(), bus, env: Vec::new() };
         deployment.ok(&["init"]);
         deployment
     }
@@ -45,6 +47,7 @@ impl Deployment {
         if let Some(bus) = &self.bus {
             command.env("BULLA_BUS_URL", bus);
         }
+        command.envs(self.env.iter().cloned());
         command
     }
 
