@@ -84,7 +84,7 @@ pub enum Inbox {
 }
 
 /// The name of a reply inbox: whose it is (a principal's short form) and which process's.
-/// At most 64 bytes in its text form `<principal>.<process>`, with `/` and `.` of the principal
+/// At most 96 bytes in its text form `<principal>.<process>`, with `/` and `.` of the principal
 /// written as `.` and `~`: `agent/db-1` and process `9f3a` give `agent.db-1.9f3a`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ReplyName {
@@ -92,7 +92,8 @@ pub struct ReplyName {
 }
 
 impl ReplyName {
-    /// Longest text form, in bytes (protocol section 3: a hint longer than this is ignored).
+    /// Longest text form, in bytes: room for the longest principal and a process of 16 digits. A
+    /// longer hint is ignored (protocol section 3).
     pub const MAX: usize = 96;
 
     /// The inbox of `process` (letters and digits) of the principal with the short form
