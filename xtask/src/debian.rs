@@ -15,12 +15,17 @@ struct Need {
 const NEEDS: &[Need] = &[
     Need { package: "rabbitmq-server", there: rabbitmq },
     Need { package: "python3", there: || says_yes("python3", &["--version"]) },
-    Need { package: "python3-venv", there: || says_yes("python3", &["-c", "import ensurepip"]) },
+    Need { package: "python3-venv", there: python },
 ];
 
 /// Whether the broker that the tests start is installed.
 pub(crate) fn rabbitmq() -> bool {
     Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists()
+}
+
+/// Whether a Python environment can be made.
+pub(crate) fn python() -> bool {
+    says_yes("python3", &["-c", "import ensurepip, venv"])
 }
 
 /// Installs what is missing.

@@ -18,6 +18,9 @@ pub(crate) fn run(report: &mut Report) {
         report.cannot_run("tests on RabbitMQ", "RabbitMQ is not installed");
     }
     cargo_test(report);
+    if !debian::python() {
+        return report.cannot_run("vectors", "Python can't make environments here");
+    }
     report.suite("vectors", "Checking docs/vectors with Python", python::check_vectors);
 }
 
