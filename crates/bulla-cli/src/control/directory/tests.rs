@@ -311,3 +311,32 @@ async fn what_is_known_needs_no_control_plane() {
     assert!(agent.directory.pair_by_kid(Kid([1; 8])).await.unwrap().is_none());
     assert!(api.directory.pair_by_kid(Kid([1; 8])).await.is_err());
 }
+
+#[tokio::test]
+async fn a_connection_of_the_library_is_called_looked_up_and_fanned_out_to() {
+    let world = Deployment::new().await;
+    let path = Path::new("in-1.key");
+    let file = world.agent_file("in-1", KeyType::Shared).await;
+    let options = EndpointOptions::default();
+    let transport = Arc::new(world.bus.transport());
+    let connection = bulla::Connection::over(&file, path, transport, options).unwrap();
+    let (heard, mut words) = mpsc::channel(16);
+    let claims = Arc::new(MemoryClaims::for_new_bus(StoreOptions::default()));
+    let options = bulla::ServeOptions::new().claims(bulla::Claims::Store(claims));
+    let serving = connection.serve(listener("in-1", heard), options).await.unwrap();
+    let api = world.service("api").await;
+    // It is in its groups as soon as it serves.
+    api.client.cast(&target("agent/in-1"), "hear", &"a cast").await.unwrap();
+    world.control.fanout(&target("group/all"), "hear", &"all").await.unwrap();
+    let mut both = Vec::new();
+    for _ in 0..2 {
+        let word = tokio::time::timeout(Duration::from_secs(60), words.recv()).await;
+        both.push(word.unwrap().unwrap());
+    }
+    both.sort();
+    let line = |what: &str, from: &str| format!("in-1 heard {what} from component/{from}");
+    assert_eq!(both, [line("a cast", "api"), line("all", "control")]);
+    assert_eq!(ask(connection.client(), "component/api").await.unwrap(), "agent/in-1#1");
+    assert_eq!(serving.drain(Duration::from_secs(60)).await, 0);
+    connection.close().await;
+}
