@@ -1,9 +1,4 @@
 //! From key files over a real RabbitMQ.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "the helpers of tests fail as tests do"
-)]
 
 mod common;
 
