@@ -67,12 +67,13 @@ impl<'a> RequestBody<'a> {
     /// The same for an opened plaintext, which may end with a signature that was checked.
     pub(crate) fn read(plaintext: &'a [u8]) -> Result<Self, Refusal> {
         let mut r = Reader::new(plaintext);
-        let signed = r.array_up_to(8)? == 8;
-        if !signed {
-            return Self::parse(plaintext);
-        }
+        let items = r.array_up_to(8)?;
         let body = Self::read_items(&mut r)?;
-        r.fixed::<{ crate::sign::SIGNATURE }>()?;
+        match items {
+            7 => {}
+            8 => drop(r.fixed::<{ crate::sign::SIGNATURE }>()?),
+            _ => return Err(Refusal::Malformed),
+        }
         r.end()?;
         Ok(body)
     }

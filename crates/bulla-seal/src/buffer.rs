@@ -74,6 +74,7 @@ impl MessageBuf {
     }
 
     /// Bytes of plaintext so far.
+    #[inline]
     pub fn len(&self) -> usize {
         self.bytes.len().saturating_sub(HEADROOM)
     }
@@ -92,6 +93,7 @@ impl MessageBuf {
         self.bytes.get_mut(HEADROOM)
     }
 
+    #[inline]
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         self.bytes.put(bytes);
     }
@@ -110,6 +112,7 @@ impl MessageBuf {
     /// (protocol section 3): a PRF under the direction's id key of the CBOR array [label,
     /// randomness, time, counter, incarnation, boot id, header with a zero id, external AAD,
     /// plaintext], in one pass over this buffer. The id is then put into the header.
+    #[inline(always)]
     pub(crate) fn assign_id(
         &mut self,
         prf: &MessagePrf,
@@ -143,6 +146,7 @@ impl MessageBuf {
     }
 
     /// The Enc_structure of RFC 9052 section 5.3 and the plaintext, side by side.
+    #[inline(always)]
     pub(crate) fn enc_structure(&mut self, laid: &Laid) -> Option<(&[u8], &mut [u8])> {
         let from = self.write_context(laid, Form::Encrypt0)?;
         let (head, plaintext) = self.bytes.split_at_mut_checked(HEADROOM)?;
@@ -156,6 +160,7 @@ impl MessageBuf {
         self.bytes.get(from..)
     }
 
+    #[inline(always)]
     fn write_context(&mut self, laid: &Laid, form: Form) -> Option<usize> {
         let context = form.context();
         let from = laid.start.checked_sub(context.len())?;
@@ -166,6 +171,7 @@ impl MessageBuf {
     /// Puts the heads of frame and envelope before the content, from which the buffer then
     /// begins, and `authenticator` behind it, if the content does not end with one already. With
     /// `group` the envelope is an array of two whose second item follows.
+    #[inline(always)]
     pub(crate) fn finish(
         mut self,
         laid: &Laid,

@@ -241,17 +241,31 @@ impl<'a> Reader<'a> {
         Ok(byte)
     }
 
-    /// Major type and argument, in their shortest form only.
+    #[inline]
+    fn be<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+        let rest = self.bytes.get(self.at..).ok_or(Refusal::Malformed)?;
+        let taken = rest.first_chunk().ok_or(Refusal::Malformed)?;
+        self.at += N;
+        Ok(*taken)
+    }
+
+    /// Major type and argument, in their shortest form only. The sizes that headers are full of
+    /// are read here.
     #[inline]
     fn head(&mut self) -> Result<(u8, u64), Refusal> {
         let first = self.byte()?;
         let (major, info) = (first >> 5, first & 0x1f);
-        if info < 20 && major != SIMPLE {
-            return Ok((major, info.into()));
-        }
-        self.long_head(major, info)
+        let (value, least) = match info {
+            0..20 if major != SIMPLE => (info.into(), 0),
+            24 if major != SIMPLE => (u64::from(self.byte()?), 24),
+            25 if major != SIMPLE => (u16::from_be_bytes(self.be()?).into(), 0x100),
+            26 if major != SIMPLE => (u32::from_be_bytes(self.be()?).into(), 0x1_0000),
+            _ => return self.long_head(major, info),
+        };
+        if value < least { Err(Refusal::Malformed) } else { Ok((major, value)) }
     }
 
+    #[cold]
     fn long_head(&mut self, major: u8, info: u8) -> Result<(u8, u64), Refusal> {
         let be = |bytes: &[u8]| bytes.iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
         let value = match info {
@@ -289,6 +303,7 @@ impl<'a> Reader<'a> {
     }
 
     /// An unsigned integer.
+    #[inline]
     pub fn uint(&mut self) -> Result<u64, Refusal> {
         self.expect(UINT)
     }
@@ -309,23 +324,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn length(&mut self, major: u8) -> Result<usize, Refusal> {
+    /// A string's bytes. Whatever its head says, they must be there before anyone acts on it.
+    #[inline]
+    fn string(&mut self, major: u8) -> Result<&'a [u8], Refusal> {
         let len = usize::try_from(self.expect(major)?).map_err(|_| Refusal::Malformed)?;
-        // Whatever the length, the bytes must be there before anyone acts on it.
-        if len > self.bytes.len().saturating_sub(self.at) {
-            Err(Refusal::Malformed)
-        } else {
-            Ok(len)
-        }
-    }
-
-    /// A byte string.
-    pub fn bytes(&mut self) -> Result<&'a [u8], Refusal> {
-        let len = self.length(BYTES)?;
         self.take(len)
     }
 
+    /// A byte string.
+    #[inline]
+    pub fn bytes(&mut self) -> Result<&'a [u8], Refusal> {
+        self.string(BYTES)
+    }
+
     /// A byte string of exactly `N` bytes.
+    #[inline]
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
         self.bytes()?.try_into().map_err(|_| Refusal::Malformed)
     }
@@ -337,8 +350,34 @@ impl<'a> Reader<'a> {
 
     /// A text string.
     pub fn text(&mut self) -> Result<&'a str, Refusal> {
-        let len = self.length(TEXT)?;
-        std::str::from_utf8(self.take(len)?).map_err(|_| Refusal::Malformed)
+        std::str::from_utf8(self.string(TEXT)?).map_err(|_| Refusal::Malformed)
+    }
+
+    /// A text string of which only the bytes are looked at.
+    #[inline]
+    pub(crate) fn text_bytes(&mut self) -> Result<&'a [u8], Refusal> {
+        let text = self.string(TEXT)?;
+        if text.is_ascii() || std::str::from_utf8(text).is_ok() {
+            Ok(text)
+        } else {
+            Err(Refusal::Malformed)
+        }
+    }
+
+    /// One of two one-byte heads and nothing else; whether it is the first.
+    #[inline]
+    pub(crate) fn choice(&mut self, one: u8, other: u8) -> Result<bool, Refusal> {
+        match self.byte()? {
+            head if head == one => Ok(true),
+            head if head == other => Ok(false),
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    /// These very bytes and nothing else: several heads at once.
+    #[inline]
+    pub(crate) fn literal<const N: usize>(&mut self, wanted: &[u8; N]) -> Result<(), Refusal> {
+        if self.be::<N>()? == *wanted { Ok(()) } else { Err(Refusal::Malformed) }
     }
 
     /// A text string, or null.
@@ -347,6 +386,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes a null if the next item is one.
+    #[inline]
     pub fn null(&mut self) -> Result<bool, Refusal> {
         match self.bytes.get(self.at) {
             Some(&NULL) => {

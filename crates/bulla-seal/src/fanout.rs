@@ -177,7 +177,7 @@ impl GroupSession {
     /// credential that the header's kid names.
     pub fn open(
         &self,
-        parsed: Parsed,
+        mut parsed: Parsed,
         signer: &Arc<SignedCredential>,
         expected: &Expected<'_>,
     ) -> Result<OpenedFanout, Refusal> {
@@ -209,8 +209,9 @@ impl GroupSession {
         check_times(header.iat, header.exp, expected.now, expected.skew)?;
         let aad = &expected.route.request_aad(header.kind, header.level);
         self.verify(&parsed, signer, aad.to_buf().get().ok_or(Refusal::Malformed)?)?;
-        let opened = open_sealed(&self.direction.message, parsed, aad)?;
-        RequestBody::parse(opened.plaintext())?;
+        let plaintext = open_sealed(&self.direction.message, &mut parsed, aad)?;
+        RequestBody::parse(parsed.slice(&plaintext))?;
+        let opened = Opened::new(parsed, plaintext);
         let route = expected.route.clone();
         Ok(OpenedFanout { opened, signer: signer.clone(), route, sequence, epoch })
     }

@@ -163,21 +163,86 @@ impl Parsed {
         if bytes.len() > max.min(MAX_FRAME) {
             return Err(Refusal::TooLarge);
         }
-        let bytes = bytes.into_bytes_mut();
+        let mut parsed = Self {
+            bytes: bytes.into_bytes_mut(),
+            form: Form::Encrypt0,
+            header: Header::blank(),
+            protected: 0..0,
+            content: 0..0,
+            authenticator: 0..0,
+            proof: None,
+            offer: None,
+        };
+        parsed.read()?;
+        Ok(parsed)
+    }
+
+    #[inline]
+    fn read(&mut self) -> Result<(), Refusal> {
+        let bytes = std::mem::take(&mut self.bytes);
         let mut r = Reader::new(&bytes);
         r.array(4)?;
         if r.uint()? != VERSION {
             return Err(Refusal::VersionUnknown);
         }
-        let envelope = EnvelopeParts::read(&mut r)?;
-        let offer = Self::read_offer(&mut r)?;
+        self.read_envelope(&mut r)?;
+        self.offer = Self::read_offer(&mut r)?;
         // Statements come with revocation; until then one that nobody can check is refused.
         if !r.null()? {
             return Err(Refusal::Malformed);
         }
         r.end()?;
-        let EnvelopeParts { form, header, protected, content, authenticator, proof } = envelope;
-        Ok(Self { bytes, form, header, protected, content, authenticator, proof, offer })
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    /// A tagged COSE message, or [COSE_Encrypt0, proof] for a group.
+    #[inline]
+    fn read_envelope(&mut self, r: &mut Reader<'_>) -> Result<(), Refusal> {
+        let with_proof = r.clone().array(2).is_ok();
+        if with_proof {
+            r.array(2)?;
+        }
+        self.read_cose(r)?;
+        if with_proof {
+            let start = r.position();
+            Proof::read(r)?;
+            self.proof = Some(start..r.position());
+        }
+        let group = matches!(self.header.detail, Detail::Group { .. });
+        if group != with_proof || (group && self.form != Form::Encrypt0) {
+            return Err(Refusal::Malformed);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn read_cose(&mut self, r: &mut Reader<'_>) -> Result<(), Refusal> {
+        self.form = Form::from_tag(r.any_tag()?)?;
+        r.array(if self.form == Form::Encrypt0 { 3 } else { 4 })?;
+        let header = r.bytes()?;
+        self.protected = r.position() - header.len()..r.position();
+        r.map(0)?;
+        let content = r.bytes()?.len();
+        self.content = r.position() - content..r.position();
+        self.authenticator = match self.form {
+            Form::Encrypt0 if content < GCM_TAG => return Err(Refusal::Malformed),
+            Form::Encrypt0 => self.content.end - GCM_TAG..self.content.end,
+            Form::Mac0 => Self::read_authenticator(r, HMAC_TAG)?,
+            Form::Sign1 => Self::read_authenticator(r, SIGNATURE)?,
+        };
+        self.header.read(header, self.form)?;
+        if self.header.kind == MessageKind::Fanout && self.form != Form::Encrypt0 {
+            return Err(Refusal::LevelNotAllowed);
+        }
+        Ok(())
+    }
+
+    fn read_authenticator(r: &mut Reader<'_>, len: usize) -> Result<Range<usize>, Refusal> {
+        if r.bytes()?.len() != len {
+            return Err(Refusal::Malformed);
+        }
+        Ok(r.position() - len..r.position())
     }
 
     fn read_offer(r: &mut Reader<'_>) -> Result<Option<Range<usize>>, Refusal> {
@@ -274,71 +339,5 @@ impl IntoBytesMut for Bytes {
 
     fn into_bytes_mut(self) -> BytesMut {
         self.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]))
-    }
-}
-
-struct EnvelopeParts {
-    form: Form,
-    header: Header,
-    protected: Range<usize>,
-    content: Range<usize>,
-    authenticator: Range<usize>,
-    proof: Option<Range<usize>>,
-}
-
-impl EnvelopeParts {
-    /// A tagged COSE message, or [COSE_Encrypt0, proof] for a group.
-    #[inline]
-    fn read(r: &mut Reader<'_>) -> Result<Self, Refusal> {
-        let mut peek = r.clone();
-        if peek.array(2).is_err() {
-            let parts = Self::read_cose(r)?;
-            return if matches!(parts.header.detail, Detail::Group { .. }) {
-                Err(Refusal::Malformed)
-            } else {
-                Ok(parts)
-            };
-        }
-        r.array(2)?;
-        let mut parts = Self::read_cose(r)?;
-        let start = r.position();
-        Proof::read(r)?;
-        parts.proof = Some(start..r.position());
-        let group = matches!(parts.header.detail, Detail::Group { .. });
-        if group && parts.form == Form::Encrypt0 { Ok(parts) } else { Err(Refusal::Malformed) }
-    }
-
-    #[inline]
-    fn read_cose(r: &mut Reader<'_>) -> Result<Self, Refusal> {
-        let form = Form::from_tag(r.any_tag()?)?;
-        r.array(if form == Form::Encrypt0 { 3 } else { 4 })?;
-        let header_bytes = r.bytes()?;
-        let protected = r.position() - header_bytes.len()..r.position();
-        r.map(0)?;
-        let content = r.bytes()?.len();
-        let content = r.position() - content..r.position();
-        let authenticator = match form {
-            Form::Encrypt0 => {
-                let start = content.end.checked_sub(GCM_TAG).ok_or(Refusal::Malformed)?;
-                if start < content.start {
-                    return Err(Refusal::Malformed);
-                }
-                start..content.end
-            }
-            Form::Mac0 => Self::read_authenticator(r, HMAC_TAG)?,
-            Form::Sign1 => Self::read_authenticator(r, SIGNATURE)?,
-        };
-        let header = Header::parse(header_bytes, form)?;
-        if header.kind == MessageKind::Fanout && form != Form::Encrypt0 {
-            return Err(Refusal::LevelNotAllowed);
-        }
-        Ok(Self { form, header, protected, content, authenticator, proof: None })
-    }
-
-    fn read_authenticator(r: &mut Reader<'_>, len: usize) -> Result<Range<usize>, Refusal> {
-        if r.bytes()?.len() != len {
-            return Err(Refusal::Malformed);
-        }
-        Ok(r.position() - len..r.position())
     }
 }

@@ -47,9 +47,12 @@ impl Handle {
         }
     }
 
+    #[inline]
     fn from_slice(bytes: &[u8]) -> Result<Self, Refusal> {
-        let kid = Kid::from_slice(bytes).map(Self::Key);
-        kid.or_else(|| SessionId::from_slice(bytes).map(Self::Session)).ok_or(Refusal::Malformed)
+        if let Ok(id) = bytes.try_into() {
+            return Ok(Self::Session(SessionId(id)));
+        }
+        bytes.try_into().map(|kid| Self::Key(Kid(kid))).map_err(|_| Refusal::Malformed)
     }
 }
 
@@ -235,22 +238,16 @@ impl HeaderStem {
 /// Longest end of a header: two times, id, `typ` and the protocol's own parameter at its longest
 /// (a group's).
 const MAX_END: usize = 136;
-/// Key and head of the id, the id to be, `typ`, and the label of the protocol's own parameter.
-const ID_TYP_OWN: [u8; 27] = {
-    let mut bytes = [0; 27];
-    bytes[0] = 7;
-    bytes[1] = 0x50;
-    bytes[18] = 16;
-    bytes[19] = 0x19;
-    bytes[20] = (TYP >> 8) as u8;
-    bytes[21] = TYP as u8;
-    bytes[22] = 0x3a;
-    let own = (!OWN as u32).to_be_bytes();
-    bytes[23] = own[0];
-    bytes[24] = own[1];
-    bytes[25] = own[2];
-    bytes[26] = own[3];
-    bytes
+/// `typ`, and the label of the protocol's own parameter.
+const TYP_OWN: [u8; 9] = {
+    let [typ_high, typ_low] = (TYP as u16).to_be_bytes();
+    let [own3, own2, own1, own0] = (!OWN as u32).to_be_bytes();
+    [16, 0x19, typ_high, typ_low, 0x3a, own3, own2, own1, own0]
+};
+/// Key and head of the id, and the id to be.
+const NO_ID: [u8; 18] = {
+    let [key, head] = [7, 0x50];
+    [key, head, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 };
 
 /// A header with a zero id, in the pieces that it is put together from.
@@ -264,7 +261,7 @@ pub(crate) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// `end` has the times; behind them go id, `typ` and the first of `items` own parameters.
-    #[inline]
+    #[inline(always)]
     fn with_times(
         common: &Common,
         stem: &'a HeaderStem,
@@ -272,7 +269,8 @@ impl<'a> Draft<'a> {
         items: u8,
     ) -> Self {
         let id_at = end.len() + 2;
-        end.put(&ID_TYP_OWN);
+        end.put(&NO_ID);
+        end.put(&TYP_OWN);
         end.put(&[
             ARRAY_HEAD | items,
             common.suite.to_wire(),
@@ -282,7 +280,7 @@ impl<'a> Draft<'a> {
         Self { form: common.form, stem, end, id_at }
     }
 
-    #[inline]
+    #[inline(always)]
     fn request_times(times: Times) -> Stack<MAX_END> {
         let mut end = Stack::new();
         let mut w = Writer::new(&mut end);
@@ -292,7 +290,7 @@ impl<'a> Draft<'a> {
         end
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn request(common: &Common, stem: &'a HeaderStem, times: Times) -> Self {
         Self::with_times(common, stem, Self::request_times(times), 3)
     }
@@ -311,7 +309,7 @@ impl<'a> Draft<'a> {
         draft
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn reply(
         common: &Common,
         stem: &'a HeaderStem,
@@ -329,19 +327,19 @@ impl<'a> Draft<'a> {
     }
 
     /// How many bytes the header has.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         3 + self.stem.0.len() + self.end.len()
     }
 
     /// Where in the header the id stands.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn id_at(&self) -> usize {
         3 + self.stem.0.len() + self.id_at
     }
 
     /// Nothing if it is too long.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write<S: Sink>(&self, out: &mut S) -> Option<()> {
         let end = self.end.get().filter(|_| self.len() <= MAX_HEADER)?;
         // A map of five and the algorithm, which is a small integer.
@@ -356,34 +354,61 @@ const ARRAY_HEAD: u8 = 0x80;
 const MAP_HEAD: u8 = 0xa0;
 
 impl Header {
-    /// Parses the protected header of a message in `form`.
+    /// What a header is before it is read.
+    pub(crate) const fn blank() -> Self {
+        Self {
+            handle: Handle::Key(Kid([0; 8])),
+            suite: Suite::Shared,
+            kind: MessageKind::Call,
+            level: Level::Plaintext,
+            iss: 0..0,
+            exp: 0,
+            iat: 0,
+            id: MessageId([0; 16]),
+            detail: Detail::Request,
+        }
+    }
+
+    /// Reads the protected header of a message in `form` into its place. (Each move of so large a
+    /// value right after it was written costs about as much as reading it.)
     #[inline]
-    pub(crate) fn parse(bytes: &[u8], form: Form) -> Result<Self, Refusal> {
+    pub(crate) fn read(&mut self, bytes: &[u8], form: Form) -> Result<(), Refusal> {
         if bytes.len() > MAX_HEADER {
             return Err(Refusal::Malformed);
         }
         let mut r = Reader::new(bytes);
-        r.map(5)?;
-        r.this_int(1)?;
-        r.this_int(form.alg())?;
-        r.this_int(4)?;
-        let handle = Handle::from_slice(r.bytes()?)?;
-        r.this_int(15)?;
-        let claims = Claims::read(&mut r)?;
-        r.this_int(16)?;
-        r.this_uint(TYP)?;
-        r.this_int(OWN)?;
+        r.literal(&[MAP_HEAD | 5, 1, form.alg_byte(), 4])?;
+        self.handle = Handle::from_slice(r.bytes()?)?;
+        r.literal(&[15])?;
+        let for_request = self.read_claims(&mut r)?;
+        r.literal(&TYP_OWN)?;
         let items = r.array_up_to(6)?;
-        let suite = Suite::from_wire(r.uint()?).ok_or(Refusal::SuiteNotAllowed)?;
-        let kind = MessageKind::from_wire(r.uint()?).ok_or(Refusal::Malformed)?;
-        let level = Level::from_wire(r.uint()?).ok_or(Refusal::Malformed)?;
-        if level != form.level() || kind.is_request() != claims.request.is_some() {
+        self.suite = Suite::from_wire(r.uint()?).ok_or(Refusal::SuiteNotAllowed)?;
+        self.kind = MessageKind::from_wire(r.uint()?).ok_or(Refusal::Malformed)?;
+        self.level = Level::from_wire(r.uint()?).ok_or(Refusal::Malformed)?;
+        if self.level != form.level() || self.kind.is_request() != for_request {
             return Err(Refusal::Malformed);
         }
-        let detail = Self::read_detail(&mut r, kind, items)?;
-        r.end()?;
-        let (iss, exp) = claims.request.unwrap_or((0..0, 0));
-        Ok(Self { handle, suite, kind, level, iss, exp, iat: claims.iat, id: claims.id, detail })
+        self.detail = Self::read_detail(&mut r, self.kind, items)?;
+        r.end()
+    }
+
+    /// Whether the claims are those of a request.
+    #[inline]
+    fn read_claims(&mut self, r: &mut Reader<'_>) -> Result<bool, Refusal> {
+        let for_request = r.choice(MAP_HEAD | 4, MAP_HEAD | 2)?;
+        if for_request {
+            r.literal(&[1])?;
+            let len = r.text_bytes()?.len();
+            self.iss = r.position() - len..r.position();
+            r.literal(&[4])?;
+            self.exp = r.uint()?;
+        }
+        r.literal(&[6])?;
+        self.iat = r.uint()?;
+        r.literal(&[7])?;
+        self.id = MessageId(r.fixed()?);
+        Ok(for_request)
     }
 
     #[inline]
@@ -405,35 +430,6 @@ impl Header {
             }),
             _ => Err(Refusal::Malformed),
         }
-    }
-}
-
-struct Claims {
-    /// Sender's name and expiry.
-    request: Option<(Range<usize>, u64)>,
-    iat: u64,
-    id: MessageId,
-}
-
-impl Claims {
-    #[inline]
-    fn read(r: &mut Reader<'_>) -> Result<Self, Refusal> {
-        let mut peek = r.clone();
-        let request = if peek.map(4).is_ok() {
-            r.map(4)?;
-            r.this_int(1)?;
-            let iss = r.text()?;
-            let end = r.position();
-            r.this_int(4)?;
-            Some((end - iss.len()..end, r.uint()?))
-        } else {
-            r.map(2)?;
-            None
-        };
-        r.this_int(6)?;
-        let iat = r.uint()?;
-        r.this_int(7)?;
-        Ok(Self { request, iat, id: MessageId(r.fixed()?) })
     }
 }
 

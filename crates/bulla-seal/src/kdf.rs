@@ -73,7 +73,7 @@ impl MessagePrf {
     }
 
     /// Fails only for inputs beyond the 2^61 bytes that GCM can take.
-    #[inline]
+    #[inline(always)]
     fn hash(&self, input: &[u8]) -> Option<[u8; 16]> {
         let nonce = Nonce::assume_unique_for_key([0; 12]);
         let tag = self.hash.seal_in_place_separate_tag(nonce, Aad::from(input), &mut []).ok()?;
@@ -81,6 +81,7 @@ impl MessagePrf {
     }
 
     /// 16 pseudo-random bytes of `input`.
+    #[inline(always)]
     pub(crate) fn id(&self, input: &[u8]) -> Option<[u8; 16]> {
         let mut block = self.hash(input)?;
         self.block.encrypt(&mut block).ok()?;
@@ -88,6 +89,7 @@ impl MessagePrf {
     }
 
     /// The AES-256-GCM key that belongs to `input`, ready for use, and its IV.
+    #[inline(always)]
     pub(crate) fn key_and_iv(&self, input: &[u8]) -> Option<(LessSafeKey, Nonce)> {
         let mut blocks = Wiped([[0; 16]; 3]);
         self.blocks(input, &mut blocks)?;
@@ -97,7 +99,7 @@ impl MessagePrf {
     }
 
     /// Three blocks of output: key, IV and four bytes that nobody uses.
-    #[inline]
+    #[inline(always)]
     fn blocks(&self, input: &[u8], out: &mut Wiped) -> Option<()> {
         let hash = self.hash(input)?;
         out.0 = [hash; 3];

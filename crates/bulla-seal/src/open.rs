@@ -1,12 +1,13 @@
 //! Opening requests and replies (protocol sections 3, 4, 5 and 9): everything that can be
 //! compared before the cipher runs, then the cipher.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use aws_lc_rs::aead::Aad;
 use aws_lc_rs::hmac;
 
-use crate::body::ErrorBody;
+use crate::body::{ErrorBody, RequestBody};
 use crate::cbor::{Reader, Stack, Writer};
 use crate::frame::Parsed;
 use crate::header::{Detail, Form, MAX_HEADER, write_structure};
@@ -75,26 +76,28 @@ impl Session {
     /// Opens a request in place (steps 5 to 8 of protocol section 9).
     pub fn open_request(
         self: &Arc<Self>,
-        parsed: Parsed,
+        mut parsed: Parsed,
         expected: &Expected<'_>,
     ) -> Result<OpenedRequest, Refusal> {
         self.check_request(&parsed, expected)?;
         let header = parsed.header();
         let aad = &expected.route.request_aad(header.kind, header.level);
-        let (opened, signed) = match parsed.form {
+        let (plaintext, signed) = match parsed.form {
             Form::Encrypt0 => {
-                let opened = open_sealed(&self.request.message, parsed, aad)?;
-                let header = opened.parsed.slice(&opened.parsed.protected);
-                let signed = inner::verify(self.signer(), header, aad, opened.plaintext())?;
-                (opened, signed)
+                let at = open_sealed(&self.request.message, &mut parsed, aad)?;
+                let (header, plaintext) = (parsed.slice(&parsed.protected), parsed.slice(&at));
+                let signed = inner::verify(self.signer(), header, aad, plaintext)?;
+                (at, signed)
             }
-            Form::Mac0 => (open_maced(&self.request, parsed, aad)?, false),
-            Form::Sign1 => (self.open_signed(parsed, aad)?, true),
+            Form::Mac0 => (open_maced(&self.request, &parsed, aad)?, false),
+            Form::Sign1 => (self.open_signed(&parsed, aad)?, true),
         };
         if expected.inner_signature && !signed {
             return Err(Refusal::SignatureInvalid);
         }
-        OpenedRequest::new(opened, self.clone(), expected.route, signed)
+        RequestBody::read(parsed.slice(&plaintext))?;
+        let (session, route) = (self.clone(), expected.route.clone());
+        Ok(OpenedRequest::new(Opened::new(parsed, plaintext), session, route, signed))
     }
 
     /// Everything that can be compared before the cipher runs.
@@ -137,19 +140,19 @@ impl Session {
         self.requester_credential().and_then(|credential| credential.signing.as_ref())
     }
 
-    fn open_signed(&self, parsed: Parsed, aad: &ExternalAad<'_>) -> Result<Opened, Refusal> {
+    fn open_signed(&self, parsed: &Parsed, aad: &ExternalAad<'_>) -> Result<Range<usize>, Refusal> {
         let key = self.signer().ok_or(Refusal::SignatureInvalid)?;
-        let structure = structure_with_payload(&parsed, aad);
+        let structure = structure_with_payload(parsed, aad);
         key.verify(&structure, parsed.slice(&parsed.authenticator))
             .map_err(|_| Refusal::NotAuthentic)?;
-        Ok(Opened::readable(parsed))
+        Ok(parsed.content.clone())
     }
 
     /// Opens a reply to `binding`: from the principal addressed, for that very request, at its
     /// level or higher.
     pub fn open_reply(
         &self,
-        parsed: Parsed,
+        mut parsed: Parsed,
         binding: &ReplyBinding,
     ) -> Result<OpenedReply, Refusal> {
         let header = parsed.header();
@@ -169,13 +172,13 @@ impl Session {
         let route = &binding.route;
         let aad = &route.reply_aad(header.level, &self.encoded_requester, &binding.digest);
         let id = header.id;
-        let opened = match parsed.form {
-            Form::Encrypt0 => open_sealed(&self.reply.message, parsed, aad)?,
-            Form::Mac0 => open_maced(&self.reply, parsed, aad)?,
+        let plaintext = match parsed.form {
+            Form::Encrypt0 => open_sealed(&self.reply.message, &mut parsed, aad)?,
+            Form::Mac0 => open_maced(&self.reply, &parsed, aad)?,
             Form::Sign1 => return Err(Refusal::LevelNotAllowed),
         };
-        check_outcome(outcome, opened.plaintext())?;
-        Ok(OpenedReply::new(opened, outcome, index, id))
+        check_outcome(outcome, parsed.slice(&plaintext))?;
+        Ok(OpenedReply::new(Opened::new(parsed, plaintext), outcome, index, id))
     }
 }
 
@@ -205,11 +208,13 @@ pub(crate) fn check_times(iat: u64, exp: u64, now: UnixTime, skew: u64) -> Resul
     Ok(())
 }
 
+/// Decrypts in place; where the plaintext is. Header and tag stay as they were.
+#[inline(always)]
 pub(crate) fn open_sealed(
     prf: &MessagePrf,
-    mut parsed: Parsed,
+    parsed: &mut Parsed,
     aad: &ExternalAad<'_>,
-) -> Result<Opened, Refusal> {
+) -> Result<Range<usize>, Refusal> {
     let mut structure = Structure::new();
     write_structure(&mut structure, Form::Encrypt0, parsed.slice(&parsed.protected), aad);
     let structure = structure.get().ok_or(Refusal::Malformed)?;
@@ -220,20 +225,19 @@ pub(crate) fn open_sealed(
         .open_in_place(iv, Aad::from(structure), ciphertext)
         .map_err(|_| Refusal::NotAuthentic)?
         .len();
-    let plaintext = content.start..content.start + plaintext;
-    Ok(Opened::new(parsed, plaintext))
+    Ok(content.start..content.start + plaintext)
 }
 
 fn open_maced(
     direction: &Direction,
-    parsed: Parsed,
+    parsed: &Parsed,
     aad: &ExternalAad<'_>,
-) -> Result<Opened, Refusal> {
+) -> Result<Range<usize>, Refusal> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, direction.mac_key().expose());
-    let structure = structure_with_payload(&parsed, aad);
+    let structure = structure_with_payload(parsed, aad);
     hmac::verify(&key, &structure, parsed.slice(&parsed.authenticator))
         .map_err(|_| Refusal::NotAuthentic)?;
-    Ok(Opened::readable(parsed))
+    Ok(parsed.content.clone())
 }
 
 fn structure_with_payload(parsed: &Parsed, aad: &ExternalAad<'_>) -> Vec<u8> {

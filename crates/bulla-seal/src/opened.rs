@@ -29,11 +29,6 @@ impl Opened {
         Self { parsed, plaintext, digest: OnceLock::new() }
     }
 
-    pub(crate) fn readable(parsed: Parsed) -> Self {
-        let plaintext = parsed.content.clone();
-        Self::new(parsed, plaintext)
-    }
-
     pub(crate) fn plaintext(&self) -> &[u8] {
         self.parsed.slice(&self.plaintext)
     }
@@ -64,14 +59,10 @@ pub struct OpenedRequest {
 }
 
 impl OpenedRequest {
-    pub(crate) fn new(
-        opened: Opened,
-        session: Arc<Session>,
-        route: &Route,
-        signed: bool,
-    ) -> Result<Self, Refusal> {
-        RequestBody::read(opened.plaintext())?;
-        Ok(Self { opened, session, route: route.clone(), signed })
+    /// The body was read once already.
+    #[inline]
+    pub(crate) fn new(opened: Opened, session: Arc<Session>, route: Route, signed: bool) -> Self {
+        Self { opened, session, route, signed }
     }
 
     /// Whether the message carries its sender's signature, inside the seal or at level `signed`.

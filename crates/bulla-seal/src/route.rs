@@ -210,7 +210,7 @@ impl ExternalAad<'_> {
         AAD_START + self.target.len() + self.requester.map_or(0, end)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write<S: Sink>(&self, out: &mut S) {
         out.put(&self.start);
         out.put(self.target);

@@ -124,6 +124,7 @@ impl Session {
         author.seal(&draft, &aad, hedge, buf)
     }
 
+    #[inline]
     fn check_protection(&self, protection: &Protection<'_>) -> Result<(), SealError> {
         let ok = match protection {
             Protection::Sealed => true,
@@ -221,6 +222,7 @@ impl Author<'_> {
         Ok(Sealed { bytes, id, named })
     }
 
+    #[inline(always)]
     pub(crate) fn assign_id(
         &self,
         draft: &Draft<'_>,
@@ -238,6 +240,7 @@ impl Author<'_> {
 
 /// Encrypts the plaintext of `buf` in place under the key that belongs to this very header and
 /// AAD, and appends the tag.
+#[inline(always)]
 pub(crate) fn encrypt(
     prf: &MessagePrf,
     laid: &Laid,
