@@ -65,6 +65,7 @@ impl<'a> RequestBody<'a> {
     }
 
     /// The same for an opened plaintext, which may end with a signature that was checked.
+    #[inline]
     pub(crate) fn read(plaintext: &'a [u8]) -> Result<Self, Refusal> {
         let mut r = Reader::new(plaintext);
         let items = r.array_up_to(8)?;
@@ -78,6 +79,7 @@ impl<'a> RequestBody<'a> {
         Ok(body)
     }
 
+    #[inline(always)]
     fn read_items(r: &mut Reader<'a>) -> Result<Self, Refusal> {
         Ok(Self {
             namespace: name_or_null(r)?,

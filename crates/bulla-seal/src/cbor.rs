@@ -242,11 +242,11 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
-    fn be<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+    fn next<const N: usize>(&mut self) -> Result<&'a [u8; N], Refusal> {
         let rest = self.bytes.get(self.at..).ok_or(Refusal::Malformed)?;
         let taken = rest.first_chunk().ok_or(Refusal::Malformed)?;
         self.at += N;
-        Ok(*taken)
+        Ok(taken)
     }
 
     /// Major type and argument, in their shortest form only. The sizes that headers are full of
@@ -258,8 +258,8 @@ impl<'a> Reader<'a> {
         let (value, least) = match info {
             0..20 if major != SIMPLE => (info.into(), 0),
             24 if major != SIMPLE => (u64::from(self.byte()?), 24),
-            25 if major != SIMPLE => (u16::from_be_bytes(self.be()?).into(), 0x100),
-            26 if major != SIMPLE => (u32::from_be_bytes(self.be()?).into(), 0x1_0000),
+            25 if major != SIMPLE => (u16::from_be_bytes(*self.next()?).into(), 0x100),
+            26 if major != SIMPLE => (u32::from_be_bytes(*self.next()?).into(), 0x1_0000),
             _ => return self.long_head(major, info),
         };
         if value < least { Err(Refusal::Malformed) } else { Ok((major, value)) }
@@ -340,6 +340,12 @@ impl<'a> Reader<'a> {
     /// A byte string of exactly `N` bytes.
     #[inline]
     pub fn fixed<const N: usize>(&mut self) -> Result<[u8; N], Refusal> {
+        self.fixed_ref().copied()
+    }
+
+    /// The same, where it stands.
+    #[inline]
+    pub(crate) fn fixed_ref<const N: usize>(&mut self) -> Result<&'a [u8; N], Refusal> {
         self.bytes()?.try_into().map_err(|_| Refusal::Malformed)
     }
 
@@ -377,7 +383,7 @@ impl<'a> Reader<'a> {
     /// These very bytes and nothing else: several heads at once.
     #[inline]
     pub(crate) fn literal<const N: usize>(&mut self, wanted: &[u8; N]) -> Result<(), Refusal> {
-        if self.be::<N>()? == *wanted { Ok(()) } else { Err(Refusal::Malformed) }
+        if self.next::<N>()? == wanted { Ok(()) } else { Err(Refusal::Malformed) }
     }
 
     /// A text string, or null.

@@ -67,6 +67,7 @@ impl Sealed {
 
     /// Closes the frame. `offer` is what goes beside the envelope (an offer, or in a fanout the
     /// signer's credential).
+    #[inline]
     pub fn into_frame(mut self, offer: Option<&[u8]>) -> Frame {
         let envelope = ENVELOPE_AT..self.bytes.len();
         let mut w = Writer::new(&mut self.bytes);

@@ -48,11 +48,15 @@ impl Handle {
     }
 
     #[inline]
-    fn from_slice(bytes: &[u8]) -> Result<Self, Refusal> {
-        if let Ok(id) = bytes.try_into() {
-            return Ok(Self::Session(SessionId(id)));
-        }
-        bytes.try_into().map(|kid| Self::Key(Kid(kid))).map_err(|_| Refusal::Malformed)
+    fn read(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        *self = if let Some(id) = bytes.as_array() {
+            Self::Session(SessionId(*id))
+        } else if let Some(kid) = bytes.as_array() {
+            Self::Key(Kid(*kid))
+        } else {
+            return Err(Refusal::Malformed);
+        };
+        Ok(())
     }
 }
 
@@ -260,39 +264,31 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// `end` has the times; behind them go id, `typ` and the first of `items` own parameters.
+    /// Written in place, like everything that is big and short-lived here.
     #[inline(always)]
-    fn with_times(
-        common: &Common,
-        stem: &'a HeaderStem,
-        mut end: Stack<MAX_END>,
-        items: u8,
-    ) -> Self {
-        let id_at = end.len() + 2;
-        end.put(&NO_ID);
-        end.put(&TYP_OWN);
-        end.put(&[
+    fn new(common: &Common, stem: &'a HeaderStem, exp: Option<u64>, iat: u64, items: u8) -> Self {
+        let mut draft = Self { form: common.form, stem, end: Stack::new(), id_at: 0 };
+        let mut w = Writer::new(&mut draft.end);
+        if let Some(exp) = exp {
+            w.uint(exp);
+            w.int(6);
+        }
+        w.uint(iat);
+        draft.id_at = draft.end.len() + 2;
+        draft.end.put(&NO_ID);
+        draft.end.put(&TYP_OWN);
+        draft.end.put(&[
             ARRAY_HEAD | items,
             common.suite.to_wire(),
             common.kind.to_wire(),
             common.level.to_wire(),
         ]);
-        Self { form: common.form, stem, end, id_at }
-    }
-
-    #[inline(always)]
-    fn request_times(times: Times) -> Stack<MAX_END> {
-        let mut end = Stack::new();
-        let mut w = Writer::new(&mut end);
-        w.uint(times.exp);
-        w.int(6);
-        w.uint(times.iat);
-        end
+        draft
     }
 
     #[inline(always)]
     pub(crate) fn request(common: &Common, stem: &'a HeaderStem, times: Times) -> Self {
-        Self::with_times(common, stem, Self::request_times(times), 3)
+        Self::new(common, stem, Some(times.exp), times.iat, 3)
     }
 
     pub(crate) fn group(
@@ -301,7 +297,7 @@ impl<'a> Draft<'a> {
         times: Times,
         (group, epoch, sequence): (&GroupName, u32, u64),
     ) -> Self {
-        let mut draft = Self::with_times(common, stem, Self::request_times(times), 6);
+        let mut draft = Self::new(common, stem, Some(times.exp), times.iat, 6);
         let mut w = Writer::new(&mut draft.end);
         w.text(group.as_str());
         w.uint(epoch.into());
@@ -316,11 +312,9 @@ impl<'a> Draft<'a> {
         iat: u64,
         (in_reply_to, outcome, index): (MessageId, Outcome, u16),
     ) -> Self {
-        let mut end = Stack::new();
-        Writer::new(&mut end).uint(iat);
-        let mut draft = Self::with_times(common, stem, end, 6);
+        let mut draft = Self::new(common, stem, None, iat, 6);
         let mut w = Writer::new(&mut draft.end);
-        w.bytes(in_reply_to.as_bytes());
+        w.fixed(&in_reply_to.0);
         w.uint(outcome.to_wire().into());
         w.uint(index.into());
         draft
@@ -378,7 +372,7 @@ impl Header {
         }
         let mut r = Reader::new(bytes);
         r.literal(&[MAP_HEAD | 5, 1, form.alg_byte(), 4])?;
-        self.handle = Handle::from_slice(r.bytes()?)?;
+        self.handle.read(r.bytes()?)?;
         r.literal(&[15])?;
         let for_request = self.read_claims(&mut r)?;
         r.literal(&TYP_OWN)?;
@@ -407,7 +401,7 @@ impl Header {
         r.literal(&[6])?;
         self.iat = r.uint()?;
         r.literal(&[7])?;
-        self.id = MessageId(r.fixed()?);
+        self.id.0 = *r.fixed_ref()?;
         Ok(for_request)
     }
 
@@ -434,7 +428,7 @@ impl Header {
 }
 
 /// The structure of [`Form::context`] up to the external AAD.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_structure<S: Sink>(
     out: &mut S,
     form: Form,
