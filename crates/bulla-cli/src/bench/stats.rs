@@ -33,13 +33,13 @@ fn median(sorted: &[f64]) -> Option<f64> {
 }
 
 /// How many of `n` sorted figures lie outside the interval at each end: the most for which
-/// P(Binomial(n, 1/2) < that many) is at most 2.5 %.
+/// P(Binomial(n, 1/2) <= that many) is at most 2.5 %.
 fn outside(n: usize) -> usize {
     let (mut term, mut sum, mut cut) = (0.5f64.powi(i32::try_from(n).unwrap_or(i32::MAX)), 0.0, 0);
     loop {
         sum += term;
         if sum > 0.025 || cut >= n {
-            return cut;
+            return cut.saturating_sub(1);
         }
         term *= (n - cut) as f64 / (cut + 1) as f64;
         cut += 1;
