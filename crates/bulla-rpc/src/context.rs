@@ -1,7 +1,7 @@
 //! What a handler knows of the request that it runs.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bulla_seal::{MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, Session};
 use bulla_transport::{Address, Outbound};
@@ -37,8 +37,12 @@ pub(crate) struct Answer {
     pub(crate) session: Arc<Session>,
     pub(crate) binding: ReplyBinding,
     pub(crate) address: Address,
-    next: AtomicU16,
+    /// Index of the next reply; [`ENDED`] is set once a final outcome was sealed.
+    next: AtomicU32,
 }
+
+/// Nothing but another final outcome, in place of one that could not be sent, comes after.
+const ENDED: u32 = 1 << 31;
 
 impl Answer {
     pub(crate) fn new(
@@ -47,7 +51,7 @@ impl Answer {
         binding: ReplyBinding,
         address: Address,
     ) -> Self {
-        Self { endpoint, session, binding, address, next: AtomicU16::new(0) }
+        Self { endpoint, session, binding, address, next: AtomicU32::new(0) }
     }
 
     /// Seals one reply; the index rises by one with each.
@@ -56,12 +60,7 @@ impl Answer {
         outcome: Outcome,
         buf: MessageBuf,
     ) -> Result<bytes::Bytes, CallError> {
-        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-            // The last index is kept for the final outcome.
-            if n == u16::MAX && !outcome.is_final() { None } else { Some(n.saturating_add(1)) }
-        });
-        let index = taken
-            .map_err(|_| CallError::Usage("a call has at most 65,535 signs of progress".into()))?;
+        let index = self.next_index(outcome.is_final())?;
         let hedge = self.endpoint.hedge()?;
         let spec = ReplySpec { outcome, index };
         let sealed = self.session.seal_reply(&self.binding, spec, &hedge, buf)?;
@@ -71,6 +70,19 @@ impl Answer {
             return Err(CallError::TooLarge { size, limit });
         }
         Ok(frame.bytes().clone())
+    }
+
+    fn next_index(&self, last: bool) -> Result<u16, CallError> {
+        let step = |n: u32| match (last, n & ENDED == 0) {
+            (true, _) => Some((n + 1) | ENDED),
+            // The last indices are kept for the final outcome.
+            (false, true) if n < u32::from(u16::MAX) - 1 => Some(n + 1),
+            (false, _) => None,
+        };
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        taken.ok().and_then(|n| u16::try_from(n & !ENDED).ok()).ok_or_else(|| {
+            CallError::Usage("progress ends with the result, and at 65,534 signs of it".into())
+        })
     }
 
     pub(crate) async fn publish(&self, payload: bytes::Bytes) -> Result<(), CallError> {

@@ -21,7 +21,7 @@ pub struct Counters {
     pub offers: Counter,
     /// `offer-needed` notices sent.
     pub notices: Counter,
-    /// Fanouts that were missing in a signer's sequence.
+    /// Fanouts missing in a signer's sequence for a group, less those that came late.
     pub gaps: Counter,
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -33,6 +33,10 @@ pub struct Counter(AtomicU64);
 impl Counter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
     }
 
     /// The count.

@@ -31,6 +31,7 @@ pub struct Inner {
     pub(crate) incoming: Incoming,
     pub(crate) counters: Counters,
     pub(crate) reply_name: ReplyName,
+    clients: AtomicU64,
     random: Mutex<Pooled<OsRandom>>,
     counter: AtomicU64,
     boot: [u8; 16],
@@ -101,6 +102,7 @@ impl Endpoint {
             incoming: Incoming::default(),
             counters: Counters::default(),
             reply_name,
+            clients: AtomicU64::new(0),
             random: Mutex::new(random),
             counter: AtomicU64::new(0),
             boot,
@@ -127,7 +129,19 @@ impl Endpoint {
         &self.0.options
     }
 
-    /// Where this process's replies go.
+    /// A reply inbox of one client's own: two that share one would take each other's replies.
+    pub(crate) fn next_reply_name(&self) -> ReplyName {
+        let base = &self.0.reply_name;
+        let n = self.0.clients.fetch_add(1, Ordering::Relaxed);
+        let process = base.as_str().rsplit('.').next().unwrap_or_default();
+        let own = format!("{process}{n}");
+        match ReplyName::new(self.0.identity.principal().as_str(), &own) {
+            Some(name) if n > 0 => name,
+            _ => base.clone(),
+        }
+    }
+
+    /// Where the replies to this endpoint's first client go.
     pub fn reply_name(&self) -> &ReplyName {
         &self.0.reply_name
     }

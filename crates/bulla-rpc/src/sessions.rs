@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bulla_seal::{
-    Digest, Handle, Kid, Offer, OsRandom, Party, Principal, Refusal, Session, SessionId,
-    SignedCredential, UnixTime, shared,
+    Digest, GroupName, Handle, Header, Kid, Offer, OsRandom, Parsed, Party, Principal, Refusal,
+    Session, SessionId, SignedCredential, UnixTime, shared,
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::directory::PeerKeys;
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
+use crate::rate::SenderRates;
 
 /// Sessions that one sender may have open here (protocol section 9).
 const MAX_PER_SENDER: usize = 8;
@@ -28,6 +29,10 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(5);
 /// Offers judged per second at the most, and the part kept for senders that are known already.
 const OFFERS_PER_SECOND: f64 = 2_000.0;
 const RESERVED: f64 = 0.5;
+/// Of that part, what one sender's name may use, so that one who floods leaves the rest alone.
+const RESERVED_PER_SENDER: u32 = 50;
+/// Encapsulations opened per second for one verified sender.
+const OPENED_PER_SENDER: u32 = 100;
 
 /// A session to a peer, with the offer that opens it.
 pub(crate) struct OutSession {
@@ -46,6 +51,12 @@ impl OutSession {
         if self.proven.load(Ordering::Relaxed) { None } else { self.offer.as_ref() }
     }
 
+    /// Whether messages made at `now` may start in it; a clock that was set back has to catch up
+    /// with an offer first.
+    fn is_usable(&self, now: u64) -> bool {
+        now < self.renew_at && self.session.window().is_none_or(|window| now >= window.iat)
+    }
+
     pub(crate) fn set_proven(&self, proven: bool) {
         if self.proven.load(Ordering::Relaxed) != proven {
             self.proven.store(proven, Ordering::Relaxed);
@@ -57,6 +68,8 @@ impl OutSession {
 #[derive(Default)]
 pub(crate) struct Outgoing {
     sessions: Mutex<HashMap<Principal, Arc<OutSession>>>,
+    /// Of this process's fanouts, by group: a gap that a member sees is one of its own group.
+    sequences: Mutex<HashMap<GroupName, u64>>,
 }
 
 impl Outgoing {
@@ -64,25 +77,57 @@ impl Outgoing {
     pub(crate) fn forget(&self, peer: &Principal) {
         self.sessions.lock().remove(peer);
     }
+
+    /// Opens a new session next time, if this is still the one in use.
+    pub(crate) fn forget_if(&self, peer: &Principal, session: &Arc<OutSession>) {
+        let mut sessions = self.sessions.lock();
+        if sessions.get(peer).is_some_and(|used| Arc::ptr_eq(used, session)) {
+            sessions.remove(peer);
+        }
+    }
+
+    /// The sequence number of the next fanout to `group`. Starts from the clock, so that it rises
+    /// over restarts too.
+    pub(crate) fn next_in_sequence(&self, group: &GroupName, now: UnixTime) -> u64 {
+        let mut sequences = self.sequences.lock();
+        let next = sequences.entry(group.clone()).or_insert(now.ns);
+        let sequence = *next;
+        *next += 1;
+        sequence
+    }
+
+    fn usable(&self, peer: &Principal, now: u64) -> Option<Arc<OutSession>> {
+        let sessions = self.sessions.lock();
+        sessions.get(peer).filter(|session| session.is_usable(now)).cloned()
+    }
 }
 
 impl Endpoint {
     /// The session to `peer`, opened now if there is none or it is near its end.
     pub(crate) async fn session_to(&self, peer: &Principal) -> Result<Arc<OutSession>, CallError> {
         let now = self.clock.now();
-        if let Some(session) = self.outgoing.sessions.lock().get(peer)
-            && now.secs() < session.renew_at
-        {
-            return Ok(session.clone());
+        if let Some(session) = self.outgoing.usable(peer, now.secs()) {
+            return Ok(session);
         }
-        let opened = Arc::new(self.open_session(peer, now).await?);
-        self.outgoing.sessions.lock().insert(peer.clone(), opened.clone());
+        let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
+        let keys = self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))?;
+        let opened = Arc::new(self.open_session(peer, keys, now)?);
+        // Of several that were opened at once, one is used by all.
+        let mut sessions = self.outgoing.sessions.lock();
+        if let Some(first) = sessions.get(peer).filter(|first| first.is_usable(now.secs())) {
+            return Ok(first.clone());
+        }
+        sessions.insert(peer.clone(), opened.clone());
         Ok(opened)
     }
 
-    async fn open_session(&self, peer: &Principal, now: UnixTime) -> Result<OutSession, CallError> {
+    fn open_session(
+        &self,
+        peer: &Principal,
+        keys: Option<PeerKeys>,
+        now: UnixTime,
+    ) -> Result<OutSession, CallError> {
         let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
-        let keys = self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))?;
         match keys {
             None => Err(unknown("there is no such principal".into())),
             Some(PeerKeys::Shared(pair)) => Ok(OutSession {
@@ -118,56 +163,121 @@ impl Endpoint {
 }
 
 /// Sessions that were opened to this process.
-#[derive(Default)]
 pub(crate) struct Incoming {
     state: Mutex<IncomingState>,
     budget: Mutex<OfferBudget>,
+    reserved: SenderRates,
+    opened: SenderRates,
+}
+
+impl Default for Incoming {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            budget: Mutex::default(),
+            reserved: SenderRates::new(RESERVED_PER_SENDER),
+            opened: SenderRates::new(OPENED_PER_SENDER),
+        }
+    }
+}
+
+/// Who opened a session: a principal, and which host of a component type. Hosts neither use up
+/// each other's sessions nor outdate each other's credentials.
+type Holder = (Principal, Option<String>);
+
+fn holder(session: &Session) -> Holder {
+    let instance = session.requester_credential().and_then(|own| own.instance.clone());
+    (session.requester().principal.clone(), instance)
+}
+
+/// Highest incarnation verified of a principal, and the highest credential epoch of each host.
+#[derive(Default)]
+struct Highest {
+    incarnation: u32,
+    epochs: HashMap<Option<String>, u32>,
 }
 
 #[derive(Default)]
 struct IncomingState {
     sessions: HashMap<Handle, Arc<Session>>,
-    by_sender: HashMap<Principal, VecDeque<Handle>>,
+    by_sender: HashMap<Holder, VecDeque<Handle>>,
     order: VecDeque<Handle>,
     unknown: HashMap<Kid, Instant>,
     credentials: HashMap<Digest, Arc<SignedCredential>>,
-    /// Highest incarnation and credential epoch verified, by principal.
-    highest: HashMap<Principal, (u32, u32)>,
+    highest: HashMap<Principal, Highest>,
 }
 
 impl IncomingState {
     fn insert(&mut self, session: &Arc<Session>) {
         let handle = session.handle();
-        let sender = session.requester().principal.clone();
-        let own = self.by_sender.entry(sender).or_default();
+        if self.sessions.insert(handle, session.clone()).is_some() {
+            return;
+        }
+        let own = self.by_sender.entry(holder(session)).or_default();
         own.push_back(handle);
         if own.len() > MAX_PER_SENDER
             && let Some(oldest) = own.pop_front()
         {
             self.sessions.remove(&oldest);
         }
-        self.sessions.insert(handle, session.clone());
         self.order.push_back(handle);
-        // Handles of sessions that are gone already are dropped here too.
-        while self.sessions.len() > MAX_SESSIONS || self.order.len() > 2 * MAX_SESSIONS {
+        // First what is gone already, so that one sender's many sessions push nobody else's out.
+        if self.order.len() > 2 * self.sessions.len() + 64 {
+            let sessions = &self.sessions;
+            self.order.retain(|handle| sessions.contains_key(handle));
+        }
+        while self.sessions.len() > MAX_SESSIONS {
             let Some(oldest) = self.order.pop_front() else { break };
             self.sessions.remove(&oldest);
         }
     }
 
-    /// Takes note of a verified credential; refuses one that is older than another verified.
-    fn check_epoch(&mut self, credential: &Arc<SignedCredential>) -> Result<(), Refusal> {
-        let found = (credential.party.incarnation, credential.epoch);
-        let highest = self.highest.entry(credential.party.principal.clone()).or_insert(found);
-        if found < *highest {
+    /// Refuses a credential that is older than another verified, and drops the sessions that a
+    /// newer one leaves behind (step 4 of protocol section 9: on every message).
+    fn check_epoch(&mut self, credential: &SignedCredential) -> Result<(), Refusal> {
+        let party = &credential.party;
+        let highest = self.highest.entry(party.principal.clone()).or_default();
+        if party.incarnation < highest.incarnation {
             return Err(Refusal::EpochStale);
         }
-        *highest = found;
+        if party.incarnation > highest.incarnation {
+            let known = highest.incarnation > 0;
+            *highest = Highest { incarnation: party.incarnation, ..Highest::default() };
+            highest.epochs.insert(credential.instance.clone(), credential.epoch);
+            if known {
+                self.drop_sessions(|(principal, _)| *principal == party.principal);
+            }
+            return Ok(());
+        }
+        let epoch = highest.epochs.entry(credential.instance.clone()).or_insert(credential.epoch);
+        if credential.epoch < *epoch {
+            return Err(Refusal::EpochStale);
+        }
+        if credential.epoch > *epoch {
+            *epoch = credential.epoch;
+            let own = (party.principal.clone(), credential.instance.clone());
+            self.drop_sessions(|holder| *holder == own);
+        }
+        Ok(())
+    }
+
+    fn drop_sessions(&mut self, of: impl Fn(&Holder) -> bool) {
+        let sessions = &mut self.sessions;
+        self.by_sender.retain(|holder, handles| {
+            let gone = of(holder);
+            if gone {
+                handles.iter().for_each(|handle| drop(sessions.remove(handle)));
+            }
+            !gone
+        });
+    }
+
+    /// Takes note of a verified credential, so that it is verified once.
+    fn keep(&mut self, credential: &Arc<SignedCredential>) {
         if self.credentials.len() >= MAX_CREDENTIALS {
             self.credentials.clear();
         }
         self.credentials.insert(credential.digest(), credential.clone());
-        Ok(())
     }
 }
 
@@ -189,7 +299,7 @@ impl Default for OfferBudget {
 }
 
 impl OfferBudget {
-    fn spend(&mut self, known: bool) -> Result<(), Refusal> {
+    fn spend(&mut self, known: impl FnOnce() -> bool) -> Result<(), Refusal> {
         let passed = self.at.elapsed().as_secs_f64();
         self.at = Instant::now();
         let rate = OFFERS_PER_SECOND;
@@ -197,7 +307,7 @@ impl OfferBudget {
         self.reserve = (self.reserve + passed * rate * RESERVED).min(rate * RESERVED);
         if self.tokens >= 1.0 {
             self.tokens -= 1.0;
-        } else if known && self.reserve >= 1.0 {
+        } else if self.reserve >= 1.0 && known() {
             self.reserve -= 1.0;
         } else {
             return Err(Refusal::RateLimited);
@@ -209,17 +319,13 @@ impl OfferBudget {
 impl Endpoint {
     /// The session that a message names: cached, derived from a pair key, or opened from the
     /// offer beside it (step 3 of protocol section 9).
-    pub(crate) async fn incoming_session(
-        &self,
-        handle: Handle,
-        claimed_sender: &str,
-        offer: Option<&[u8]>,
-    ) -> Result<Arc<Session>, Refusal> {
+    pub(crate) async fn incoming_session(&self, parsed: &Parsed) -> Result<Arc<Session>, Refusal> {
+        let handle = parsed.header().handle;
         if let Some(session) = self.incoming.state.lock().sessions.get(&handle) {
             return Ok(session.clone());
         }
-        match (handle, offer) {
-            (Handle::Session(id), Some(offer)) => self.accept_offer(id, claimed_sender, offer),
+        match (handle, parsed.offer()) {
+            (Handle::Session(id), Some(offer)) => self.accept_offer(id, parsed, offer),
             (Handle::Session(_), None) => Err(Refusal::SessionUnknown),
             (Handle::Key(kid), _) => self.pair_session(kid).await,
         }
@@ -228,31 +334,46 @@ impl Endpoint {
     fn accept_offer(
         &self,
         id: SessionId,
-        claimed_sender: &str,
+        parsed: &Parsed,
         bytes: &[u8],
     ) -> Result<Arc<Session>, Refusal> {
         let offer = Offer::parse(bytes)?;
         if offer.session_id() != id {
             return Err(Refusal::SessionUnknown);
         }
-        let me = self.identity.party();
-        offer.check(me, self.clock.now(), self.options.skew)?;
+        let (me, now, skew) = (self.identity.party(), self.clock.now(), self.options.skew);
         let receive = self.identity.receive_key(offer.audience());
         let receive = receive.ok_or(Refusal::AudienceMismatch)?;
-        if !receive.credential.suites.contains(offer.suite()) {
-            return Err(Refusal::SuiteNotAllowed);
-        }
-        let known = claimed_sender.parse().is_ok_and(|sender: Principal| {
-            self.incoming.state.lock().by_sender.contains_key(&sender)
-        });
-        self.incoming.budget.lock().spend(known)?;
+        // Old messages, replayed with the offers that they came with, cost no asymmetric work.
+        check_times(parsed.header(), now, skew)?;
+        offer.check_for(&receive.credential, self.identity.accepted_suites(), now, skew)?;
+        self.spend_on_offer(parsed.claimed_sender())?;
         let cached = |digest: &Digest| self.incoming.state.lock().credentials.get(digest).cloned();
         let verified = offer.verify(&self.identity.trust(), cached)?;
-        self.incoming.state.lock().check_epoch(verified.credential())?;
+        {
+            let mut state = self.incoming.state.lock();
+            state.check_epoch(verified.credential())?;
+            state.keep(verified.credential());
+        }
+        // From here on the sender is proven and pays by itself.
+        if !self.incoming.opened.take(&verified.sender().principal) {
+            return Err(Refusal::RateLimited);
+        }
         let session = Arc::new(verified.open(&self.identity.domain(), me, &receive.key)?);
         self.counters.offers.add(1);
         self.incoming.state.lock().insert(&session);
         Ok(session)
+    }
+
+    /// Charges the check of a signature that may be anybody's. A part of the budget is for
+    /// senders that had a session here, each within its own rate.
+    fn spend_on_offer(&self, claimed_sender: &str) -> Result<(), Refusal> {
+        let known = || {
+            let Ok(sender) = claimed_sender.parse::<Principal>() else { return false };
+            let has_session = self.incoming.state.lock().highest.contains_key(&sender);
+            has_session && self.incoming.reserved.take(&sender)
+        };
+        self.incoming.budget.lock().spend(known)
     }
 
     async fn pair_session(&self, kid: Kid) -> Result<Arc<Session>, Refusal> {
@@ -265,8 +386,12 @@ impl Endpoint {
                 state.unknown.remove(&kid);
             }
         }
-        let found = self.directory.pair_by_kid(kid).await;
-        let Ok(Some(pair)) = found else {
+        let found = self.directory.pair_by_kid(kid).await.map_err(|error| {
+            // Not known to be unknown: asked again with the next message.
+            tracing::warn!(%error, "a pair key could not be looked up");
+            Refusal::SessionUnknown
+        })?;
+        let Some(pair) = found else {
             let mut state = self.incoming.state.lock();
             if state.unknown.len() >= MAX_UNKNOWN {
                 state.unknown.clear();
@@ -289,11 +414,14 @@ impl Endpoint {
         let known = self.incoming.state.lock().credentials.get(&Digest::of(bytes)).cloned();
         if let Some(credential) = known {
             credential.validity.check(at)?;
+            self.incoming.state.lock().check_epoch(&credential)?;
             return Ok(credential);
         }
-        self.incoming.budget.lock().spend(false)?;
+        self.incoming.budget.lock().spend(|| false)?;
         let credential = Arc::new(self.identity.trust().verify(bytes, at)?);
-        self.incoming.state.lock().check_epoch(&credential)?;
+        let mut state = self.incoming.state.lock();
+        state.check_epoch(&credential)?;
+        state.keep(&credential);
         Ok(credential)
     }
 
@@ -306,14 +434,29 @@ impl Endpoint {
     pub fn forget_peer(&self, peer: &Principal) {
         self.outgoing.forget(peer);
         let mut state = self.incoming.state.lock();
-        if let Some(handles) = state.by_sender.remove(peer) {
-            handles.iter().for_each(|handle| {
-                state.sessions.remove(handle);
-            });
-        }
+        state.drop_sessions(|(principal, _)| principal == peer);
+    }
+
+    /// Drops every session in both directions: what was opened before a jump of the clock, or in
+    /// another life of this machine, counts for nothing (protocol section 7).
+    pub fn drop_sessions(&self) {
+        self.forget_sessions();
+        self.incoming.state.lock().drop_sessions(|_| true);
     }
 
     pub(crate) fn is_me(&self, party: &Party) -> bool {
         party == self.identity.party()
     }
+}
+
+/// Issue and expiry as the header says them, before anything is spent on the message; judged
+/// again when the header is proven (step 6 of protocol section 9).
+fn check_times(header: &Header, now: UnixTime, skew: u64) -> Result<(), Refusal> {
+    if header.iat > now.secs().saturating_add(skew) {
+        return Err(Refusal::NotYetValid);
+    }
+    if now.secs() > header.exp.saturating_add(skew) {
+        return Err(Refusal::Expired);
+    }
+    Ok(())
 }

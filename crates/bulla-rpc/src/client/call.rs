@@ -73,6 +73,7 @@ impl Waiting {
             Ok(Some(event)) => event,
             Ok(None) => Err(CallError::Closed),
             Err(_) => {
+                self.forget_session();
                 return Err(CallError::Timeout {
                     target: self.target.to_string(),
                     after: self.timeout,
@@ -86,6 +87,23 @@ impl Waiting {
             }
             other => other,
         })
+    }
+}
+
+impl Waiting {
+    /// The message was not sent: nothing is to be stopped.
+    pub(super) fn not_sent(mut self) {
+        self.ended = true;
+        self.client.0.pending.remove(&self.id);
+    }
+
+    /// The peer may have lost the session, or its name may have a new incarnation, and word of it
+    /// may have been withheld: the next call looks it up and offers again.
+    fn forget_session(&self) {
+        let pending = &self.client.0.pending;
+        if let (Some(keys), Some(peer)) = (pending.keys(&self.id), self.target.principal()) {
+            self.client.endpoint().outgoing.forget_if(peer, &keys.session);
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_seal::{
     Audience, FanoutSpec, GroupName, GroupSession, MessageId, MessageKind, Principal, Route,
@@ -16,11 +15,10 @@ use super::request::{Request, whole_seconds};
 use crate::error::CallError;
 use crate::target::Target;
 
-/// Group sessions in use, the signer's count, and queues known to be there.
+/// Group sessions in use, and queues known to be there.
 #[derive(Default)]
 pub(super) struct FanoutState {
     sessions: Mutex<HashMap<GroupName, Arc<GroupSession>>>,
-    sequence: AtomicU64,
     declared: Mutex<HashSet<Principal>>,
 }
 
@@ -44,14 +42,11 @@ impl Client {
         let audience = Audience::Group(group.clone());
         let route = Route::new(&endpoint.options.exchange, &request.target.topic(), None, audience)
             .map_err(|e| CallError::Usage(e.to_string()))?;
-        // Starts from the clock, so that it rises over restarts too.
-        let (relaxed, start) = (Ordering::Relaxed, hedge.now.ns);
-        self.0.fanout.sequence.compare_exchange(0, start, relaxed, relaxed).ok();
         let spec = FanoutSpec {
             kind: MessageKind::Fanout,
             route: &route,
             expires: hedge.now.secs() + whole_seconds(request.ttl),
-            sequence: self.0.fanout.sequence.fetch_add(1, Ordering::Relaxed),
+            sequence: endpoint.outgoing.next_in_sequence(group, hedge.now),
         };
         let frame = signer.sign(session.seal(&signer, &spec, &hedge, buf)?);
         let size = frame.bytes().len();
@@ -84,7 +79,8 @@ impl Client {
             .ok_or_else(|| unknown("there is no such group, or its key is not held here".into()))?;
         let mut sessions = self.0.fanout.sessions.lock();
         if let Some(session) = sessions.get(group)
-            && session.epoch() == key.epoch
+            // Epochs only rise (protocol section 6).
+            && session.epoch() >= key.epoch
         {
             return Ok(session.clone());
         }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bulla_seal::{MessageId, MessageKind};
-use bulla_transport::{ConsumeOptions, Inbox, Outbound};
+use bulla_transport::{ConsumeOptions, Inbox, Outbound, ReplyName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
@@ -21,6 +21,7 @@ pub use request::Request;
 
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
+use crate::rate::SenderRates;
 use crate::target::Target;
 use crate::value;
 use fanout::FanoutState;
@@ -31,6 +32,9 @@ use request::Prepared;
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a cast waits for an agent that is away unless told otherwise.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+
+/// Messages sent again with their offer, per second, because a notice asks for it.
+const RESENDS_PER_SECOND: u32 = 200;
 
 /// Makes calls, casts and fanouts as one principal. Cheap to clone.
 ///
@@ -53,13 +57,22 @@ pub(crate) struct Inner {
     pending: Arc<Pending>,
     replies: OnceCell<()>,
     fanout: FanoutState,
+    reply_name: ReplyName,
     closed: CancellationToken,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nobody waits any more: the reply inbox goes too.
+        self.closed.cancel();
+    }
 }
 
 impl Client {
     /// A client of this endpoint.
     pub fn new(endpoint: Endpoint) -> Self {
         Self(Arc::new(Inner {
+            reply_name: endpoint.next_reply_name(),
             endpoint,
             pending: Arc::default(),
             replies: OnceCell::new(),
@@ -118,6 +131,16 @@ impl Client {
         Request::new(self, target, method)
     }
 
+    /// How many calls wait for their reply now.
+    pub fn waiting(&self) -> usize {
+        self.0.pending.len()
+    }
+
+    /// Where the replies to this client's calls go.
+    pub fn reply_name(&self) -> &ReplyName {
+        &self.0.reply_name
+    }
+
     /// Stops listening for replies; waiting calls end with [`CallError::Closed`].
     pub fn close(&self) {
         self.0.closed.cancel();
@@ -131,7 +154,7 @@ impl Client {
                 let endpoint = &self.0.endpoint;
                 let inbox = Inbox::Reply {
                     exchange: endpoint.options.exchange.clone(),
-                    name: endpoint.reply_name.clone(),
+                    name: self.0.reply_name.clone(),
                 };
                 let events = endpoint.transport.events();
                 let options = ConsumeOptions { prefetch: 2048, ..ConsumeOptions::default() };
@@ -139,6 +162,8 @@ impl Client {
                 let listener = replies::Listener {
                     endpoint: endpoint.clone(),
                     pending: self.0.pending.clone(),
+                    reply_name: self.0.reply_name.clone(),
+                    resends: Arc::new(SenderRates::new(RESENDS_PER_SECOND)),
                 };
                 tokio::spawn(listener.clone().run(consumer, self.0.closed.clone()));
                 tokio::spawn(listener.watch(events, self.0.closed.clone()));
@@ -162,7 +187,7 @@ impl Client {
             .principal()
             .ok_or_else(|| CallError::Usage("a group takes fanouts, not calls or casts".into()))?;
         let session = endpoint.session_to(principal).await?;
-        let reply_to = (kind == MessageKind::Call).then(|| endpoint.reply_name.as_str());
+        let reply_to = (kind == MessageKind::Call).then(|| self.0.reply_name.as_str());
         let buf = request.plaintext(args, reply_to, endpoint.options.max_message)?;
         Prepared::seal(endpoint, request, kind, life, session, buf)
     }

@@ -88,10 +88,11 @@ impl Pending {
         }
     }
 
-    /// Passes progress on, if it is the next in order; a slow caller misses some.
+    /// Passes progress on, if none later came before; a slow caller misses some.
     pub(super) fn progress(&self, id: &MessageId, index: u16, item: Bytes) -> bool {
         let mut shard = self.shard(id).lock();
-        let Some(call) = shard.get_mut(id).filter(|call| call.next == index) else { return false };
+        // One that was lost on the way takes none of the later ones with it.
+        let Some(call) = shard.get_mut(id).filter(|call| index >= call.next) else { return false };
         call.next = index.saturating_add(1);
         // The last place is for the result.
         if call.events.capacity() > 1 {
@@ -121,6 +122,10 @@ impl Pending {
             .iter()
             .flat_map(|shard| shard.lock().values().map(resend).collect::<Vec<_>>())
             .collect()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
     pub(super) fn fail_all(&self, error: &CallError) {

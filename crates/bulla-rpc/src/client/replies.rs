@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bulla_seal::{Detail, MessageId, Outcome, Parsed, Refusal};
-use bulla_transport::{Consumer, Outbound, TransportEvent};
+use bulla_transport::{Consumer, Outbound, ReplyName, TransportEvent};
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -13,12 +13,16 @@ use super::pending::{Pending, Resend};
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, RemoteError};
 use crate::notice::OfferNeeded;
+use crate::rate::SenderRates;
 use crate::value;
 
 #[derive(Clone)]
 pub(super) struct Listener {
     pub(super) endpoint: Endpoint,
     pub(super) pending: Arc<Pending>,
+    pub(super) reply_name: ReplyName,
+    /// How often a message is sent again because a notice asks for it.
+    pub(super) resends: Arc<SenderRates>,
 }
 
 impl Listener {
@@ -83,9 +87,14 @@ impl Listener {
 
     /// All that a notice can do: the same envelope once more, with the offer.
     fn send_offer(&self, notice: &OfferNeeded) {
+        // Anyone on the bus can make a notice up: no more than so many make us send.
+        if !self.resends.take(self.endpoint.identity.principal()) {
+            self.endpoint.counters.refuse(Refusal::RateLimited.as_str());
+            return;
+        }
         if let Some(resend) = self.pending.with_offer(&notice.message) {
-            let endpoint = self.endpoint.clone();
-            tokio::spawn(async move { send_again(&endpoint, resend).await });
+            let this = self.clone();
+            tokio::spawn(async move { this.send_again(resend).await });
         }
     }
 
@@ -113,7 +122,7 @@ impl Listener {
 
     async fn resend_all(&self) {
         for resend in self.pending.resend_all() {
-            send_again(&self.endpoint, resend).await;
+            self.send_again(resend).await;
         }
     }
 
@@ -125,18 +134,18 @@ impl Listener {
             self.pending.finish(&id, Err(CallError::Unroutable { target: address }));
         }
     }
-}
 
-async fn send_again(endpoint: &Endpoint, resend: Resend) {
-    let outbound = Outbound {
-        payload: resend.payload,
-        ttl: None,
-        reply_hint: Some(endpoint.reply_name.clone()),
-        persistent: false,
-        mandatory: false,
-        confirm: false,
-    };
-    if let Err(error) = endpoint.transport.publish(&resend.address, outbound).await {
-        tracing::warn!(%error, "a waiting call could not be sent again");
+    async fn send_again(&self, resend: Resend) {
+        let outbound = Outbound {
+            payload: resend.payload,
+            ttl: None,
+            reply_hint: Some(self.reply_name.clone()),
+            persistent: false,
+            mandatory: false,
+            confirm: false,
+        };
+        if let Err(error) = self.endpoint.transport.publish(&resend.address, outbound).await {
+            tracing::warn!(%error, "a waiting call could not be sent again");
+        }
     }
 }

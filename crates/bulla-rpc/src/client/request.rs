@@ -162,18 +162,24 @@ impl<'a> Request<'a> {
     async fn start<A: Serialize + ?Sized>(self, args: &A) -> Result<Waiting, CallError> {
         check_life(self.timeout)?;
         let client = self.client;
+        if client.0.closed.is_cancelled() {
+            return Err(CallError::Closed);
+        }
         client.start_replies().await?;
         let prepared = client.prepare(&self, MessageKind::Call, self.timeout, args).await?;
         let waiting = Waiting::register(client, &self, &prepared, self.cancel_on_drop);
         let outbound = Outbound {
             payload: prepared.frame.bytes().clone(),
             ttl: Some(self.timeout),
-            reply_hint: Some(client.endpoint().reply_name.clone()),
+            reply_hint: Some(client.reply_name().clone()),
             persistent: false,
             mandatory: true,
             confirm: false,
         };
-        client.publish(&self, &prepared, outbound).await?;
+        if let Err(error) = client.publish(&self, &prepared, outbound).await {
+            waiting.not_sent();
+            return Err(error);
+        }
         Ok(waiting)
     }
 
@@ -283,7 +289,12 @@ impl Prepared {
         let route = route_for(endpoint, request.target, &session)?;
         let initiator = endpoint.identity.initiator();
         let protection = match (request.protect, &initiator) {
-            (Protect::Sealed, _) | (Protect::SealedSigned, None) => Protection::Sealed,
+            (Protect::Sealed, _) => Protection::Sealed,
+            (Protect::SealedSigned, None) => return Err(CallError::Usage(
+                "a shared-key agent has no key to sign with: leave out the inner signature, or \
+                 give the agent a key pair"
+                    .into(),
+            )),
             (Protect::SealedSigned, Some(own)) => Protection::SealedSigned(own.key()),
             (Protect::Signed, Some(own)) => Protection::Signed(own.key()),
             (Protect::Signed, None) => Protection::Maced,

@@ -1,6 +1,7 @@
 //! Step three: it has not run before (step 10 of protocol section 9, and section 7). What the
 //! step returns may be acknowledged: its outcome is as durable as the claim store.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -8,11 +9,12 @@ use std::time::Duration;
 
 use bulla_guard::{
     ClaimKey, ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Duplicate, Grant,
-    Reply, StoreError, Worker,
+    Lost, Reply, StoreError, Worker,
 };
 use bulla_seal::Digest;
 use bulla_transport::Address;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tower::{Layer, Service};
 
 use super::authorize::{Authorized, Verdict};
@@ -24,6 +26,14 @@ use crate::error::{RemoteError, kinds};
 use crate::rate::SenderRates;
 use crate::router::Effect;
 use crate::server::ServerOptions;
+
+/// A lease ends later than this, or it would be extended without pause.
+const SHORTEST_LEASE: Duration = Duration::from_millis(30);
+/// Copies of a message that runs that are held at a time, in case that its worker is lost; more
+/// would only fill up the queue's prefetch.
+const HELD_COPIES: u32 = 4;
+/// Answers that are sealed anew for duplicates, per second and sender.
+const REPEATS_PER_SECOND: u32 = 1000;
 
 #[derive(Clone)]
 pub(crate) struct ClaimLayer {
@@ -37,6 +47,8 @@ struct Shared {
     lease: Duration,
     read_only: SenderRates,
     denials: SenderRates,
+    repeats: SenderRates,
+    held: Mutex<HashMap<ClaimKey, (u32, u64)>>,
 }
 
 impl ClaimLayer {
@@ -46,9 +58,11 @@ impl ClaimLayer {
                 endpoint,
                 store: options.claims.clone(),
                 worker: options.worker,
-                lease: options.lease,
+                lease: options.lease.max(SHORTEST_LEASE),
                 read_only: SenderRates::new(options.read_only_per_second),
                 denials: SenderRates::new(options.denials_per_second),
+                repeats: SenderRates::new(REPEATS_PER_SECOND),
+                held: Mutex::default(),
             }),
         }
     }
@@ -96,8 +110,8 @@ where
             let key = shared.key(&request);
             match shared.store.claim(shared.claim_request(&request, key.clone())).await {
                 Ok(ClaimOutcome::Granted(grant)) => {
-                    let running = inner.call(request);
-                    shared.run(key, grant, running).await
+                    let running = inner.call(request.clone());
+                    shared.run(&request, key, grant, running).await
                 }
                 Ok(ClaimOutcome::Duplicate(duplicate)) => {
                     Ok(shared.answer_again(&request, &key, duplicate).await)
@@ -158,6 +172,7 @@ impl Shared {
     /// before anyone hears of it.
     async fn run<F>(
         &self,
+        request: &Authorized,
         key: ClaimKey,
         grant: Grant,
         running: F,
@@ -179,7 +194,7 @@ impl Shared {
                                 reason = lost.as_str(),
                                 "a run was taken away; stopping it"
                             );
-                            return Ok(Settlement::Refused);
+                            return Ok(self.lost(request, &key, lost).await);
                         }
                         Err(error) => tracing::warn!(%error, "the lease could not be extended"),
                     }
@@ -192,10 +207,34 @@ impl Shared {
             Ok(Completed::Stored) => Ok(Settlement::Done { reply }),
             Ok(Completed::Lost(lost)) => {
                 tracing::warn!(reason = lost.as_str(), "an outcome came too late and is dropped");
-                Ok(Settlement::Refused)
+                Ok(self.lost(request, &key, lost).await)
             }
             Err(error) => Ok(self.retry(&error)),
         }
+    }
+
+    /// The claim is not this run's any more. Who ended it answers, unless nobody did: then the
+    /// outcome is unknown, and the caller is told so.
+    async fn lost(&self, request: &Authorized, key: &ClaimKey, lost: Lost) -> Settlement {
+        match lost {
+            Lost::InDoubt => self.answer_in_doubt(request, key).await,
+            _ => Settlement::Refused,
+        }
+    }
+
+    /// Whether one more copy of a message that runs until `until_ms` is held.
+    fn may_hold(&self, key: &ClaimKey, until_ms: u64) -> bool {
+        let mut held = self.held.lock();
+        if held.len() >= 1024 {
+            let now = self.now_ms();
+            held.retain(|_, (_, until)| *until > now);
+        }
+        let (copies, until) = held.entry(key.clone()).or_insert((0, until_ms));
+        if *until < until_ms {
+            (*copies, *until) = (0, until_ms);
+        }
+        *copies += 1;
+        *copies <= HELD_COPIES
     }
 
     async fn answer_again(
@@ -206,12 +245,14 @@ impl Shared {
     ) -> Settlement {
         self.endpoint.counters.duplicates.add(1);
         match duplicate {
+            Duplicate::Held { until_ms } if !self.may_hold(key, until_ms) => Settlement::Refused,
             Duplicate::Held { until_ms } => {
                 Settlement::Hold(Duration::from_millis(until_ms.saturating_sub(self.now_ms()) + 1))
             }
             Duplicate::Done { reply: None } => Settlement::Done { reply: None },
             Duplicate::Done { reply: Some(reply) } => match reply.sealed {
                 Some(sealed) => self.reply(request, sealed),
+                None if !self.may_repeat(request) => Settlement::Done { reply: None },
                 None => {
                     let error = RemoteError::new(
                         kinds::RESULT_NOT_HELD,
@@ -228,8 +269,15 @@ impl Shared {
         }
     }
 
+    fn may_repeat(&self, request: &Authorized) -> bool {
+        self.repeats.take(&request.opened().sender().principal)
+    }
+
     /// The first sealed "outcome unknown" stays; everybody sends that one.
     async fn answer_in_doubt(&self, request: &Authorized, key: &ClaimKey) -> Settlement {
+        if !self.may_repeat(request) {
+            return Settlement::Done { reply: None };
+        }
         let Some((_, sealed)) = seal_error(&self.endpoint, request, &outcome_unknown()) else {
             return Settlement::Done { reply: None };
         };

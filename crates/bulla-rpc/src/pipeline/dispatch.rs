@@ -79,8 +79,10 @@ impl Dispatch {
             cancelled: token.clone(),
             answer: answer(&self.endpoint, request),
         }));
-        let handler = method.run(context.clone(), Bytes::copy_from_slice(body.args));
-        let handler = AssertUnwindSafe(handler).catch_unwind();
+        let (own, args) = (context.clone(), Bytes::copy_from_slice(body.args));
+        // Inside, so that arguments that make a decoder panic, or a handler before its first
+        // await, are answered like any other failure and not delivered again and again.
+        let handler = AssertUnwindSafe(async move { method.run(own, args).await }).catch_unwind();
         let result = tokio::select! {
             biased;
             () = token.cancelled() => {

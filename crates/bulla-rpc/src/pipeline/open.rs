@@ -1,6 +1,6 @@
 //! Step one: from bytes to a message whose sender is proven (steps 1 to 8 of protocol section 9).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
@@ -26,6 +26,9 @@ use crate::server::ServerOptions;
 const NOTICES_PER_SECOND: f64 = 50.0;
 /// Sequence numbers further apart than this are a new start of the signer, not a gap.
 const NEW_START: u64 = 1_000_000;
+/// Missing fanouts remembered for one signer and group, and signers and groups remembered.
+const MAX_MISSING: usize = 1024;
+const MAX_SIGNERS: usize = 10_000;
 
 /// A message whose sender is proven and whose content is as it was sealed.
 #[derive(Debug)]
@@ -115,8 +118,41 @@ struct Shared {
     inner_signature: bool,
     routes: Mutex<HashMap<Arc<Inbox>, Arc<Place>>>,
     groups: Mutex<HashMap<(GroupName, u32), Arc<GroupSession>>>,
-    sequences: Mutex<HashMap<(Kid, GroupName), u64>>,
+    sequences: Mutex<HashMap<(Kid, GroupName), Sequence>>,
     notices: Mutex<(f64, Instant)>,
+}
+
+/// What came of one signer's fanouts to one group.
+struct Sequence {
+    last: u64,
+    /// Below `last` and not here yet; the lowest are given up first.
+    missing: BTreeSet<u64>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Noted {
+    Next,
+    Late,
+    Gap(u64),
+}
+
+impl Sequence {
+    fn note(&mut self, sequence: u64) -> Noted {
+        if sequence <= self.last {
+            return if self.missing.remove(&sequence) { Noted::Late } else { Noted::Next };
+        }
+        let gap = sequence - self.last - 1;
+        let from = self.last.saturating_add(1).max(sequence.saturating_sub(MAX_MISSING as u64));
+        self.last = sequence;
+        if gap == 0 || gap >= NEW_START {
+            return Noted::Next;
+        }
+        self.missing.extend(from..sequence);
+        while self.missing.len() > MAX_MISSING {
+            self.missing.pop_first();
+        }
+        Noted::Gap(gap)
+    }
 }
 
 /// What an inbox means: the route that messages taken from it must have been sealed for.
@@ -229,9 +265,7 @@ impl Shared {
         place: &Place,
         delivery: &Delivery,
     ) -> Result<OpenedRequest, Refusal> {
-        let handle = parsed.header().handle;
-        let sender = parsed.claimed_sender();
-        let session = self.endpoint.incoming_session(handle, sender, parsed.offer()).await;
+        let session = self.endpoint.incoming_session(&parsed).await;
         let session = session.inspect_err(|refusal| {
             if *refusal == Refusal::SessionUnknown {
                 self.ask_for_offer(&parsed, delivery);
@@ -277,16 +311,25 @@ impl Shared {
         Ok(session)
     }
 
-    /// A gap means that the broker withholds something: it is counted and told.
+    /// A gap means that the broker withholds something: it is counted and told. What comes late
+    /// is counted back: order is not promised.
     fn note_sequence(&self, signer: Kid, group: &GroupName, sequence: u64) {
         let mut sequences = self.sequences.lock();
-        let last = sequences.entry((signer, group.clone())).or_insert(sequence);
-        let ahead = sequence.saturating_sub(*last);
-        if ahead > 1 && ahead < NEW_START {
-            self.endpoint.counters.gaps.add(ahead - 1);
-            tracing::warn!(%group, missing = ahead - 1, "fanouts are missing in the signer's sequence");
+        // A signer's kid changes with each renewal: those of old ones go some day.
+        if sequences.len() >= MAX_SIGNERS {
+            sequences.clear();
         }
-        *last = (*last).max(sequence);
+        let seen = sequences
+            .entry((signer, group.clone()))
+            .or_insert_with(|| Sequence { last: sequence, missing: BTreeSet::new() });
+        match seen.note(sequence) {
+            Noted::Next => {}
+            Noted::Late => self.endpoint.counters.gaps.sub(1),
+            Noted::Gap(missing) => {
+                self.endpoint.counters.gaps.add(missing);
+                tracing::warn!(%group, missing, "fanouts are missing in the signer's sequence");
+            }
+        }
     }
 
     /// `offer-needed`, to a name in the claimed sender's reply name space and at a bounded rate.

@@ -5,9 +5,9 @@ mod work;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bulla_guard::SweepRequest;
+use bulla_guard::{ClaimStore, ClockWatch, SweepRequest};
 use bulla_seal::GroupName;
 use bulla_transport::{Inbox, TransportError};
 use parking_lot::Mutex;
@@ -148,12 +148,14 @@ impl Server {
         let stop = self.stop.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(SWEEP_EVERY);
+            let mut watch = Watch::new(&endpoint);
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     _ = tick.tick() => {}
                 }
                 let now_ms = millis(endpoint.clock.now());
+                watch.look(&endpoint, &*store, now_ms).await;
                 let swept = store.sweep(SweepRequest { now_ms, worker, lease_ms }).await;
                 match swept {
                     Ok(swept) if !swept.in_doubt.is_empty() => {
@@ -179,6 +181,33 @@ impl Server {
         match tokio::time::timeout(grace, self.work.tasks.wait()).await {
             Ok(()) => 0,
             Err(_) => self.work.tasks.len(),
+        }
+    }
+}
+
+/// Looks after the wall clock: one that jumps counts as a lost store (protocol section 7).
+struct Watch {
+    clock: ClockWatch,
+    start: Instant,
+}
+
+impl Watch {
+    fn new(endpoint: &Endpoint) -> Self {
+        let clock = ClockWatch::new(endpoint.options.skew, millis(endpoint.clock.now()), 0);
+        Self { clock, start: Instant::now() }
+    }
+
+    async fn look(&mut self, endpoint: &Endpoint, store: &dyn ClaimStore, now_ms: u64) {
+        let monotonic = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Some(jump_ms) = self.clock.observe(now_ms, monotonic) else { return };
+        tracing::error!(
+            jump_ms,
+            "the wall clock jumped: sessions are dropped, and what was issued up to now and the \
+             skew after is refused"
+        );
+        endpoint.drop_sessions();
+        if let Err(error) = store.declare_lost(now_ms).await {
+            tracing::error!(%error, "the claim store could not be counted as lost");
         }
     }
 }

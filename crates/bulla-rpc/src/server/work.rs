@@ -30,16 +30,20 @@ impl Work {
     /// there are permits, so that the rest waits in the queue.
     pub(super) async fn take(self, mut consumer: Box<dyn Consumer>, stop: CancellationToken) {
         loop {
-            let permit = tokio::select! {
-                permit = self.permits.clone().acquire_owned() => permit,
-                () = stop.cancelled() => break,
-            };
-            let Ok(permit) = permit else { break };
             let delivery = tokio::select! {
                 delivery = consumer.next() => delivery,
                 () = stop.cancelled() => None,
             };
             let Some(delivery) = delivery else { break };
+            // After the delivery: an inbox where nothing arrives keeps no permit from the others.
+            let permit = tokio::select! {
+                permit = self.permits.clone().acquire_owned() => permit.ok(),
+                () = stop.cancelled() => None,
+            };
+            let Some(permit) = permit else {
+                delivery.acker.put_back();
+                break;
+            };
             let (work, stop) = (self.clone(), stop.clone());
             self.tasks.spawn(async move {
                 let held = work.run(delivery).await;

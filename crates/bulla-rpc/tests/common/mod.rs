@@ -6,7 +6,11 @@
     reason = "shared by several test binaries"
 )]
 
+pub mod hostile;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bulla_guard::{MemoryClaims, StoreOptions};
 use bulla_rpc::*;
@@ -39,7 +43,11 @@ impl World {
                 domain: domain.clone(),
                 right,
                 key: key.verifying_key(),
-                validity: validity(),
+                // Longer than what it issues a moment later.
+                validity: Validity {
+                    not_before: now().secs() - 3600,
+                    not_after: now().secs() + 2 * 86_400,
+                },
             };
             trust.add_issuer(&credential.sign(&root)).unwrap();
             Issuer::new(key, credential).unwrap()
@@ -58,8 +66,12 @@ impl World {
     }
 
     pub fn agent_with(&self, id: &str, suite: Suite) -> Endpoint {
+        self.endpoint(self.agent_identity(id, suite, 1))
+    }
+
+    pub fn agent_identity(&self, id: &str, suite: Suite, incarnation: u32) -> Identity {
         let mut random = OsRandom::default();
-        let party = Party::new(Principal::agent(id).unwrap(), 1);
+        let party = Party::new(Principal::agent(id).unwrap(), incarnation);
         let key = SigningKey::generate(&mut random).unwrap();
         let kem = KemSecretKey::generate(suite, &mut random).unwrap();
         let credential = Credential {
@@ -70,11 +82,21 @@ impl World {
         let credential = Arc::new(self.agents.issue(&credential).unwrap());
         self.directory.add_peer(credential.clone());
         let receive = vec![ReceiveKey { credential: credential.clone(), key: kem }];
-        let identity = Identity::pair(self.trust.clone(), key, credential, receive).unwrap();
-        self.endpoint(identity)
+        Identity::pair(self.trust.clone(), key, credential, receive).unwrap()
     }
 
     pub fn component(&self, name: &str, instance: &str) -> Endpoint {
+        self.endpoint(self.component_identity(name, instance, 1, validity()))
+    }
+
+    /// A host of a component whose signing credential has this epoch and validity.
+    pub fn component_identity(
+        &self,
+        name: &str,
+        instance: &str,
+        epoch: u32,
+        valid: Validity,
+    ) -> Identity {
         let mut random = OsRandom::default();
         let party = Party::new(Principal::component(name).unwrap(), 1);
         let key = SigningKey::generate(&mut random).unwrap();
@@ -82,6 +104,8 @@ impl World {
         let signing = Credential {
             signing: Some(key.verifying_key()),
             instance: Some(instance.into()),
+            epoch,
+            validity: valid,
             ..credential(&party)
         };
         let audience = Credential { kem: Some(kem.public().clone()), ..credential(&party) };
@@ -89,14 +113,48 @@ impl World {
         let audience = Arc::new(self.components.issue(&audience).unwrap());
         self.directory.add_peer(audience.clone());
         let receive = vec![ReceiveKey { credential: audience, key: kem }];
-        let identity = Identity::pair(self.trust.clone(), key, signing, receive).unwrap();
-        self.endpoint(identity)
+        Identity::pair(self.trust.clone(), key, signing, receive).unwrap()
     }
 
     pub fn endpoint(&self, identity: Identity) -> Endpoint {
+        self.endpoint_at(identity, Arc::new(SystemClock))
+    }
+
+    pub fn endpoint_at(&self, identity: Identity, clock: Arc<dyn Clock>) -> Endpoint {
         let transport = Arc::new(self.bus.transport());
         let options = EndpointOptions::default();
-        Endpoint::new(identity, self.directory.clone(), transport, options).unwrap()
+        Endpoint::with_clock(identity, self.directory.clone(), transport, options, clock).unwrap()
+    }
+
+    /// An endpoint whose messages go through a hostile bus.
+    pub fn hostile(
+        &self,
+        identity: Identity,
+        plan: hostile::Plan,
+    ) -> (Endpoint, Arc<hostile::Bus>) {
+        let bus = Arc::new(hostile::Bus::new(self.bus.transport(), plan));
+        let options = EndpointOptions::default();
+        let endpoint =
+            Endpoint::new(identity, self.directory.clone(), bus.clone(), options).unwrap();
+        (endpoint, bus)
+    }
+
+    /// An agent with one shared key, and its pair key with `component` at both ends.
+    pub fn shared_agent(&self, id: &str, component: &str) -> Endpoint {
+        let mut random = OsRandom::default();
+        let party = Party::new(Principal::agent(id).unwrap(), 1);
+        let component = Principal::component(component).unwrap();
+        let k = Secret::generate(&mut random).unwrap();
+        let mut kid = [0; 8];
+        random.fill(&mut kid).unwrap();
+        let key = shared::pair_key(&k, &party, &component, 1);
+        self.directory.add_pair(PairKey { kid: Kid(kid), key, peer: party.clone() });
+        let identity = Identity::shared(self.trust.clone(), party, k);
+        let own = StaticDirectory::new();
+        own.add_pair(identity.derive_pair(Kid(kid), &component, 1).unwrap());
+        own.add_group_key(self.group.clone());
+        let transport = Arc::new(self.bus.transport());
+        Endpoint::new(identity, Arc::new(own), transport, EndpointOptions::default()).unwrap()
     }
 }
 
@@ -108,7 +166,39 @@ pub fn options() -> ServerOptions {
     ServerOptions { only_host: true, ..ServerOptions::new(claims()) }
 }
 
-fn validity() -> Validity {
+/// The machine's clock, put forward or back.
+#[derive(Default)]
+pub struct Shifted(AtomicI64);
+
+impl Shifted {
+    pub fn by(seconds: i64) -> Arc<Self> {
+        Arc::new(Self(AtomicI64::new(seconds)))
+    }
+
+    pub fn set(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for Shifted {
+    fn now(&self) -> UnixTime {
+        let ns = self.0.load(Ordering::SeqCst) * 1_000_000_000;
+        UnixTime::from_ns(SystemClock.now().ns.checked_add_signed(ns).unwrap())
+    }
+}
+
+/// Waits until something is so; only a hang makes it fail.
+pub async fn until(what: &str, so: impl Fn() -> bool) {
+    for _ in 0..6000 {
+        if so() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    panic!("it never came to this: {what}");
+}
+
+pub fn validity() -> Validity {
     Validity { not_before: now().secs() - 600, not_after: now().secs() + 86_400 }
 }
 
