@@ -238,7 +238,7 @@ pub(crate) struct TapArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum KeyTypeArg {
-    /// Keys of its own: forward secrecy, clones are noticed.
+    /// Keys of its own: the keystore can't speak or listen in its place.
     Pair,
     /// One key that the keystore holds too, for guests that can do nothing else.
     Shared,

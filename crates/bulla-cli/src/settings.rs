@@ -174,6 +174,11 @@ impl Home {
         self.dir.join("state")
     }
 
+    /// Stands there until the control plane first used a broker.
+    pub(crate) fn unused(&self) -> PathBuf {
+        self.state().join("unused")
+    }
+
     pub(crate) fn is_initialised(&self) -> bool {
         self.keystore().exists()
     }

@@ -1,5 +1,5 @@
 //! Bad input: each with a clear error, the right exit code, and nothing lost.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! Separate processes over a real RabbitMQ: a control plane, agents with both key types, one that
 //! must not be able to read or answer for another, and services of the user's own.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 mod common;
 

@@ -3,7 +3,7 @@
 //! Arguments come as JSON on standard input, the result goes as JSON on standard output (nothing
 //! at all is `null`), an exit code other than zero is a sealed error. A line on standard error
 //! that begins with `progress: ` is progress, its rest JSON. There is no shell in between, and
-//! the environment holds no more than [`run::environment`] says. `<method>.toml` beside an
+//! the environment holds no more than `run::environment` says. `<method>.toml` beside an
 //! executable declares its `effect` (`read-only` or `idempotent`) and `version`.
 
 mod run;

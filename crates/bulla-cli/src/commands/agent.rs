@@ -1,21 +1,17 @@
 //! `bulla agent add|run|list|show`.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
-use bulla_guard::{ClaimStore, NewFile, SqliteClaims, SqliteOptions};
+use bulla::{Claims, Connection, ServeOptions, Serving};
 use bulla_keystore::{KeyType, Page};
-use bulla_rpc::{
-    Client, Clock, Endpoint, EndpointOptions, Identity, KeyFile, RemoteDirectory, Server,
-    ServerOptions, StaticDirectory, SystemClock,
-};
+use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
 use bulla_seal::Suite;
-use bulla_transport::Transport;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::component::refuse_existing;
-use super::{private_folder, serve::wait_for_stop};
+use super::private_folder;
+use super::serve::wait_for_stop;
 use crate::agent::AgentOptions;
 use crate::cli::{AgentCommand, AgentRunArgs, KeyTypeArg};
 use crate::control::bus::{Bus, endpoint_options};
@@ -23,11 +19,6 @@ use crate::control::{key_file, open_keystore};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
 use crate::settings::{self, Home, Settings};
-
-/// How long an agent's start waits for its groups.
-const FIRST_GROUPS: Duration = Duration::from_secs(3);
-/// How often a running agent asks which groups it is in.
-const GROUPS_EVERY: Duration = Duration::from_secs(15);
 
 pub(crate) async fn run(home: &Home, command: &AgentCommand, out: Output) -> Result<()> {
     match command {
@@ -90,7 +81,7 @@ fn added(id: &str, key_type: KeyType, path: &Path, out: Output) -> Result<()> {
         out.say(format!("  {}", out.bold(&path.display().to_string())));
         if key_type == KeyType::Shared {
             out.say(
-                "A shared key has no forward secrecy and shows no clones; a key pair has both.",
+                "The keystore holds a shared key too: whoever gets it reads all that was recorded.",
             );
         }
         out.say("Take it to the agent's machine, mode 0600, and run there:");
@@ -196,59 +187,15 @@ async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
     })
 }
 
-/// An agent that answers calls.
-pub(crate) struct AgentNode {
-    server: Arc<Server>,
-    client: Client,
-    transport: Arc<dyn Transport>,
-    groups: tokio::task::JoinHandle<()>,
-}
-
-impl AgentNode {
-    /// Starts answering as the principal of `file`.
-    pub(crate) async fn start(
-        (identity, given): (Identity, StaticDirectory),
-        transport: Arc<dyn Transport>,
-        options: EndpointOptions,
-        claims: Arc<dyn ClaimStore>,
-        agent: AgentOptions,
-        concurrency: usize,
-    ) -> Result<Self> {
-        let router = crate::agent::router(identity.principal(), &agent)?;
-        let directory = RemoteDirectory::new(given)?;
-        let endpoint =
-            Endpoint::new(identity, Arc::new(directory.clone()), transport.clone(), options)?;
-        let client = Client::new(endpoint.clone());
-        directory.attach(&client);
-        let server_options = ServerOptions { concurrency, ..ServerOptions::new(claims) };
-        let server = Arc::new(Server::start(endpoint, router, server_options).await?);
-        // Before it says that it answers: a fanout sent from then on is heard. A control plane
-        // that is away is asked again later.
-        if tokio::time::timeout(FIRST_GROUPS, server.join_groups()).await.is_err() {
-            tracing::warn!("the control plane does not say which groups there are; trying again");
-        }
-        let groups = tokio::spawn(join_groups(server.clone()));
-        Ok(Self { server, client, transport, groups })
-    }
-
-    pub(crate) fn server(&self) -> &Server {
-        &self.server
-    }
-
-    /// Lets what runs end within `grace`, then closes the transport.
-    pub(crate) async fn stop(self, grace: Duration) -> usize {
-        self.groups.abort();
-        let _ = self.groups.await;
-        let cut = self.server.drain(grace).await;
-        self.client.close();
-        self.transport.close().await;
-        cut
-    }
-}
-
-/// Verifies an agent's key file.
-pub(crate) fn open_key_file(file: &KeyFile, path: &Path) -> Result<(Identity, StaticDirectory)> {
-    let (identity, given) = file.open(path, SystemClock.now())?;
+/// Starts answering as the agent of a key file.
+pub(crate) async fn start(
+    (file, path): (&KeyFile, &Path),
+    (bus, endpoint): (&Bus, EndpointOptions),
+    agent: &AgentOptions,
+    options: ServeOptions,
+) -> Result<(Connection, Serving)> {
+    // Looked at before the broker is troubled.
+    let (identity, _) = file.open(path, SystemClock.now())?;
     if !identity.principal().is_agent() {
         return Err(Failure::usage(format!(
             "{} is the key file of {}, which is no agent; a component's service opens its key \
@@ -257,43 +204,40 @@ pub(crate) fn open_key_file(file: &KeyFile, path: &Path) -> Result<(Identity, St
             identity.principal()
         )));
     }
-    Ok((identity, given))
-}
-
-/// Listens to the groups as they are now, and to those that come.
-async fn join_groups(server: Arc<Server>) {
-    loop {
-        if let Err(error) = server.join_groups().await {
-            tracing::warn!(%error, "a group can't be listened to");
+    let router = crate::agent::router(identity.principal(), agent)?;
+    let connection = Connection::over(file, path, bus.transport().await?, endpoint)?;
+    match connection.serve(router, options).await {
+        Ok(serving) => Ok((connection, serving)),
+        Err(error) => {
+            connection.close().await;
+            Err(error.into())
         }
-        tokio::time::sleep(GROUPS_EVERY).await;
     }
 }
 
 async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     let file = KeyFile::read(&args.key)?;
-    let opened = open_key_file(&file, &args.key)?;
-    let (bus, options) = agent_bus(args, &file)?;
-    let claims = claims(&state_folder(args)).await?;
-    let transport = bus.transport().await?;
+    let (bus, endpoint) = agent_bus(args, &file)?;
     let agent = AgentOptions { exec: args.exec.clone(), ..AgentOptions::default() };
-    let node =
-        AgentNode::start(opened, transport, options, claims.clone(), agent, args.concurrency)
-            .await?;
-    let party = node.server().endpoint().identity().party().clone();
-    let started: Value = json!({ "agent": party.principal.to_string(), "bus": bus.address() });
+    let mut options = ServeOptions::new().concurrency(args.concurrency);
+    if let Some(state) = &args.state {
+        options = options.claims(Claims::Folder(state.clone()));
+    }
+    let (connection, serving) =
+        start((&file, &args.key), (&bus, endpoint), &agent, options).await?;
+    let principal = connection.principal().clone();
     if out.is_json() {
-        out.json_line(&started)?;
+        out.json_line(&json!({ "agent": principal.to_string(), "bus": bus.address() }))?;
     }
     out.say(format!(
         "{} answers on {}. Stop with Ctrl-C.",
-        out.bold(party.principal.as_str()),
+        out.bold(principal.as_str()),
         bus.address()
     ));
     wait_for_stop().await?;
     out.say("Stopping: letting what runs end.");
-    let cut = node.stop(Duration::from_secs(args.grace)).await;
-    claims.close().await;
+    let cut = serving.drain(Duration::from_secs(args.grace)).await;
+    connection.close().await;
     if cut > 0 {
         return Err(Failure::new(format!(
             "{cut} methods were still running after {} s and were cut off; their callers will be \
@@ -326,24 +270,4 @@ fn agent_bus(args: &AgentRunArgs, file: &KeyFile) -> Result<(Bus, EndpointOption
     }
     let options = endpoint_options(&merged.bus)?;
     Ok((Bus::from_settings(&merged.bus, &file.principal)?, options))
-}
-
-fn state_folder(args: &AgentRunArgs) -> PathBuf {
-    args.state.clone().unwrap_or_else(|| {
-        let mut path = args.key.clone().into_os_string();
-        path.push(".state");
-        path.into()
-    })
-}
-
-/// Claims that outlive the process. A folder that is not there yet is an agent's first run, so
-/// nothing ran before; a folder whose file is gone has lost its memory, and then everything that
-/// may have run is refused for a while (protocol section 7).
-async fn claims(state: &Path) -> Result<Arc<SqliteClaims>> {
-    let first_run = !state.exists();
-    private_folder(state)?;
-    let new_file = if first_run { NewFile::NothingBefore } else { NewFile::MayBeLost };
-    let now_ms = SystemClock.now().ns / 1_000_000;
-    let options = SqliteOptions::new(new_file, now_ms);
-    Ok(Arc::new(SqliteClaims::open(state.join("claims.db"), options).await?))
 }

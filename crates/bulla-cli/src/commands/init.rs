@@ -83,6 +83,7 @@ async fn make_files(home: &Home, args: &InitArgs, domain: &TrustDomain) -> Resul
     for dir in [home.tls(), home.agents(), home.components(), home.state()] {
         private_folder(&dir)?;
     }
+    write_new(&home.unused(), "", 0o600)?;
     certs::make(&home.tls(), &args.hosts, &args.operator)?;
     let kek = Kek::create_file(home.kek())?;
     let Initialized { keystore, root } = Keystore::init(home.keystore(), domain, kek).await?;

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulla_guard::{ClaimStore, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions};
+use bulla::{Claims, Connection, ServeOptions, Serving};
+use bulla_guard::{MemoryClaims, StoreOptions};
 use bulla_keystore::{KeyType, KeystoreError};
-use bulla_rpc::{Clock, KeyFile, SystemClock, Target};
+use bulla_rpc::{KeyFile, Target};
 use bulla_seal::Suite;
 use bulla_transport::memory::Tapped;
 use serde_json::{Value, json};
 
-use super::agent::{self, AgentNode};
-use super::init;
 use super::serve::{self, Running, wait_for_stop};
 use super::tap;
+use super::{agent, init};
 use crate::agent::AgentOptions;
 use crate::cli::{InitArgs, SuiteArg, UpArgs};
 use crate::control::bus::{Bus, endpoint_options};
@@ -46,7 +46,7 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
     let settings = serve::settings(home, &args.serve)?;
     let bus = Bus::from_settings(&settings.bus, "up")?;
     let running = serve::start(home, &settings, bus).await?;
-    let local = match start_local(home, &settings, &running).await {
+    let (local, serving) = match start_local(home, &settings, &running).await {
         Ok(local) => local,
         Err(failure) => {
             running.stop().await;
@@ -60,13 +60,18 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
         wait_for_stop().await?;
         out.say("Stopping: letting what runs end.");
     }
-    local.stop(Duration::from_secs(10)).await;
+    serving.drain(Duration::from_secs(10)).await;
+    local.close().await;
     running.stop().await;
     shown
 }
 
 /// The local agent, with a key file and a memory like any other's.
-async fn start_local(home: &Home, settings: &Settings, running: &Running) -> Result<AgentNode> {
+async fn start_local(
+    home: &Home,
+    settings: &Settings,
+    running: &Running,
+) -> Result<(Connection, Serving)> {
     let path = home.agents().join(format!("{LOCAL}.key"));
     if !path.exists() {
         // A key file that was taken away can't be made again; the name gets a new incarnation.
@@ -78,18 +83,16 @@ async fn start_local(home: &Home, settings: &Settings, running: &Running) -> Res
         keystore.close().await;
         agent::add(home, LOCAL, KeyType::Pair, Suite::X25519, &path).await?;
     }
-    let opened = agent::open_key_file(&KeyFile::read(&path)?, &path)?;
     let bus = &running.node.bus;
-    let claims: Arc<dyn ClaimStore> = if bus.is_memory() {
-        Arc::new(MemoryClaims::for_new_bus(StoreOptions::default()))
+    let claims = if bus.is_memory() {
+        // The bus was born with this process: nothing can have run before.
+        Claims::Store(Arc::new(MemoryClaims::for_new_bus(StoreOptions::default())))
     } else {
-        let now_ms = SystemClock.now().ns / 1_000_000;
-        let options = SqliteOptions::new(NewFile::NothingBefore, now_ms);
-        Arc::new(SqliteClaims::open(home.state().join("local-claims.db"), options).await?)
+        Claims::Folder(home.state().join(LOCAL))
     };
-    let transport = bus.transport().await?;
-    let options = endpoint_options(&settings.bus)?;
-    AgentNode::start(opened, transport, options, claims, AgentOptions::default(), 64).await
+    let (file, endpoint) = (KeyFile::read(&path)?, endpoint_options(&settings.bus)?);
+    let options = ServeOptions::new().claims(claims);
+    agent::start((&file, &path), (bus, endpoint), &AgentOptions::default(), options).await
 }
 
 /// What the agent got and gave, and what the bus saw of it.
@@ -110,19 +113,14 @@ async fn first_call(running: &Running) -> Result<First> {
     let took = begun.elapsed();
     let (reply, mut seen) = (node.client.endpoint().reply_name(), Vec::new());
     // Request and reply; a lookup of the agent's own may pass in between.
-    loop {
-        match tokio::time::timeout(FIRST_TAP, tap.next()).await {
-            Ok(Some(tapped)) => {
-                let ours = tapped.routing_key == target.topic();
-                let answer = tapped.routing_key.starts_with(reply.as_str());
-                if ours || answer {
-                    seen.push(tapped);
-                }
-                if answer {
-                    break;
-                }
-            }
-            _ => break,
+    while let Ok(Some(tapped)) = tokio::time::timeout(FIRST_TAP, tap.next()).await {
+        let ours = tapped.routing_key == target.topic();
+        let answer = tapped.routing_key.starts_with(reply.as_str());
+        if ours || answer {
+            seen.push(tapped);
+        }
+        if answer {
+            break;
         }
     }
     if seen.is_empty() {

@@ -178,9 +178,19 @@ async fn claims(home: &Home, bus: &Bus) -> Result<Arc<dyn ClaimStore>> {
     let state = home.state();
     std::fs::create_dir_all(&state)
         .map_err(|e| Failure::new(format!("can't make {}: {e}", state.display())))?;
+    // `init` leaves a mark that nothing ran yet; the first start takes it away. Without it a
+    // missing file means that what ran is forgotten, and then what may have run is refused.
+    let unused = home.unused();
+    let new_file = if unused.exists() { NewFile::NothingBefore } else { NewFile::MayBeLost };
     let now_ms = SystemClock.now().ns / 1_000_000;
-    let options = SqliteOptions::new(NewFile::NothingBefore, now_ms);
-    Ok(Arc::new(SqliteClaims::open(state.join("control-claims.db"), options).await?))
+    let options = SqliteOptions::new(new_file, now_ms);
+    let store = SqliteClaims::open(state.join("control-claims.db"), options).await?;
+    match std::fs::remove_file(&unused) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(format!("can't take {} away: {error}", unused.display())))
+        }
+        _ => Ok(Arc::new(store)),
+    }
 }
 
 /// The host's name as far as it can be a name, unless set.

@@ -1,5 +1,13 @@
 //! A deployment of real processes: the `bulla` binary, and where a test wants it a RabbitMQ.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::zombie_processes,
+    reason = "tests; `Process` waits for its child when it is dropped"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
