@@ -3,6 +3,8 @@
     dead_code,
     unreachable_pub,
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
     reason = "shared by several test binaries"
 )]
 
