@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bulla_seal::{MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, Session};
+use bulla_seal::{Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, Session};
 use bulla_transport::{Address, Outbound};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,7 +59,7 @@ impl Answer {
         &self,
         outcome: Outcome,
         buf: MessageBuf,
-    ) -> Result<bytes::Bytes, CallError> {
+    ) -> Result<Frame, CallError> {
         let index = self.next_index(outcome.is_final())?;
         let hedge = self.endpoint.hedge()?;
         let spec = ReplySpec { outcome, index };
@@ -69,7 +69,7 @@ impl Answer {
         if size > limit {
             return Err(CallError::TooLarge { size, limit });
         }
-        Ok(frame.bytes().clone())
+        Ok(frame)
     }
 
     fn next_index(&self, last: bool) -> Result<u16, CallError> {
@@ -140,7 +140,7 @@ impl Context {
         let Some(answer) = &self.0.answer else { return Ok(()) };
         let mut buf = MessageBuf::with_capacity(256);
         value::encode(item, buf.sink())?;
-        let payload = answer.seal(Outcome::Progress, buf)?;
-        answer.publish(payload).await
+        let frame = answer.seal(Outcome::Progress, buf)?;
+        answer.publish(frame.bytes().clone()).await
     }
 }

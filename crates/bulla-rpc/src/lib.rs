@@ -110,7 +110,7 @@ mod sessions;
 pub mod target;
 pub mod value;
 
-pub use client::{Client, Progress, Reply, Request};
+pub use client::{Client, Progress, Request};
 pub use clock::{Clock, SystemClock};
 pub use context::Context;
 pub use counters::{Counter, Counters};

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bulla_seal::MessageBuf;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,7 +18,8 @@ use crate::value;
 pub type HandlerResult<T> = Result<T, RemoteError>;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-type Handler = dyn Fn(Context, Bytes) -> BoxFuture<HandlerResult<BytesMut>> + Send + Sync;
+/// Reads its arguments before it returns the future, so that they are not copied.
+type Handler = dyn Fn(Context, &[u8]) -> BoxFuture<HandlerResult<MessageBuf>> + Send + Sync;
 
 /// A version, `major.minor`. A server's is compatible with a request's if the major is the same
 /// and the server's minor is at least the request's (oslo.messaging's rule).
@@ -94,8 +95,10 @@ impl Method {
         F: Fn(Context, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult<R>> + Send + 'static,
     {
-        let handler = move |context: Context, args: Bytes| -> BoxFuture<HandlerResult<BytesMut>> {
-            let args = match value::decode::<A>(&args) {
+        let handler = move |context: Context, args: &[u8]| -> BoxFuture<HandlerResult<MessageBuf>> {
+            // A guess: many results are as large as what was asked with.
+            let room = args.len().clamp(256, 64 << 10);
+            let args = match value::decode::<A>(args) {
                 Ok(args) => args,
                 Err(error) => {
                     let error = RemoteError::new(kinds::BAD_ARGUMENTS, error.to_string());
@@ -105,8 +108,8 @@ impl Method {
             let running = handler(context, args);
             Box::pin(async move {
                 let result = running.await?;
-                let mut out = BytesMut::with_capacity(256);
-                value::encode(&result, &mut out)
+                let mut out = MessageBuf::with_capacity(room);
+                value::encode(&result, out.sink())
                     .map_err(|e| RemoteError::new(kinds::INTERNAL, e.to_string()))?;
                 Ok(out)
             })
@@ -181,7 +184,11 @@ impl Method {
         }
     }
 
-    pub(crate) fn run(&self, context: Context, args: Bytes) -> BoxFuture<HandlerResult<BytesMut>> {
+    pub(crate) fn run(
+        &self,
+        context: Context,
+        args: &[u8],
+    ) -> BoxFuture<HandlerResult<MessageBuf>> {
         (self.handler)(context, args)
     }
 }

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bulla_seal::{
-    Digest, GroupName, Handle, Header, Kid, Offer, OsRandom, Parsed, Party, Principal, Refusal,
-    Session, SessionId, SignedCredential, UnixTime, shared,
+    Audience, Digest, GroupName, Handle, Header, Kid, Offer, OsRandom, Parsed, Party, Principal, Refusal,
+    Route, Session, SessionId, SignedCredential, UnixTime, shared,
 };
+use bulla_transport::Address;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -17,6 +18,7 @@ use crate::directory::PeerKeys;
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
 use crate::rate::SenderRates;
+use crate::target::Target;
 
 /// Sessions that one sender may have open here (protocol section 9).
 const MAX_PER_SENDER: usize = 8;
@@ -43,12 +45,46 @@ pub(crate) struct OutSession {
     proven: AtomicBool,
     /// Stop starting messages with it (Unix seconds).
     renew_at: u64,
+    /// The path to the peer itself, not to one of its hosts.
+    path: OnceLock<Arc<Path>>,
+}
+
+/// Where messages of a session go: on the bus, and as they are sealed for it.
+pub(crate) struct Path {
+    pub(crate) route: Route,
+    pub(crate) address: Arc<Address>,
+}
+
+impl Path {
+    fn new(exchange: &str, target: &Target, peer: &Party) -> Result<Self, CallError> {
+        let audience = Audience::Party(peer.clone());
+        let route = Route::new(exchange, &target.topic(), target.server(), audience)
+            .map_err(|e| CallError::Usage(e.to_string()))?;
+        Ok(Self { route, address: Arc::new(target.address(exchange)) })
+    }
 }
 
 impl OutSession {
     /// The offer, as long as a call has to carry it.
     pub(crate) fn offer_for_call(&self) -> Option<&Bytes> {
         if self.proven.load(Ordering::Relaxed) { None } else { self.offer.as_ref() }
+    }
+
+    /// The path to `target`, which is this session's peer or a host of it.
+    pub(crate) fn path_to(
+        &self,
+        endpoint: &Endpoint,
+        target: &Target,
+    ) -> Result<Arc<Path>, CallError> {
+        let path = || Path::new(&endpoint.options.exchange, target, self.session.responder());
+        if !matches!(target, Target::Principal(_)) {
+            return path().map(Arc::new);
+        }
+        if let Some(known) = self.path.get() {
+            return Ok(known.clone());
+        }
+        let path = path().map(Arc::new)?;
+        Ok(self.path.get_or_init(|| path).clone())
     }
 
     /// Whether messages made at `now` may start in it; a clock that was set back has to catch up
@@ -141,6 +177,7 @@ impl Endpoint {
                 proven: AtomicBool::new(true),
                 // Asked again now and then: the name may have a new incarnation.
                 renew_at: now.secs() + 300,
+                path: OnceLock::new(),
             }),
             Some(PeerKeys::Pair(credential)) => {
                 let initiator = self
@@ -156,6 +193,7 @@ impl Endpoint {
                     offer: Some(offer),
                     proven: AtomicBool::new(false),
                     renew_at: now.secs() + end.saturating_sub(now.secs()) / 2,
+                    path: OnceLock::new(),
                 })
             }
         }

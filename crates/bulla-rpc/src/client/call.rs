@@ -1,59 +1,69 @@
 //! Waiting for the replies of one call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_seal::MessageId;
-use bytes::Bytes;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::Client;
-use super::pending::{Event, Pending, PendingCall};
-use super::request::{Prepared, Request};
+use super::pending::{Event, Events, Pending, PendingCall, Reply, SentCall};
+use super::request::Request;
 use crate::builtin::{CANCEL, Cancel, NAMESPACE};
 use crate::error::CallError;
 use crate::target::Target;
-
-/// What a call gets: any number of signs of progress, then the value. One CBOR item each.
-#[derive(Debug, Clone)]
-pub enum Reply {
-    /// More follows.
-    Progress(Bytes),
-    /// The result.
-    Value(Bytes),
-}
 
 /// A call that was sent. Dropping it before its end tells the peer to stop.
 pub(super) struct Waiting {
     client: Client,
     target: Target,
     id: MessageId,
-    events: mpsc::Receiver<Event>,
+    events: Received,
     deadline: Instant,
     timeout: Duration,
     cancel: bool,
     ended: bool,
 }
 
+/// Where events of a call come from.
+enum Received {
+    Last(oneshot::Receiver<Event>),
+    All(mpsc::Receiver<Event>),
+}
+
+impl Received {
+    fn channel(progress: bool) -> (Events, Self) {
+        if progress {
+            let (all, events) = Pending::channel();
+            (Events::All(all), Self::All(events))
+        } else {
+            let (last, event) = oneshot::channel();
+            (Events::Last(last), Self::Last(event))
+        }
+    }
+
+    async fn next(&mut self) -> Option<Event> {
+        match self {
+            Self::Last(event) => event.await.ok(),
+            Self::All(events) => events.recv().await,
+        }
+    }
+}
+
 impl Waiting {
+    /// Waits for the replies to `sent`: the last one, or `progress` too.
     pub(super) fn register(
         client: &Client,
         request: &Request<'_>,
-        prepared: &Prepared,
+        sent: Arc<SentCall>,
+        progress: bool,
         cancel: bool,
     ) -> Self {
-        let (tx, events) = Pending::channel();
-        let id = prepared.frame.id();
-        let call = PendingCall {
-            frame: prepared.frame.clone(),
-            address: request.target.address(&client.endpoint().options.exchange),
-            session: prepared.session.clone(),
-            binding: prepared.binding.clone(),
-            next: 0,
-            offered: false,
-            events: tx,
-        };
+        let (tx, events) = Received::channel(progress);
+        let id = sent.frame.id();
+        let call = PendingCall { sent, next: 0, offered: false, events: tx };
         client.0.pending.insert(id, call);
         Self {
             client: client.clone(),
@@ -69,7 +79,7 @@ impl Waiting {
 
     /// The next reply; an error ends the stream.
     pub(super) async fn next(&mut self) -> Event {
-        let event = match tokio::time::timeout_at(self.deadline, self.events.recv()).await {
+        let event = match tokio::time::timeout_at(self.deadline, self.events.next()).await {
             Ok(Some(event)) => event,
             Ok(None) => Err(CallError::Closed),
             Err(_) => {
@@ -101,8 +111,8 @@ impl Waiting {
     /// may have been withheld: the next call looks it up and offers again.
     fn forget_session(&self) {
         let pending = &self.client.0.pending;
-        if let (Some(keys), Some(peer)) = (pending.keys(&self.id), self.target.principal()) {
-            self.client.endpoint().outgoing.forget_if(peer, &keys.session);
+        if let (Some((sent, _)), Some(peer)) = (pending.sent(&self.id), self.target.principal()) {
+            self.client.endpoint().outgoing.forget_if(peer, &sent.session);
         }
     }
 }
@@ -159,7 +169,7 @@ impl Progress {
         }
         Some(match event {
             Ok(Reply::Progress(item)) => super::decode(&item).map(Step::Progress),
-            Ok(Reply::Value(item)) => super::decode(&item).map(Step::Done),
+            Ok(Reply::Value(reply)) => super::decode(reply.payload()).map(Step::Done),
             Err(error) => Err(error),
         })
     }

@@ -10,13 +10,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bulla_seal::{MessageId, MessageKind};
-use bulla_transport::{ConsumeOptions, Inbox, Outbound, ReplyName};
+use bulla_transport::{Address, ConsumeOptions, Inbox, Outbound, ReplyName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-pub use call::{Progress, Reply, Step};
+pub use call::{Progress, Step};
 pub use request::Request;
 
 use crate::endpoint::Endpoint;
@@ -131,14 +131,14 @@ impl Client {
         Request::new(self, target, method)
     }
 
-    /// How many calls wait for their reply now.
-    pub fn waiting(&self) -> usize {
-        self.0.pending.len()
-    }
-
     /// Where the replies to this client's calls go.
     pub fn reply_name(&self) -> &ReplyName {
         &self.0.reply_name
+    }
+
+    /// How many calls wait for their reply now.
+    pub fn waiting(&self) -> usize {
+        self.0.pending.len()
     }
 
     /// Stops listening for replies; waiting calls end with [`CallError::Closed`].
@@ -195,13 +195,11 @@ impl Client {
     async fn publish(
         &self,
         request: &Request<'_>,
-        prepared: &Prepared,
+        address: &Address,
         outbound: Outbound,
     ) -> Result<(), CallError> {
-        let endpoint = &self.0.endpoint;
-        let address = request.target.address(&endpoint.options.exchange);
-        debug_assert!(!prepared.frame.bytes().is_empty());
-        endpoint.transport.publish(&address, outbound).await.map_err(|error| match error {
+        let transport = &self.0.endpoint.transport;
+        transport.publish(address, outbound).await.map_err(|error| match error {
             bulla_transport::PublishError::Unroutable { .. } => {
                 CallError::Unroutable { target: request.target.to_string() }
             }

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bulla_seal::{Frame, MessageId, ReplyBinding};
+use bulla_seal::{Frame, MessageId, OpenedReply, ReplyBinding};
 use bulla_transport::Address;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::CallError;
 use crate::sessions::OutSession;
@@ -16,32 +16,71 @@ use crate::sessions::OutSession;
 const BACKLOG: usize = 64;
 const SHARDS: usize = 16;
 
-/// What a waiting call gets.
-pub(super) type Event = Result<super::Reply, CallError>;
+/// What a call gets: any number of signs of progress, then the value.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are values; a box is one allocation a call"
+)]
+pub(super) enum Reply {
+    /// More follows. One CBOR item.
+    Progress(Bytes),
+    /// The result.
+    Value(OpenedReply),
+}
+
+/// What a waiting call gets, or why it gets nothing.
+pub(super) type Event = Result<Reply, CallError>;
+
+/// Where a call's events go.
+pub(super) enum Events {
+    /// Only the last one is wanted.
+    Last(oneshot::Sender<Event>),
+    /// Progress too.
+    All(mpsc::Sender<Event>),
+}
+
+impl Events {
+    /// Passes the last event on. A caller that reads nothing finds the channel closed and no
+    /// result: an error.
+    fn end(self, event: Event) {
+        match self {
+            Self::Last(last) => drop(last.send(event)),
+            Self::All(all) => drop(all.try_send(event)),
+        }
+    }
+
+    /// Passes progress on, unless the caller is too slow: the last place is for the result.
+    fn progress(&self, item: Bytes) {
+        if let Self::All(all) = self
+            && all.capacity() > 1
+        {
+            drop(all.try_send(Ok(Reply::Progress(item))));
+        }
+    }
+}
 
 /// A call that waits.
 pub(super) struct PendingCall {
-    pub(super) frame: Frame,
-    pub(super) address: Address,
-    pub(super) session: Arc<OutSession>,
-    pub(super) binding: ReplyBinding,
+    pub(super) sent: Arc<SentCall>,
     /// Index of the next reply.
     pub(super) next: u16,
     /// Whether the message was sent again with its offer.
     pub(super) offered: bool,
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) events: Events,
 }
 
-/// What is needed to open a reply, taken out of the lock.
-pub(super) struct ReplyKeys {
+/// What was sent, and what its replies are opened with.
+pub(super) struct SentCall {
+    pub(super) frame: Frame,
+    pub(super) address: Arc<Address>,
     pub(super) session: Arc<OutSession>,
     pub(super) binding: ReplyBinding,
-    pub(super) next: u16,
 }
 
 /// A message to send again.
 pub(super) struct Resend {
-    pub(super) address: Address,
+    pub(super) address: Arc<Address>,
     pub(super) payload: Bytes,
 }
 
@@ -58,6 +97,7 @@ impl Pending {
         self.shards.get(index).unwrap_or(first)
     }
 
+    /// For a caller that wants progress.
     pub(super) fn channel() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
         mpsc::channel(BACKLOG)
     }
@@ -70,21 +110,17 @@ impl Pending {
         self.shard(id).lock().remove(id)
     }
 
-    pub(super) fn keys(&self, id: &MessageId) -> Option<ReplyKeys> {
+    /// What is needed to open a reply, taken out of the lock, and the index of the next.
+    pub(super) fn sent(&self, id: &MessageId) -> Option<(Arc<SentCall>, u16)> {
         let shard = self.shard(id).lock();
         let call = shard.get(id)?;
-        Some(ReplyKeys {
-            session: call.session.clone(),
-            binding: call.binding.clone(),
-            next: call.next,
-        })
+        Some((call.sent.clone(), call.next))
     }
 
     /// Ends a call with its last event.
     pub(super) fn finish(&self, id: &MessageId, event: Event) {
         if let Some(call) = self.remove(id) {
-            // A caller that reads nothing finds the channel closed and no result: an error.
-            let _ = call.events.try_send(event);
+            call.events.end(event);
         }
     }
 
@@ -94,10 +130,7 @@ impl Pending {
         // One that was lost on the way takes none of the later ones with it.
         let Some(call) = shard.get_mut(id).filter(|call| index >= call.next) else { return false };
         call.next = index.saturating_add(1);
-        // The last place is for the result.
-        if call.events.capacity() > 1 {
-            let _ = call.events.try_send(Ok(super::Reply::Progress(item)));
-        }
+        call.events.progress(item);
         true
     }
 
@@ -105,18 +138,19 @@ impl Pending {
     pub(super) fn with_offer(&self, id: &MessageId) -> Option<Resend> {
         let mut shard = self.shard(id).lock();
         let call = shard.get_mut(id).filter(|call| !call.offered)?;
-        let offer = call.session.offer.as_ref()?;
+        let offer = call.sent.session.offer.as_ref()?;
         call.offered = true;
-        call.session.set_proven(false);
-        Some(Resend { address: call.address.clone(), payload: call.frame.with_offer(offer) })
+        call.sent.session.set_proven(false);
+        let payload = call.sent.frame.with_offer(offer);
+        Some(Resend { address: call.sent.address.clone(), payload })
     }
 
     /// Everything that waits, to be sent again after the connection was lost: the receiver's
     /// claims make sure that nothing runs twice.
     pub(super) fn resend_all(&self) -> Vec<Resend> {
         let resend = |call: &PendingCall| Resend {
-            address: call.address.clone(),
-            payload: call.frame.bytes().clone(),
+            address: call.sent.address.clone(),
+            payload: call.sent.frame.bytes().clone(),
         };
         self.shards
             .iter()
@@ -131,7 +165,7 @@ impl Pending {
     pub(super) fn fail_all(&self, error: &CallError) {
         for shard in &self.shards {
             for (_, call) in std::mem::take(&mut *shard.lock()) {
-                let _ = call.events.try_send(Err(error.clone()));
+                call.events.end(Err(error.clone()));
             }
         }
     }

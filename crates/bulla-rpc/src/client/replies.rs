@@ -8,8 +8,7 @@ use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use super::Reply;
-use super::pending::{Pending, Resend};
+use super::pending::{Pending, Reply, Resend};
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, RemoteError};
 use crate::notice::OfferNeeded;
@@ -50,19 +49,18 @@ impl Listener {
         let Detail::Reply { in_reply_to, .. } = parsed.header().detail else {
             return Err(Refusal::KindNotAllowed);
         };
-        let keys = self.pending.keys(&in_reply_to).ok_or(Refusal::ReplyMismatch)?;
-        let reply = keys.session.session.open_reply(parsed, &keys.binding)?;
-        keys.session.set_proven(true);
+        let (sent, next) = self.pending.sent(&in_reply_to).ok_or(Refusal::ReplyMismatch)?;
+        let reply = sent.session.session.open_reply(parsed, &sent.binding)?;
+        sent.session.set_proven(true);
         self.endpoint.counters.replies.add(1);
         match reply.outcome {
             // A final outcome ends the stream whatever its index: progress that was lost on
             // the way is no reason to lose the result.
-            Outcome::Value if reply.index >= keys.next => {
-                let item = Bytes::copy_from_slice(reply.payload());
-                self.pending.finish(&in_reply_to, Ok(Reply::Value(item)));
+            Outcome::Value if reply.index >= next => {
+                self.pending.finish(&in_reply_to, Ok(Reply::Value(reply)));
                 Ok(())
             }
-            Outcome::Error if reply.index >= keys.next => {
+            Outcome::Error if reply.index >= next => {
                 let body = reply.error()?;
                 let error = RemoteError {
                     kind: body.kind.to_owned(),

@@ -4,18 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_seal::{
-    Audience, Frame, Level, MessageBuf, MessageId, MessageKind, Protection, ReplyBinding,
-    RequestBody, RequestSpec, Route,
+    Frame, Level, MessageBuf, MessageId, MessageKind, Protection, ReplyBinding, RequestBody,
+    RequestSpec,
 };
-use bulla_transport::Outbound;
+use bulla_transport::{Address, Outbound};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::Waiting;
-use super::{Client, DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Reply};
+use super::pending::{Reply, SentCall};
+use super::{Client, DEFAULT_TIMEOUT, DEFAULT_TTL, Progress};
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
-use crate::sessions::OutSession;
+use crate::sessions::{OutSession, Path};
 use crate::target::Target;
 use crate::value;
 
@@ -122,10 +123,10 @@ impl<'a> Request<'a> {
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let mut waiting = self.start(args).await?;
+        let mut waiting = self.start(args, false).await?;
         loop {
             match waiting.next().await? {
-                Reply::Value(item) => return super::decode(&item),
+                Reply::Value(reply) => return super::decode(reply.payload()),
                 Reply::Progress(_) => {}
             }
         }
@@ -142,10 +143,10 @@ impl<'a> Request<'a> {
         R: DeserializeOwned,
         P: DeserializeOwned,
     {
-        let mut waiting = self.start(args).await?;
+        let mut waiting = self.start(args, true).await?;
         loop {
             match waiting.next().await? {
-                Reply::Value(item) => return super::decode(&item),
+                Reply::Value(reply) => return super::decode(reply.payload()),
                 Reply::Progress(item) => on_progress(super::decode(&item)?),
             }
         }
@@ -156,10 +157,14 @@ impl<'a> Request<'a> {
     where
         A: Serialize + ?Sized,
     {
-        self.start(args).await.map(Progress::new)
+        self.start(args, true).await.map(Progress::new)
     }
 
-    async fn start<A: Serialize + ?Sized>(self, args: &A) -> Result<Waiting, CallError> {
+    async fn start<A: Serialize + ?Sized>(
+        self,
+        args: &A,
+        progress: bool,
+    ) -> Result<Waiting, CallError> {
         check_life(self.timeout)?;
         let client = self.client;
         if client.0.closed.is_cancelled() {
@@ -167,16 +172,18 @@ impl<'a> Request<'a> {
         }
         client.start_replies().await?;
         let prepared = client.prepare(&self, MessageKind::Call, self.timeout, args).await?;
-        let waiting = Waiting::register(client, &self, &prepared, self.cancel_on_drop);
+        let payload = prepared.frame.bytes().clone();
+        let (sent, address) = prepared.into_sent();
+        let waiting = Waiting::register(client, &self, sent, progress, self.cancel_on_drop);
         let outbound = Outbound {
-            payload: prepared.frame.bytes().clone(),
+            payload,
             ttl: Some(self.timeout),
             reply_hint: Some(client.reply_name().clone()),
             persistent: false,
             mandatory: true,
             confirm: false,
         };
-        if let Err(error) = client.publish(&self, &prepared, outbound).await {
+        if let Err(error) = client.publish(&self, &address, outbound).await {
             waiting.not_sent();
             return Err(error);
         }
@@ -209,7 +216,7 @@ impl<'a> Request<'a> {
             confirm: true,
         };
         client.declare_target(self.target).await;
-        client.publish(&self, &prepared, outbound).await?;
+        client.publish(&self, &prepared.path.address, outbound).await?;
         Ok(prepared.frame.id())
     }
 
@@ -274,9 +281,21 @@ pub(super) struct Prepared {
     pub(super) frame: Frame,
     pub(super) session: Arc<OutSession>,
     pub(super) binding: ReplyBinding,
+    pub(super) path: Arc<Path>,
 }
 
 impl Prepared {
+    fn into_sent(self) -> (Arc<SentCall>, Arc<Address>) {
+        let address = self.path.address.clone();
+        let sent = SentCall {
+            frame: self.frame,
+            address: address.clone(),
+            session: self.session,
+            binding: self.binding,
+        };
+        (Arc::new(sent), address)
+    }
+
     pub(super) fn seal(
         endpoint: &Endpoint,
         request: &Request<'_>,
@@ -286,7 +305,8 @@ impl Prepared {
         buf: MessageBuf,
     ) -> Result<Self, CallError> {
         let hedge = endpoint.hedge()?;
-        let route = route_for(endpoint, request.target, &session)?;
+        let path = session.path_to(endpoint, request.target)?;
+        let route = &path.route;
         let initiator = endpoint.identity.initiator();
         let protection = match (request.protect, &initiator) {
             (Protect::Sealed, _) => Protection::Sealed,
@@ -305,12 +325,13 @@ impl Prepared {
         };
         let spec = RequestSpec {
             kind,
-            route: &route,
+            route,
             expires: hedge.now.secs() + whole_seconds(life),
             protection,
         };
         let sealed = session.session.seal_request(&spec, &hedge, buf)?;
-        let binding = ReplyBinding { request: sealed.id(), digest: sealed.digest(), level, route };
+        let (request, digest) = (sealed.id(), sealed.digest());
+        let binding = ReplyBinding { request, digest, level, route: route.clone() };
         let offer = match kind {
             MessageKind::Call => session.offer_for_call(),
             _ => session.offer.as_ref(),
@@ -320,16 +341,6 @@ impl Prepared {
         if size > limit {
             return Err(CallError::TooLarge { size, limit });
         }
-        Ok(Self { frame, session, binding })
+        Ok(Self { frame, session, binding, path })
     }
-}
-
-fn route_for(
-    endpoint: &Endpoint,
-    target: &Target,
-    session: &OutSession,
-) -> Result<Route, CallError> {
-    let audience = Audience::Party(session.session.responder().clone());
-    Route::new(&endpoint.options.exchange, &target.topic(), target.server(), audience)
-        .map_err(|e| CallError::Usage(e.to_string()))
 }

@@ -11,7 +11,6 @@ use bulla_guard::{
     ClaimKey, ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Duplicate, Grant,
     Lost, Reply, StoreError, Worker,
 };
-use bulla_seal::Digest;
 use bulla_transport::Address;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -19,7 +18,7 @@ use tower::{Layer, Service};
 
 use super::authorize::{Authorized, Verdict};
 use super::dispatch::{Outcome, seal_error};
-use super::{BoxFuture, Settlement};
+use super::{BoxFuture, Sealed, Settlement};
 use crate::clock::millis;
 use crate::endpoint::Endpoint;
 use crate::error::{RemoteError, kinds};
@@ -105,7 +104,7 @@ where
             }
             if request.effect() == Effect::ReadOnly {
                 let Outcome { reply } = inner.call(request).await?;
-                return Ok(Settlement::Done { reply });
+                return Ok(done(reply));
             }
             let key = shared.key(&request);
             match shared.store.claim(shared.claim_request(&request, key.clone())).await {
@@ -202,9 +201,9 @@ impl Shared {
             }
         };
         let stored =
-            reply.as_ref().map(|(_, sealed)| Reply::new(Digest::of(sealed), sealed.clone()));
+            reply.as_ref().map(stored);
         match self.store.complete(&key, grant, Completion::Done { reply: stored }).await {
-            Ok(Completed::Stored) => Ok(Settlement::Done { reply }),
+            Ok(Completed::Stored) => Ok(done(reply)),
             Ok(Completed::Lost(lost)) => {
                 tracing::warn!(reason = lost.as_str(), "an outcome came too late and is dropped");
                 Ok(self.lost(request, &key, lost).await)
@@ -278,11 +277,10 @@ impl Shared {
         if !self.may_repeat(request) {
             return Settlement::Done { reply: None };
         }
-        let Some((_, sealed)) = seal_error(&self.endpoint, request, &outcome_unknown()) else {
+        let Some(sealed) = seal_error(&self.endpoint, request, &outcome_unknown()) else {
             return Settlement::Done { reply: None };
         };
-        let offered = Reply::new(Digest::of(&sealed), sealed);
-        match self.store.answer_in_doubt(key, offered).await {
+        match self.store.answer_in_doubt(key, stored(&sealed)).await {
             Ok(Some(Reply { sealed: Some(sealed), .. })) => self.reply(request, sealed),
             Ok(_) => Settlement::Done { reply: None },
             Err(error) => self.retry(&error),
@@ -290,7 +288,7 @@ impl Shared {
     }
 
     fn sealed_error(&self, request: &Authorized, error: &RemoteError) -> Settlement {
-        Settlement::Done { reply: seal_error(&self.endpoint, request, error) }
+        done(seal_error(&self.endpoint, request, error))
     }
 
     fn reply(&self, request: &Authorized, sealed: Bytes) -> Settlement {
@@ -304,6 +302,15 @@ impl Shared {
         tracing::error!(%error, "the claim store failed; the message goes back to the queue");
         Settlement::Retry
     }
+}
+
+/// A reply as the store keeps it: named by its envelope, as requests are.
+fn stored(sealed: &Sealed) -> Reply {
+    Reply::new(sealed.frame.digest(), sealed.frame.bytes().clone())
+}
+
+fn done(reply: Option<Sealed>) -> Settlement {
+    Settlement::Done { reply: reply.map(|sealed| (sealed.address, sealed.frame.bytes().clone())) }
 }
 
 fn outcome_unknown() -> RemoteError {

@@ -7,12 +7,11 @@ use std::task::{Context as TaskContext, Poll};
 
 use bulla_seal::cbor::Sink;
 use bulla_seal::{ErrorBody, MessageBuf, MessageId, Outcome as ReplyOutcome, RequestBody};
-use bulla_transport::Address;
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use tower::Service;
 
-use super::BoxFuture;
+use super::{BoxFuture, Sealed};
 use super::authorize::{Authorized, Verdict};
 use super::running::Running;
 use crate::builtin::Cancel;
@@ -25,7 +24,7 @@ use crate::value;
 /// What is left of a request when it ran: the sealed reply, if it is of a kind that is answered.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    pub(crate) reply: Option<(Address, Bytes)>,
+    pub(crate) reply: Option<Sealed>,
 }
 
 /// Runs handlers.
@@ -79,7 +78,7 @@ impl Dispatch {
             cancelled: token.clone(),
             answer: answer(&self.endpoint, request),
         }));
-        let (own, args) = (context.clone(), Bytes::copy_from_slice(body.args));
+        let (own, args) = (context.clone(), body.args);
         // Inside, so that arguments that make a decoder panic, or a handler before its first
         // await, are answered like any other failure and not delivered again and again.
         let handler = AssertUnwindSafe(async move { method.run(own, args).await }).catch_unwind();
@@ -98,16 +97,16 @@ impl Dispatch {
         self.seal_result(&context, result)
     }
 
-    fn seal_result(&self, context: &Context, result: Result<BytesMut, RemoteError>) -> Outcome {
+    fn seal_result(&self, context: &Context, result: Result<MessageBuf, RemoteError>) -> Outcome {
         let Some(answer) = &context.0.answer else {
             if let Err(error) = result {
                 tracing::warn!(%error, sender = %context.sender(), "a request that is not answered failed");
             }
             return Outcome { reply: None };
         };
-        let sealed = match &result {
-            Ok(value) => answer.seal(ReplyOutcome::Value, MessageBuf::from_plaintext(value)),
-            Err(error) => answer.seal(ReplyOutcome::Error, error_plaintext(error)),
+        let sealed = match result {
+            Ok(value) => answer.seal(ReplyOutcome::Value, value),
+            Err(error) => answer.seal(ReplyOutcome::Error, error_plaintext(&error)),
         };
         let sealed = sealed.or_else(|failure| {
             let kind = match failure {
@@ -118,7 +117,9 @@ impl Dispatch {
             answer.seal(ReplyOutcome::Error, error_plaintext(&error))
         });
         match sealed {
-            Ok(sealed) => Outcome { reply: Some((answer.address.clone(), sealed)) },
+            Ok(frame) => {
+                Outcome { reply: Some(Sealed { address: answer.address.clone(), frame }) }
+            }
             Err(error) => {
                 tracing::error!(%error, "a reply could not be sealed");
                 Outcome { reply: None }
@@ -157,10 +158,10 @@ pub(crate) fn seal_error(
     endpoint: &Endpoint,
     request: &Authorized,
     error: &RemoteError,
-) -> Option<(Address, Bytes)> {
+) -> Option<Sealed> {
     let answer = answer(endpoint, request)?;
     match answer.seal(ReplyOutcome::Error, error_plaintext(error)) {
-        Ok(sealed) => Some((answer.address, sealed)),
+        Ok(frame) => Some(Sealed { address: answer.address, frame }),
         Err(failure) => {
             tracing::error!(error = %failure, "an error could not be sealed");
             None

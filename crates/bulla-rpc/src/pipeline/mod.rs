@@ -17,10 +17,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_transport::{Address, Delivery};
+use bulla_seal::Frame;
+use bulla_transport::Address;
 use bytes::Bytes;
 use tower::ServiceBuilder;
-use tower::util::BoxCloneSyncService;
 
 use crate::endpoint::Endpoint;
 use crate::router::Router;
@@ -43,13 +43,21 @@ pub(crate) enum Settlement {
     Retry,
 }
 
-/// The whole pipeline behind one type.
-pub(crate) type Pipeline = BoxCloneSyncService<Delivery, (Settlement, Delivery), Infallible>;
+/// The whole pipeline. A type of its own and not a box: it is cloned for every message.
+pub(crate) type Pipeline =
+    open::Open<authorize::Authorize<claim::Claim<dispatch::Dispatch>>>;
+
+/// A sealed reply and where it goes.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    pub(crate) address: Address,
+    pub(crate) frame: Frame,
+}
 
 /// Builds the pipeline, from the outside in.
 pub(crate) fn build(endpoint: &Endpoint, router: Arc<Router>, options: &ServerOptions) -> Pipeline {
     let running = running::Running::default();
-    let stack = ServiceBuilder::new()
+    ServiceBuilder::new()
         // Bytes become a message with a proven sender, or a counted refusal.
         .layer(open::OpenLayer::new(endpoint.clone(), options))
         // The method is found, and the sender may run it or not.
@@ -57,6 +65,5 @@ pub(crate) fn build(endpoint: &Endpoint, router: Arc<Router>, options: &ServerOp
         // It has not run before.
         .layer(claim::ClaimLayer::new(endpoint.clone(), options))
         // It runs, and its outcome is sealed.
-        .service(dispatch::Dispatch::new(endpoint.clone(), running));
-    BoxCloneSyncService::new(stack)
+        .service(dispatch::Dispatch::new(endpoint.clone(), running))
 }

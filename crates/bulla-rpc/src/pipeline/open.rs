@@ -14,7 +14,7 @@ use bulla_seal::{
 };
 use bulla_transport::{Address, Delivery, Inbox, Outbound};
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tower::{Layer, Service};
 
 use super::{BoxFuture, Settlement};
@@ -34,7 +34,7 @@ const MAX_SIGNERS: usize = 10_000;
 #[derive(Debug)]
 pub(crate) struct Opened {
     content: Content,
-    scope: Scope,
+    place: Arc<Place>,
 }
 
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Opened {
     }
 
     pub(crate) fn scope(&self) -> &Scope {
-        &self.scope
+        &self.place.scope
     }
 
     /// The request to answer; `None` for what came by fanout.
@@ -116,7 +116,8 @@ struct Shared {
     endpoint: Endpoint,
     level: Level,
     inner_signature: bool,
-    routes: Mutex<HashMap<Arc<Inbox>, Arc<Place>>>,
+    /// A handful: the principal's own inboxes and its groups'.
+    places: RwLock<Vec<(Arc<Inbox>, Arc<Place>)>>,
     groups: Mutex<HashMap<(GroupName, u32), Arc<GroupSession>>>,
     sequences: Mutex<HashMap<(Kid, GroupName), Sequence>>,
     notices: Mutex<(f64, Instant)>,
@@ -156,6 +157,7 @@ impl Sequence {
 }
 
 /// What an inbox means: the route that messages taken from it must have been sealed for.
+#[derive(Debug)]
 struct Place {
     route: Route,
     scope: Scope,
@@ -169,7 +171,7 @@ impl OpenLayer {
                 endpoint,
                 level: options.level,
                 inner_signature: options.inner_signature,
-                routes: Mutex::default(),
+                places: RwLock::default(),
                 groups: Mutex::default(),
                 sequences: Mutex::default(),
                 notices: Mutex::new((NOTICES_PER_SECOND, Instant::now())),
@@ -236,16 +238,16 @@ impl Shared {
             }
             _ => return Err(Refusal::KindNotAllowed),
         };
-        Ok(Opened { content, scope: place.scope.clone() })
+        Ok(Opened { content, place })
     }
 
     fn place(&self, inbox: &Arc<Inbox>) -> Result<Arc<Place>, Refusal> {
-        let mut routes = self.routes.lock();
-        if let Some(place) = routes.get(inbox) {
+        let same = |known: &&(Arc<Inbox>, _)| Arc::ptr_eq(&known.0, inbox) || known.0 == *inbox;
+        if let Some((_, place)) = self.places.read().iter().find(same) {
             return Ok(place.clone());
         }
         let place = Arc::new(Place::of(inbox, self.endpoint.identity.party())?);
-        routes.insert(inbox.clone(), place.clone());
+        self.places.write().push((inbox.clone(), place.clone()));
         Ok(place)
     }
 

@@ -32,7 +32,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Server {
     endpoint: Endpoint,
-    work: Work,
+    work: Arc<Work>,
     consumers: TaskTracker,
     stop: CancellationToken,
     groups: Mutex<HashSet<GroupName>>,
@@ -66,17 +66,19 @@ impl Server {
             return Err(ServeError::UnsharedStore);
         }
         let pipeline = pipeline::build(&endpoint, Arc::new(router), &options);
-        let work = Work {
+        let stop = CancellationToken::new();
+        let work = Arc::new(Work {
             endpoint: endpoint.clone(),
             pipeline,
             permits: Arc::new(Semaphore::new(options.concurrency)),
             tasks: TaskTracker::new(),
-        };
+            stop: stop.clone(),
+        });
         let server = Self {
             endpoint,
             work,
             consumers: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            stop,
             groups: Mutex::default(),
         };
         let exchange = server.endpoint.options.exchange.clone();
@@ -136,8 +138,7 @@ impl Server {
     async fn consume(&self, inbox: &Inbox) -> Result<(), ServeError> {
         let options = &self.endpoint.options.queues;
         let consumer = self.endpoint.transport.consume(inbox, options).await?;
-        let (work, stop) = (self.work.clone(), self.stop.clone());
-        self.consumers.spawn(work.take(consumer, stop));
+        self.consumers.spawn(self.work.clone().take(consumer));
         Ok(())
     }
 

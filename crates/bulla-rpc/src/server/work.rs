@@ -17,34 +17,38 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// A duplicate is held no longer than this at a time.
 const HOLD_AT_MOST: Duration = Duration::from_secs(60);
 
-#[derive(Clone)]
 pub(super) struct Work {
     pub(super) endpoint: Endpoint,
     pub(super) pipeline: Pipeline,
     pub(super) permits: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
 }
 
 impl Work {
     /// Takes deliveries until the consumer or the server stops; at most as many at a time as
     /// there are permits, so that the rest waits in the queue.
-    pub(super) async fn take(self, mut consumer: Box<dyn Consumer>, stop: CancellationToken) {
-        loop {
+    pub(super) async fn take(self: Arc<Self>, mut consumer: Box<dyn Consumer>) {
+        // What is there is taken first: waiting for the end at the same time costs more than
+        // looking for it now and then.
+        while !self.stop.is_cancelled() {
             let delivery = tokio::select! {
+                biased;
                 delivery = consumer.next() => delivery,
-                () = stop.cancelled() => None,
+                () = self.stop.cancelled() => None,
             };
             let Some(delivery) = delivery else { break };
             // After the delivery: an inbox where nothing arrives keeps no permit from the others.
             let permit = tokio::select! {
+                biased;
                 permit = self.permits.clone().acquire_owned() => permit.ok(),
-                () = stop.cancelled() => None,
+                () = self.stop.cancelled() => None,
             };
             let Some(permit) = permit else {
                 delivery.acker.put_back();
                 break;
             };
-            let (work, stop) = (self.clone(), stop.clone());
+            let work = self.clone();
             self.tasks.spawn(async move {
                 let held = work.run(delivery).await;
                 // What only waits does not keep others from running.
@@ -52,7 +56,7 @@ impl Work {
                 if let Some((delivery, pause)) = held {
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        () = stop.cancelled() => {}
+                        () = work.stop.cancelled() => {}
                     }
                     delivery.acker.put_back();
                 }
@@ -61,8 +65,8 @@ impl Work {
         consumer.stop().await;
     }
 
-    async fn run(mut self, delivery: Delivery) -> Option<(Delivery, Duration)> {
-        let Ok((settlement, delivery)) = self.pipeline.call(delivery).await;
+    async fn run(&self, delivery: Delivery) -> Option<(Delivery, Duration)> {
+        let Ok((settlement, delivery)) = self.pipeline.clone().call(delivery).await;
         match settlement {
             Settlement::Refused => delivery.acker.ack(),
             Settlement::Done { reply } => {
