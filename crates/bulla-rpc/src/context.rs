@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bulla_seal::{Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, Session};
+use bulla_seal::{
+    Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, Session,
+};
 use bulla_transport::{Address, Outbound};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,11 +57,7 @@ impl Answer {
     }
 
     /// Seals one reply; the index rises by one with each.
-    pub(crate) fn seal(
-        &self,
-        outcome: Outcome,
-        buf: MessageBuf,
-    ) -> Result<Frame, CallError> {
+    pub(crate) fn seal(&self, outcome: Outcome, buf: MessageBuf) -> Result<Frame, CallError> {
         let index = self.next_index(outcome.is_final())?;
         let hedge = self.endpoint.hedge()?;
         let spec = ReplySpec { outcome, index };

@@ -141,11 +141,6 @@ impl Endpoint {
         }
     }
 
-    /// Where the replies to this endpoint's first client go.
-    pub fn reply_name(&self) -> &ReplyName {
-        &self.0.reply_name
-    }
-
     /// Counts of what was refused, answered and so on.
     pub fn counters(&self) -> &Counters {
         &self.0.counters

@@ -95,25 +95,26 @@ impl Method {
         F: Fn(Context, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult<R>> + Send + 'static,
     {
-        let handler = move |context: Context, args: &[u8]| -> BoxFuture<HandlerResult<MessageBuf>> {
-            // A guess: many results are as large as what was asked with.
-            let room = args.len().clamp(256, 64 << 10);
-            let args = match value::decode::<A>(args) {
-                Ok(args) => args,
-                Err(error) => {
-                    let error = RemoteError::new(kinds::BAD_ARGUMENTS, error.to_string());
-                    return Box::pin(std::future::ready(Err(error)));
-                }
+        let handler =
+            move |context: Context, args: &[u8]| -> BoxFuture<HandlerResult<MessageBuf>> {
+                // A guess: many results are as large as what was asked with.
+                let room = args.len().clamp(256, 64 << 10);
+                let args = match value::decode::<A>(args) {
+                    Ok(args) => args,
+                    Err(error) => {
+                        let error = RemoteError::new(kinds::BAD_ARGUMENTS, error.to_string());
+                        return Box::pin(std::future::ready(Err(error)));
+                    }
+                };
+                let running = handler(context, args);
+                Box::pin(async move {
+                    let result = running.await?;
+                    let mut out = MessageBuf::with_capacity(room);
+                    value::encode(&result, out.sink())
+                        .map_err(|e| RemoteError::new(kinds::INTERNAL, e.to_string()))?;
+                    Ok(out)
+                })
             };
-            let running = handler(context, args);
-            Box::pin(async move {
-                let result = running.await?;
-                let mut out = MessageBuf::with_capacity(room);
-                value::encode(&result, out.sink())
-                    .map_err(|e| RemoteError::new(kinds::INTERNAL, e.to_string()))?;
-                Ok(out)
-            })
-        };
         Self {
             name: name.to_owned(),
             namespace: None,

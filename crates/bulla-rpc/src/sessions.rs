@@ -7,8 +7,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bulla_seal::{
-    Audience, Digest, GroupName, Handle, Header, Kid, Offer, OsRandom, Parsed, Party, Principal, Refusal,
-    Route, Session, SessionId, SignedCredential, UnixTime, shared,
+    Audience, Digest, GroupName, Handle, Header, Kid, Offer, OsRandom, Parsed, Party, Principal,
+    Refusal, Route, Session, SessionId, SignedCredential, UnixTime, shared,
 };
 use bulla_transport::Address;
 use bytes::Bytes;

@@ -330,6 +330,7 @@ async fn notices_make_nobody_send_more_than_once() {
         }
     });
     let server = Server::start(world.agent("db-1"), router, options()).await.unwrap();
+    let reply_name = client.reply_name().clone();
     let call =
         tokio::spawn(async move { client.call::<_, ()>(&target("agent/db-1"), "wait", &()).await });
     until("it was sent", || bus.requests().len() == 1).await;
@@ -338,7 +339,7 @@ async fn notices_make_nobody_send_more_than_once() {
     notice.extend(parsed.unwrap().header().id.as_bytes());
     let to = Address::Reply {
         exchange: "bulla".into(),
-        to: endpoint.reply_name().clone(),
+        to: reply_name,
         from: "agent/db-1".into(),
     };
     for _ in 0..100 {

@@ -111,7 +111,7 @@ async fn first_call(running: &Running) -> Result<First> {
     let request = node.client.request(&target, "facts").namespace("host").timeout(FIRST_CALL);
     let facts: Value = request.call(&json!({})).await?;
     let took = begun.elapsed();
-    let (reply, mut seen) = (node.client.endpoint().reply_name(), Vec::new());
+    let (reply, mut seen) = (node.client.reply_name(), Vec::new());
     // Request and reply; a lookup of the agent's own may pass in between.
     while let Ok(Some(tapped)) = tokio::time::timeout(FIRST_TAP, tap.next()).await {
         let ours = tapped.routing_key == target.topic();

@@ -68,9 +68,11 @@ impl ControlNode {
         let server_options = ServerOptions { only_host: true, ..ServerOptions::new(claims) };
         let router = directory_router(keystore.clone());
         let server = Server::start(endpoint.clone(), router, server_options).await?;
+        let client = Client::new(endpoint);
+        client.listen().await?;
         let node = Self {
             keystore,
-            client: Client::new(endpoint),
+            client,
             bus,
             transport,
             started: SystemClock.now(),

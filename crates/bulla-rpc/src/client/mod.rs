@@ -147,6 +147,12 @@ impl Client {
         self.0.pending.fail_all(&CallError::Closed);
     }
 
+    /// Opens the reply inbox now instead of at the first call: a broker user that may not declare
+    /// the reply exchange itself can use it from then on.
+    pub async fn listen(&self) -> Result<(), CallError> {
+        self.start_replies().await
+    }
+
     async fn start_replies(&self) -> Result<(), CallError> {
         self.0
             .replies

@@ -200,8 +200,7 @@ impl Shared {
                 }
             }
         };
-        let stored =
-            reply.as_ref().map(stored);
+        let stored = reply.as_ref().map(stored);
         match self.store.complete(&key, grant, Completion::Done { reply: stored }).await {
             Ok(Completed::Stored) => Ok(done(reply)),
             Ok(Completed::Lost(lost)) => {

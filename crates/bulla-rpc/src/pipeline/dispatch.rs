@@ -11,9 +11,9 @@ use bytes::BytesMut;
 use futures_util::FutureExt;
 use tower::Service;
 
-use super::{BoxFuture, Sealed};
 use super::authorize::{Authorized, Verdict};
 use super::running::Running;
+use super::{BoxFuture, Sealed};
 use crate::builtin::Cancel;
 use crate::context::{Answer, Context, ContextInner};
 use crate::endpoint::Endpoint;
@@ -117,9 +117,7 @@ impl Dispatch {
             answer.seal(ReplyOutcome::Error, error_plaintext(&error))
         });
         match sealed {
-            Ok(frame) => {
-                Outcome { reply: Some(Sealed { address: answer.address.clone(), frame }) }
-            }
+            Ok(frame) => Outcome { reply: Some(Sealed { address: answer.address.clone(), frame }) },
             Err(error) => {
                 tracing::error!(%error, "a reply could not be sealed");
                 Outcome { reply: None }

@@ -44,8 +44,7 @@ pub(crate) enum Settlement {
 }
 
 /// The whole pipeline. A type of its own and not a box: it is cloned for every message.
-pub(crate) type Pipeline =
-    open::Open<authorize::Authorize<claim::Claim<dispatch::Dispatch>>>;
+pub(crate) type Pipeline = open::Open<authorize::Authorize<claim::Claim<dispatch::Dispatch>>>;
 
 /// A sealed reply and where it goes.
 #[derive(Debug)]

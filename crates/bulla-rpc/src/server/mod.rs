@@ -74,13 +74,8 @@ impl Server {
             tasks: TaskTracker::new(),
             stop: stop.clone(),
         });
-        let server = Self {
-            endpoint,
-            work,
-            consumers: TaskTracker::new(),
-            stop,
-            groups: Mutex::default(),
-        };
+        let server =
+            Self { endpoint, work, consumers: TaskTracker::new(), stop, groups: Mutex::default() };
         let exchange = server.endpoint.options.exchange.clone();
         let mut targets = vec![Target::Principal(principal.clone())];
         if let Some(instance) = server.endpoint.identity.instance() {

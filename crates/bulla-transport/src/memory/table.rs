@@ -102,7 +102,8 @@ impl Table {
         }
         if let Inbox::Fanout { exchange, topic, .. } = &*queue.inbox {
             let mut fanouts = self.fanouts.write();
-            if let Some(members) = fanouts.get_mut(exchange).and_then(|topics| topics.get_mut(topic))
+            if let Some(members) =
+                fanouts.get_mut(exchange).and_then(|topics| topics.get_mut(topic))
             {
                 members.retain(|other| !Arc::ptr_eq(other, queue));
             }

@@ -35,7 +35,10 @@ impl RabbitTap {
             exchange(&connection, name, *fanout).await?;
         }
         let consumer = Self::consume(&connection, &exchanges).await.map_err(|error| {
-            TransportError::Refused { what: "to watch the exchanges".into(), why: error.to_string() }
+            TransportError::Refused {
+                what: "to watch the exchanges".into(),
+                why: error.to_string(),
+            }
         })?;
         Ok(Self { _connection: connection, consumer })
     }
