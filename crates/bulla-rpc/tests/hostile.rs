@@ -337,11 +337,7 @@ async fn notices_make_nobody_send_more_than_once() {
     let parsed = bulla_seal::Parsed::parse(bus.requests()[0].message.payload.clone(), 1 << 20);
     let mut notice = vec![0x82, 0x00, 0x50];
     notice.extend(parsed.unwrap().header().id.as_bytes());
-    let to = Address::Reply {
-        exchange: "bulla".into(),
-        to: reply_name,
-        from: "agent/db-1".into(),
-    };
+    let to = Address::Reply { exchange: "bulla".into(), to: reply_name, from: "agent/db-1".into() };
     for _ in 0..100 {
         bus.inject(&to, notice.clone().into()).await;
     }
