@@ -96,8 +96,10 @@ mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod counters;
+pub mod floor;
 mod key;
 mod memory;
+pub mod revocation;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;

@@ -127,6 +127,13 @@ impl IssuerCredential {
         sign1(SignatureUse::Credential, root, None, &payload)
     }
 
+    /// Refuses a time that this issuer does not speak for: it is valid at `from` and does not
+    /// end before `end`.
+    pub(crate) fn covers_time(&self, from: u64, end: u64) -> Result<(), Refusal> {
+        self.validity.check_secs(from)?;
+        if end > self.validity.not_after { Err(Refusal::CredentialInvalid) } else { Ok(()) }
+    }
+
     fn decode(payload: &[u8]) -> Result<Self, Refusal> {
         let mut r = Reader::new(payload);
         r.array(7)?;
@@ -325,9 +332,20 @@ impl Issuer {
         {
             return Err(Refusal::CredentialInvalid);
         }
-        let kid = Some(self.credential.kid);
-        let bytes = sign1(SignatureUse::Credential, &self.key, kid, &credential.encode());
+        let bytes = self.sign(SignatureUse::Credential, &credential.encode());
         Ok(SignedCredential { digest: Digest::of(&bytes), bytes, credential: credential.clone() })
+    }
+
+    pub(crate) fn sign(&self, usage: SignatureUse, payload: &[u8]) -> Bytes {
+        sign1(usage, &self.key, Some(self.credential.kid), payload)
+    }
+
+    /// Refuses what this issuer may not sign, or not for that time.
+    pub(crate) fn check_may(&self, right: IssuerRight, from: u64, end: u64) -> Result<(), Refusal> {
+        if self.credential.right != right {
+            return Err(Refusal::IssuerUnknown);
+        }
+        self.credential.covers_time(from, end)
     }
 }
 
@@ -407,16 +425,32 @@ impl TrustStore {
         self.issuers.last().map(|(issuer, _)| issuer).ok_or(Refusal::IssuerUnknown)
     }
 
+    fn issuer_of(&self, signed: &Unverified<'_>) -> Result<&IssuerCredential, Refusal> {
+        let kid = signed.kid().ok_or(Refusal::IssuerUnknown)?;
+        let known = self.issuers.iter().find(|(issuer, _)| issuer.kid == kid);
+        known.map(|(issuer, _)| issuer).ok_or(Refusal::IssuerUnknown)
+    }
+
+    /// The payload of what an issuer with exactly this right signed for this use.
+    pub(crate) fn verify_by<'a>(
+        &self,
+        right: IssuerRight,
+        usage: SignatureUse,
+        bytes: &'a [u8],
+    ) -> Result<(&'a [u8], &IssuerCredential), Refusal> {
+        let signed = Unverified::parse(bytes)?;
+        let issuer = self.issuer_of(&signed)?;
+        if issuer.right != right {
+            return Err(Refusal::IssuerUnknown);
+        }
+        Ok((signed.verify(usage, &issuer.key)?, issuer))
+    }
+
     /// Verifies a credential as it stood at `at`: known issuer with the right for this sort of
     /// principal, both valid at that time.
     pub fn verify(&self, bytes: &[u8], at: UnixTime) -> Result<SignedCredential, Refusal> {
         let signed = Unverified::parse(bytes).map_err(|_| Refusal::CredentialInvalid)?;
-        let kid = signed.kid().ok_or(Refusal::IssuerUnknown)?;
-        let (issuer, _) = self
-            .issuers
-            .iter()
-            .find(|(issuer, _)| issuer.kid == kid)
-            .ok_or(Refusal::IssuerUnknown)?;
+        let issuer = self.issuer_of(&signed)?;
         let payload = signed.verify(SignatureUse::Credential, &issuer.key)?;
         let credential = Credential::decode(payload)?;
         if !issuer.right.covers(credential.party.principal.kind()) {

@@ -106,6 +106,7 @@ pub mod body;
 mod buffer;
 pub mod cbor;
 pub mod credential;
+pub mod exemption;
 pub mod fanout;
 mod frame;
 mod header;
@@ -125,6 +126,7 @@ pub mod secret;
 mod session;
 pub mod shared;
 pub mod sign;
+pub mod statement;
 mod tree;
 pub mod wire;
 
@@ -133,6 +135,7 @@ pub use buffer::{Hedge, MessageBuf};
 pub use credential::{
     Credential, Issuer, IssuerCredential, IssuerRight, SignedCredential, TrustStore, Validity,
 };
+pub use exemption::{Exemption, SignedExemption};
 pub use fanout::{FanoutSigner, FanoutSpec, GroupKey, GroupSession, OpenedFanout};
 pub use frame::{DEFAULT_MAX_FRAME, Frame, IntoBytesMut, MAX_FRAME, Parsed, Sealed};
 pub use header::{Detail, Form, Handle, Header};
@@ -149,4 +152,5 @@ pub use seal::{MAX_LIFE, Protection, ReplySpec, RequestSpec, SealError};
 pub use secret::Secret;
 pub use session::{Session, Window};
 pub use sign::{SigningKey, VerifyingKey};
+pub use statement::{Lowest, Revoked, SignedStatement, Statement};
 pub use wire::{Level, MessageKind, Outcome, Suite, SuiteSet};

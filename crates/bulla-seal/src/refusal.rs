@@ -20,6 +20,8 @@ pub enum Refusal {
     CredentialNotYetValid,
     /// A lower credential epoch than the highest verified.
     EpochStale,
+    /// An exemption that is not well formed, not signed by the operator or too long.
+    ExemptionInvalid,
     /// The message's own time is over.
     Expired,
     /// A group or group epoch that this receiver holds no key for.
@@ -56,6 +58,11 @@ pub enum Refusal {
     SessionUnknown,
     /// A signature does not verify.
     SignatureInvalid,
+    /// A statement that is not well formed or not signed by the issuer of revocations.
+    StatementInvalid,
+    /// No current statement of revocation is held, without which this receiver acts on no
+    /// component's message.
+    StatementMissing,
     /// A suite that this receiver does not accept.
     SuiteNotAllowed,
     /// Larger than this receiver takes.
@@ -74,6 +81,7 @@ impl Refusal {
         Self::CredentialInvalid,
         Self::CredentialNotYetValid,
         Self::EpochStale,
+        Self::ExemptionInvalid,
         Self::Expired,
         Self::GroupUnknown,
         Self::IssuerUnknown,
@@ -92,6 +100,8 @@ impl Refusal {
         Self::SenderMismatch,
         Self::SessionUnknown,
         Self::SignatureInvalid,
+        Self::StatementInvalid,
+        Self::StatementMissing,
         Self::SuiteNotAllowed,
         Self::TooLarge,
         Self::TooManySessions,
@@ -106,6 +116,7 @@ impl Refusal {
             Self::CredentialInvalid => "credential-invalid",
             Self::CredentialNotYetValid => "credential-not-yet-valid",
             Self::EpochStale => "epoch-stale",
+            Self::ExemptionInvalid => "exemption-invalid",
             Self::Expired => "expired",
             Self::GroupUnknown => "group-unknown",
             Self::IssuerUnknown => "issuer-unknown",
@@ -124,6 +135,8 @@ impl Refusal {
             Self::SenderMismatch => "sender-mismatch",
             Self::SessionUnknown => "session-unknown",
             Self::SignatureInvalid => "signature-invalid",
+            Self::StatementInvalid => "statement-invalid",
+            Self::StatementMissing => "statement-missing",
             Self::SuiteNotAllowed => "suite-not-allowed",
             Self::TooLarge => "too-large",
             Self::TooManySessions => "too-many-sessions",
