@@ -217,3 +217,31 @@ fn a_statement_is_current_until_its_end_and_the_skew() {
     assert!(!known.is_current(4600 + 120, 120));
     assert_eq!((known.time(5), known.time(5000)), (1000, 5000));
 }
+
+#[test]
+fn an_issuer_that_lowers_epochs_is_not_followed_and_told() {
+    let lowest = |incarnation, credential_epoch, pair_epoch| {
+        vec![Lowest { principal: agent(0), incarnation, credential_epoch, pair_epoch }]
+    };
+    let subject = |incarnation, key| {
+        let (kid, party) = (Kid([1; 8]), Party::new(agent(0), incarnation));
+        Subject { kid, party, key }
+    };
+    let (known, _) = take(Known::default(), &Statement { lowest: lowest(2, 5, 5), ..empty(1) });
+    for lower in [lowest(2, 4, 5), lowest(2, 5, 4), lowest(1, 9, 9)] {
+        let (after, applied) = take(known.clone(), &Statement { lowest: lower, ..empty(2) });
+        assert_eq!(applied, Applied::MovedWithLoss);
+        for stale in [
+            subject(2, SubjectKey::Credential(4)),
+            subject(2, SubjectKey::Pair(4)),
+            subject(1, SubjectKey::Pair(9)),
+        ] {
+            assert_eq!(after.judge(&stale), Err(Refusal::EpochStale), "{stale:?}");
+        }
+        assert_eq!(after.judge(&subject(2, SubjectKey::Credential(5))), Ok(()));
+    }
+    // A new life of the name begins anew.
+    let (after, applied) = take(known, &Statement { lowest: lowest(3, 1, 1), ..empty(2) });
+    assert_eq!(applied, Applied::Moved);
+    assert_eq!(after.judge(&subject(3, SubjectKey::Pair(1))), Ok(()));
+}
