@@ -12,9 +12,18 @@
 
 mod certs;
 mod error;
+mod instance;
+mod mariadb;
+mod postgres;
 mod process;
+mod proxy;
 mod rabbit;
+mod redis;
 
 pub use certs::{Authority, Identity};
 pub use error::{ServiceError, require};
-pub use rabbit::{RabbitMq, RabbitMqBuilder};
+pub use mariadb::MariaDb;
+pub use postgres::Postgres;
+pub use proxy::Proxy;
+pub use rabbit::{RabbitCluster, RabbitMq, RabbitMqBuilder};
+pub use redis::{Redis, RedisBuilder};

@@ -22,10 +22,12 @@ server=$!
     trap '' TERM
     word=
     read -r word <&3
-    kill -TERM $server
+    signal=${WATCHED_SIGNAL:-TERM}
+    [ "$word" != kill ] || signal=KILL
+    kill -"$signal" $server
     n=0
     while kill -0 $server && [ $n -lt 150 ]; do sleep 0.1; n=$((n + 1)); done
-    [ "$word" = keep ] || rm -rf -- "$WATCHED_DIRECTORY"
+    [ -n "$word" ] || rm -rf -- "$WATCHED_DIRECTORY"
     kill -KILL 0
 ) >/dev/null 2>&1 &
 exec 3<&-
@@ -94,6 +96,19 @@ impl Process {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
+    /// Ends the server itself at once, by its parent: some servers do not start again while their
+    /// earlier process is there, if only as a corpse that the machine has not buried yet.
+    pub(crate) fn kill_and_bury(mut self) {
+        if let Some(mut watchdog) = self.child.stdin.take() {
+            let _ = watchdog.write_all(b"kill\n");
+        }
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while self.running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.kill();
+    }
+
     /// Ends it at once, as a crash would.
     pub(crate) fn kill(mut self) {
         let Some(group) = self.group() else { return };
@@ -113,6 +128,16 @@ pub(crate) fn free_port() -> Result<u16, ServiceError> {
         .map_err(ServiceError::io("looking for a free port"))?;
     let address = listener.local_addr().map_err(ServiceError::io("looking for a free port"))?;
     Ok(address.port())
+}
+
+/// Whether the server speaks first, as databases do.
+pub(crate) fn greets(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(1)) else {
+        return false;
+    };
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+    stream.read_exact(&mut [0]).is_ok()
 }
 
 /// Whether the server accepts connections and, after `hello`, answers.

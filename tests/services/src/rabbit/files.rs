@@ -14,24 +14,38 @@ use crate::process::{Process, free_port};
 /// and nothing outlives the group.
 const START: &str = r#"epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 & exec "$@""#;
 
+/// What the nodes of one cluster have in common.
+#[derive(Clone)]
+pub(super) struct Common {
+    pub(super) epmd: u16,
+    pub(super) cookie: String,
+}
+
 pub(super) struct Layout {
     pub(super) directory: PathBuf,
     pub(super) amqp: u16,
     pub(super) tls: u16,
     pub(super) management: u16,
     distribution: u16,
+    /// `None`: a node alone, with a port mapper of its own.
+    cluster: Option<Common>,
     epmd: u16,
 }
 
 impl Layout {
-    pub(super) fn new(directory: &Path) -> Result<Self, ServiceError> {
+    pub(super) fn new(directory: &Path, cluster: Option<Common>) -> Result<Self, ServiceError> {
+        let epmd = match &cluster {
+            Some(common) => common.epmd,
+            None => free_port()?,
+        };
         Ok(Self {
             directory: directory.to_owned(),
             amqp: free_port()?,
             tls: free_port()?,
             management: free_port()?,
             distribution: free_port()?,
-            epmd: free_port()?,
+            cluster,
+            epmd,
         })
     }
 
@@ -57,7 +71,9 @@ impl Layout {
         self.put("ca.pem", authority.pem())?;
         self.put("server.pem", &certificate.certificate)?;
         self.put("server.key", &certificate.key)?;
-        self.put("home/.erlang.cookie", &format!("BULLA{}", self.amqp))?;
+        let own = || format!("BULLA{}", self.amqp);
+        let cookie = self.cluster.as_ref().map_or_else(own, |common| common.cookie.clone());
+        self.put("home/.erlang.cookie", &cookie)?;
         let cookie = self.directory.join("home/.erlang.cookie");
         fs::set_permissions(&cookie, Permissions::from_mode(0o400))
             .map_err(ServiceError::io("the Erlang cookie"))?;
@@ -115,6 +131,11 @@ impl Layout {
         })
     }
 
+    /// The Erlang name of the node.
+    pub(super) fn node(&self) -> String {
+        format!("bulla{}@localhost", self.amqp)
+    }
+
     /// What the server writes.
     pub(super) fn output(&self) -> PathBuf {
         self.directory.join("output")
@@ -131,7 +152,8 @@ impl Layout {
         let output = File::create(self.output()).map_err(ServiceError::io("the server's log"))?;
         let errors = output.try_clone().map_err(ServiceError::io("the server's log"))?;
         let inner = unprivileged(&Path::new(BIN).join("rabbitmq-server"));
-        let mut args = vec!["sh", "-c", START, "start"];
+        let start = if self.cluster.is_some() { r#"exec "$@""# } else { START };
+        let mut args = vec!["sh", "-c", start, "start"];
         args.extend(inner.get_program().to_str());
         args.extend(inner.get_args().filter_map(|arg| arg.to_str()));
         Process::start(&args, |command| {
@@ -145,7 +167,7 @@ impl Layout {
         command
             .current_dir(&self.directory)
             .env("WATCHED_DIRECTORY", &self.directory)
-            .env("RABBITMQ_NODENAME", format!("bulla{}@localhost", self.amqp))
+            .env("RABBITMQ_NODENAME", self.node())
             .env("RABBITMQ_CONFIG_FILE", path("rabbitmq"))
             .env("RABBITMQ_MNESIA_BASE", path("mnesia"))
             .env("RABBITMQ_LOG_BASE", path("log"))

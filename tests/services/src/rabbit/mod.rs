@@ -1,5 +1,6 @@
 //! RabbitMQ.
 
+mod cluster;
 mod files;
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use tempfile::TempDir;
 use crate::certs::{Authority, Identity};
 use crate::error::ServiceError;
 use crate::process::{Process, answers};
-use files::Layout;
+pub use cluster::RabbitCluster;
+use files::{Common, Layout};
 
 const SERVER: &str = "RabbitMQ";
 const BIN: &str = "/usr/lib/rabbitmq/bin";
@@ -72,10 +74,14 @@ impl RabbitMqBuilder {
     /// # Errors
     /// When RabbitMQ is not installed or does not start.
     pub fn start(self) -> Result<RabbitMq, ServiceError> {
+        self.start_in(None)
+    }
+
+    fn start_in(self, cluster: Option<Common>) -> Result<RabbitMq, ServiceError> {
         if !Path::new(BIN).join("rabbitmq-server").exists() {
             return Err(ServiceError::NotInstalled { server: SERVER, package: "rabbitmq-server" });
         }
-        let mut server = RabbitMq::prepare(&self)?;
+        let mut server = RabbitMq::prepare(&self, cluster)?;
         server.spawn()?;
         for user in &self.users {
             server.add_user(user)?;
@@ -108,13 +114,13 @@ impl RabbitMq {
         RabbitMqBuilder::default()
     }
 
-    fn prepare(wanted: &RabbitMqBuilder) -> Result<Self, ServiceError> {
+    fn prepare(wanted: &RabbitMqBuilder, cluster: Option<Common>) -> Result<Self, ServiceError> {
         let directory = tempfile::Builder::new()
             .prefix("bulla-rabbitmq-")
             .tempdir()
             .map_err(ServiceError::io("making a directory"))?;
         let authority = Authority::new("bulla test authority")?;
-        let layout = Layout::new(directory.path())?;
+        let layout = Layout::new(directory.path(), cluster)?;
         let certificate = authority.server(&["localhost", "127.0.0.1"])?;
         layout.write(wanted, &authority, &certificate)?;
         Ok(Self { layout, authority, tls: wanted.tls, process: None, _directory: directory })
@@ -180,7 +186,12 @@ impl RabbitMq {
 
     /// The address of the plain listener, with the credentials of a user who may do everything.
     pub fn url(&self) -> String {
-        format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{}/%2f", self.layout.amqp)
+        self.url_at(self.layout.amqp)
+    }
+
+    /// The same through another port, such as a proxy's.
+    pub fn url_at(&self, port: u16) -> String {
+        format!("amqp://{USER}:{PASSWORD}@127.0.0.1:{port}/%2f")
     }
 
     /// The same with another user.

@@ -1,0 +1,86 @@
+//! PostgreSQL.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::ServiceError;
+use crate::instance::{Instance, as_user, directory, guard, hand_over, run};
+use crate::process::free_port;
+
+const PROGRAMS: &str = "/usr/lib/postgresql";
+const SYSTEM_USER: &str = "postgres";
+const USER: &str = "bulla";
+const PASSWORD: &str = "test-only";
+const SERVER: &str = "PostgreSQL";
+
+/// A private PostgreSQL on loopback.
+pub struct Postgres {
+    instance: Instance,
+    port: u16,
+}
+
+guard!(Postgres, "Postgres");
+
+impl Postgres {
+    /// Makes a cluster and starts it: a few seconds.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed or does not start.
+    pub fn start() -> Result<Self, ServiceError> {
+        let programs = programs()
+            .ok_or(ServiceError::NotInstalled { server: SERVER, package: "postgresql" })?;
+        let (directory, port) = (directory("postgres")?, free_port()?);
+        let (data, password) = (directory.path().join("data"), directory.path().join("password"));
+        fs::write(&password, PASSWORD).map_err(ServiceError::io("the password file"))?;
+        hand_over(directory.path(), SYSTEM_USER)?;
+        let mut init = as_user(SYSTEM_USER, &programs.join("initdb"));
+        init.extend(["-D".to_owned(), data.display().to_string()]);
+        init.push(format!("--pwfile={}", password.display()));
+        init.extend(
+            ["-U", USER, "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync"]
+                .map(str::to_owned),
+        );
+        run(directory.path(), &init)?;
+        let mut args = as_user(SYSTEM_USER, &programs.join("postgres"));
+        args.extend(["-D".to_owned(), data.display().to_string()]);
+        for setting in [
+            format!("port={port}"),
+            "listen_addresses=127.0.0.1".to_owned(),
+            format!("unix_socket_directories={}", directory.path().display()),
+            "max_connections=50".to_owned(),
+            "shared_buffers=32MB".to_owned(),
+        ] {
+            args.extend(["-c".to_owned(), setting]);
+        }
+        let probe = programs.join("pg_isready");
+        let ready = Box::new(move || {
+            let mut command = Command::new(&probe);
+            command.args(["-q", "-h", "127.0.0.1", "-d", "postgres", "-p", &port.to_string()]);
+            command.status().is_ok_and(|status| status.success())
+        });
+        // INT ends its sessions, TERM would wait for them.
+        let instance = Instance::start(SERVER, directory, args, "INT", ready)?;
+        Ok(Self { instance, port })
+    }
+
+    /// The address of its database, with a user who may do everything.
+    pub fn url(&self) -> String {
+        self.url_at(self.port)
+    }
+
+    /// The same through another port, such as a proxy's.
+    pub fn url_at(&self, port: u16) -> String {
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{port}/postgres")
+    }
+}
+
+/// The newest version's programs.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir(Path::new(PROGRAMS)).ok()?.filter_map(Result::ok);
+    let newest = versions.max_by_key(|version| {
+        version.file_name().to_string_lossy().parse::<u32>().unwrap_or_default()
+    })?;
+    let programs = newest.path().join("bin");
+    programs.join("postgres").exists().then_some(programs)
+}
