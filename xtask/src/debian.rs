@@ -14,6 +14,9 @@ struct Need {
 
 const NEEDS: &[Need] = &[
     Need { package: "rabbitmq-server", there: rabbitmq },
+    Need { package: "redis-server", there: redis },
+    Need { package: "postgresql", there: postgres },
+    Need { package: "mariadb-server", there: mariadb },
     Need { package: "python3", there: || says_yes("python3", &["--version"]) },
     Need { package: "python3-venv", there: python },
 ];
@@ -21,6 +24,33 @@ const NEEDS: &[Need] = &[
 /// Whether the broker that the tests start is installed.
 pub(crate) fn rabbitmq() -> bool {
     Path::new("/usr/lib/rabbitmq/bin/rabbitmq-server").exists()
+}
+
+/// Whether the Redis that the tests start is installed.
+pub(crate) fn redis() -> bool {
+    Path::new("/usr/bin/redis-server").exists()
+}
+
+/// Whether the PostgreSQL that the tests start is installed.
+pub(crate) fn postgres() -> bool {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+    versions.filter_map(Result::ok).any(|version| version.path().join("bin/postgres").exists())
+}
+
+/// Whether the MariaDB that the tests start is installed.
+pub(crate) fn mariadb() -> bool {
+    Path::new("/usr/sbin/mariadbd").exists()
+}
+
+/// The servers that the tests start and that are not there.
+pub(crate) fn missing_servers() -> Vec<&'static str> {
+    let servers = [
+        ("RabbitMQ", rabbitmq()),
+        ("Redis", redis()),
+        ("PostgreSQL", postgres()),
+        ("MariaDB", mariadb()),
+    ];
+    servers.into_iter().filter(|(_, there)| !there).map(|(server, _)| server).collect()
 }
 
 /// Whether a Python environment can be made.
@@ -44,12 +74,6 @@ pub(crate) fn install() -> Result<String, String> {
     }
     let Some(sudo) = privilege() else { return Err(advice) };
     step(&format!("Installing {list}"));
-    if missing.contains(&"rabbitmq-server") {
-        println!(
-            "Debian may start a broker of its own with this package. The tests do not use it;"
-        );
-        println!("to switch it off: systemctl disable --now rabbitmq-server");
-    }
     let mut install = vec!["install", "-y", "--no-install-recommends"];
     install.extend(&missing);
     // The lists may be missing or old: fetch them only if it doesn't work without.
@@ -76,11 +100,24 @@ fn privilege() -> Option<&'static [&'static str]> {
     says_yes("sudo", &["-n", "true"]).then_some(&["sudo", "-n"])
 }
 
+/// Runs apt-get with `"$@"`. Packages of servers start one of their own when they are installed,
+/// unless a policy forbids it: one does while this runs. The tests start theirs themselves.
+const APT: &str = r#"
+policy=/usr/sbin/policy-rc.d
+mark="# for the time of an installation by cargo xtask"
+if [ ! -e $policy ] || grep -qF "$mark" $policy; then
+    printf '#!/bin/sh\n%s\nexit 101\n' "$mark" >$policy && chmod 755 $policy
+    trap 'rm -f $policy' EXIT
+    trap 'exit 1' INT TERM HUP
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
+"#;
+
 /// Not under the watchdog: a half-installed package is worse than one that we wait for.
 fn apt(sudo: &[&str], args: &[&str]) -> bool {
     let mut words = sudo.to_vec();
-    words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q"]);
-    words.extend(["-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0"]);
+    words.extend(["sh", "-c", APT, "apt"]);
     words.extend(args);
     let Some((program, args)) = words.split_first() else { return false };
     let status = Command::new(program).args(args).stdin(Stdio::null()).status();

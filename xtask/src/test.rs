@@ -14,8 +14,8 @@ pub(crate) fn run(report: &mut Report) {
     if let Err(why) = debian::install() {
         report.cannot_run("Debian packages", &why);
     }
-    if !debian::rabbitmq() {
-        report.cannot_run("tests on RabbitMQ", "RabbitMQ is not installed");
+    for server in debian::missing_servers() {
+        report.cannot_run(&format!("tests on {server}"), &format!("{server} is not installed"));
     }
     cargo_test(report);
     if !debian::python() {
@@ -30,8 +30,8 @@ fn cargo_test(report: &mut Report) {
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let seen = Arc::clone(&outcome);
     let mut job = Job::cargo().args(["test", "--workspace", "--no-fail-fast"]);
-    if debian::rabbitmq() {
-        // A test that still finds no broker must not pass for having been skipped.
+    if debian::missing_servers().is_empty() {
+        // A test that still finds no server must not pass for having been skipped.
         job = job.env("BULLA_TEST_REQUIRE", "1");
     }
     let ended = job.lines(move |line| {
