@@ -102,7 +102,7 @@ fn privilege() -> Option<&'static [&'static str]> {
 
 /// Runs apt-get with `"$@"`. Packages of servers start one of their own when they are installed,
 /// unless a policy forbids it: one does while this runs. The tests start theirs themselves.
-const APT: &str = r#"
+const APT: &str = r##"
 policy=/usr/sbin/policy-rc.d
 mark="# for the time of an installation by cargo xtask"
 if [ ! -e $policy ] || grep -qF "$mark" $policy; then
@@ -112,7 +112,7 @@ if [ ! -e $policy ] || grep -qF "$mark" $policy; then
 fi
 export DEBIAN_FRONTEND=noninteractive
 apt-get -q -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
-"#;
+"##;
 
 /// Not under the watchdog: a half-installed package is worse than one that we wait for.
 fn apt(sudo: &[&str], args: &[&str]) -> bool {
