@@ -12,7 +12,8 @@ mod settings;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 use cli::{AgentCommand, Cli, Command};
 use control::bus::Bus;
@@ -78,14 +79,17 @@ async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
 /// broker client's own logs stay above the level at which they would show a login.
 fn start_logs(command: &Command, json: bool) {
     let service = matches!(command, Command::Serve(_) | Command::Agent(AgentCommand::Run(_)));
-    let default = if service { "info" } else { "warn" };
-    let filter = EnvFilter::try_from_env("BULLA_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let quiet = ["lapin=info", "amq_protocol=info"].map(|text| text.parse());
-    let filter = quiet.into_iter().flatten().fold(filter, EnvFilter::add_directive);
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let default = if service { LevelFilter::INFO } else { LevelFilter::WARN };
+    let asked = std::env::var("BULLA_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let asked = asked.unwrap_or_else(|| Targets::new().with_default(default));
+    let broker_client = asked.default_level().unwrap_or(default).min(LevelFilter::INFO);
+    let filter =
+        asked.with_target("lapin", broker_client).with_target("amq_protocol", broker_client);
+    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     if json {
-        logs.json().init();
+        registry.with(logs.json().with_filter(filter)).init();
     } else {
-        logs.with_target(false).init();
+        registry.with(logs.with_target(false).with_filter(filter)).init();
     }
 }
