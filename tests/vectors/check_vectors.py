@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from pycose.headers import IV
+from pycose.headers import IV, KID
 from pycose.keys import OKPKey, SymmetricKey
 from pycose.keys.curves import Ed25519
 from pycose.messages import CoseMessage, Enc0Message, Mac0Message, Sign1Message
@@ -321,11 +321,63 @@ def check_vector(suite, session, vector):
     check(f"{name}: digest", digest.hex() == vector["envelope_digest"])
 
 
+def check_signed(data):
+    """Statements and exemptions: signed by an issuer with the right, and saying what is written."""
+    root = bytes.fromhex(data["session"]["root_public_key"])
+
+    def issuer(name, right):
+        credential = bytes.fromhex(data["session"][f"{name}_issuer_credential"])
+        payload = sign1_payload(credential, root, "bulla/1 credential")
+        check(f"{name}: issuer's right", payload[2] == right)
+        return payload
+
+    revocation, operator = issuer("revocation", 3), issuer("operator", 4)
+    for statement in data["statements"]:
+        name = f"statement {statement['name']}"
+        signed = bytes.fromhex(statement["signed"])
+        check(f"{name}: kid", CoseMessage.decode(signed).phdr[KID] == revocation[3])
+        payload = sign1_payload(signed, revocation[4], "bulla/1 statement")
+        wanted = [
+            1,
+            statement["epoch"],
+            statement["issued_at"],
+            statement["not_after"],
+            [[bytes.fromhex(kid), until] for kid, until in statement["revoked"]],
+            statement["lowest"],
+            statement["groups"],
+        ]
+        check(f"{name}: payload", payload == wanted)
+        check(f"{name}: an hour", 0 < payload[3] - payload[2] <= 3600)
+        check(f"{name}: digest", sha256(signed).hex() == statement["digest"])
+        frame = bytes.fromhex(statement["frame"])
+        check(f"{name}: last place", frame.endswith(signed) and frame[0] == 0x84)
+        check(f"{name}: frame", len(cbor2.loads(frame)) == 4)
+    for exemption in data["exemptions"]:
+        name = f"exemption {exemption['name']}"
+        signed = bytes.fromhex(exemption["signed"])
+        check(f"{name}: kid", CoseMessage.decode(signed).phdr[KID] == operator[3])
+        payload = sign1_payload(signed, operator[4], "bulla/1 exemption")
+        wanted = [
+            1,
+            bytes.fromhex(exemption["id"]),
+            exemption["peer"],
+            exemption["incarnation"],
+            exemption["method"],
+            LEVELS[exemption["level"]],
+            exemption["not_before"],
+            exemption["until"],
+        ]
+        check(f"{name}: payload", payload == wanted)
+
+
 def main():
     files = sorted(VECTORS.glob("*.json"))
-    check("four files of vectors", len(files) == 4)
+    check("five files of vectors", len(files) == 5)
     for path in files:
         data = json.loads(path.read_text())
+        if data["suite"] == "signed":
+            check_signed(data)
+            continue
         check_session(data["suite"], data["session"])
         for vector in data["vectors"]:
             check_vector(data["suite"], data["session"], vector)

@@ -12,6 +12,7 @@ use crate::id::Digest;
 use crate::offer::MAX_OFFER;
 use crate::refusal::Refusal;
 use crate::sign::{SIGNATURE, TAG_SIGN1};
+use crate::statement::MAX_STATEMENT;
 use crate::tree::Proof;
 use crate::wire::MessageKind;
 
@@ -68,16 +69,15 @@ impl Sealed {
     /// Closes the frame. `offer` is what goes beside the envelope (an offer, or in a fanout the
     /// signer's credential).
     #[inline]
-    pub fn into_frame(mut self, offer: Option<&[u8]>) -> Frame {
+    pub fn into_frame(self, offer: Option<&[u8]>) -> Frame {
+        self.into_frame_with(offer, None)
+    }
+
+    /// The same with a statement of revocation in the last place.
+    #[inline]
+    pub fn into_frame_with(mut self, offer: Option<&[u8]>, statement: Option<&[u8]>) -> Frame {
         let envelope = ENVELOPE_AT..self.bytes.len();
-        let mut w = Writer::new(&mut self.bytes);
-        match offer {
-            Some(offer) => {
-                w.raw(offer);
-                w.null();
-            }
-            None => w.raw(&[NULL, NULL]),
-        }
+        close(&mut Writer::new(&mut self.bytes), offer, statement);
         Frame { bytes: self.bytes.freeze(), envelope, id: self.id, named: self.named }
     }
 }
@@ -114,15 +114,30 @@ impl Frame {
 
     /// The same envelope, byte for byte, in a frame with `offer`.
     pub fn with_offer(&self, offer: &[u8]) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.bytes.len() + offer.len());
+        self.with(Some(offer), None)
+    }
+
+    /// The same envelope, byte for byte, with other things beside it.
+    pub fn with(&self, offer: Option<&[u8]>, statement: Option<&[u8]>) -> Bytes {
+        let beside = offer.map_or(1, <[u8]>::len) + statement.map_or(1, <[u8]>::len);
+        let mut out = BytesMut::with_capacity(self.envelope().len() + beside + ENVELOPE_AT);
         let mut w = Writer::new(&mut out);
         w.array(4);
         w.uint(VERSION);
         w.raw(self.envelope());
-        w.raw(offer);
-        w.null();
+        close(&mut w, offer, statement);
         out.freeze()
     }
+}
+
+/// The last two places of a frame.
+#[inline]
+fn close(w: &mut Writer<'_, BytesMut>, offer: Option<&[u8]>, statement: Option<&[u8]>) {
+    if offer.is_none() && statement.is_none() {
+        return w.raw(&[NULL, NULL]);
+    }
+    w.raw(offer.unwrap_or(&[NULL]));
+    w.raw(statement.unwrap_or(&[NULL]));
 }
 
 /// Label, longest header, longest authenticator and their heads.
@@ -155,6 +170,7 @@ pub struct Parsed {
     /// Signature or path of a fanout.
     pub(crate) proof: Option<Range<usize>>,
     offer: Option<Range<usize>>,
+    statement: Option<Range<usize>>,
 }
 
 impl Parsed {
@@ -173,6 +189,7 @@ impl Parsed {
             authenticator: 0..0,
             proof: None,
             offer: None,
+            statement: None,
         };
         parsed.read()?;
         Ok(parsed)
@@ -187,11 +204,8 @@ impl Parsed {
             return Err(Refusal::VersionUnknown);
         }
         self.read_envelope(&mut r)?;
-        self.offer = Self::read_offer(&mut r)?;
-        // Statements come with revocation; until then one that nobody can check is refused.
-        if !r.null()? {
-            return Err(Refusal::Malformed);
-        }
+        self.offer = Self::read_sign1(&mut r, MAX_OFFER)?;
+        self.statement = Self::read_sign1(&mut r, MAX_STATEMENT)?;
         r.end()?;
         self.bytes = bytes;
         Ok(())
@@ -246,7 +260,8 @@ impl Parsed {
         Ok(r.position() - len..r.position())
     }
 
-    fn read_offer(r: &mut Reader<'_>) -> Result<Option<Range<usize>>, Refusal> {
+    #[inline]
+    fn read_sign1(r: &mut Reader<'_>, max: usize) -> Result<Option<Range<usize>>, Refusal> {
         if r.null()? {
             return Ok(None);
         }
@@ -257,8 +272,8 @@ impl Parsed {
         r.map(0)?;
         r.bytes()?;
         r.bytes()?;
-        let offer = start..r.position();
-        if offer.len() > MAX_OFFER { Err(Refusal::TooLarge) } else { Ok(Some(offer)) }
+        let signed = start..r.position();
+        if signed.len() > max { Err(Refusal::TooLarge) } else { Ok(Some(signed)) }
     }
 
     /// The header, unbelieved.
@@ -288,6 +303,12 @@ impl Parsed {
     /// What stands beside the envelope: an offer, or in a fanout the signer's credential.
     pub fn offer(&self) -> Option<&[u8]> {
         self.offer.clone().and_then(|at| self.bytes.get(at))
+    }
+
+    /// The statement of revocation in the last place: it proves itself, and nothing else here
+    /// vouches for it.
+    pub fn statement(&self) -> Option<&[u8]> {
+        self.statement.clone().and_then(|at| self.bytes.get(at))
     }
 
     /// Names this very envelope.

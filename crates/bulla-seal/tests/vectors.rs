@@ -1,5 +1,5 @@
 //! Known-answer vectors in `docs/vectors/`: every suite, every kind, both levels, with all inputs
-//! and intermediates. What is checked in must be what this code makes, byte for byte:
+//! and intermediates; statements and exemptions. What is checked in must be what this code makes, byte for byte:
 //!
 //!     BULLA_WRITE_VECTORS=1 cargo test -p bulla-seal --test vectors     writes them anew
 //!
@@ -580,6 +580,78 @@ fn fanout_file() -> Value {
     })
 }
 
+/// What issuers sign beside credentials, and a frame that carries it.
+fn signed_file() -> Value {
+    let world = World::new();
+    let known = shared_known();
+    let root = world.trust.root();
+    let issuer = |kid| {
+        let (_, bytes) = world.trust.issuers().find(|(issuer, _)| issuer.kid == kid).unwrap();
+        hex(bytes)
+    };
+    let audience = Audience::Party(known.ours.responder().clone());
+    let route = Route::new("bulla", "agent.db-1", None, audience).unwrap();
+    let spec = RequestSpec {
+        kind: MessageKind::Call,
+        route: &route,
+        expires: NOW.secs() + 60,
+        protection: Protection::Sealed,
+    };
+    let statements: Vec<Value> = [("empty", empty_statement()), ("full", full_statement())]
+        .into_iter()
+        .map(|(name, statement)| {
+            let signed = world.revocation.state(&statement).unwrap();
+            let read = world.trust.verify_statement(signed.as_bytes()).unwrap();
+            assert_eq!(*read, statement);
+            let buf = MessageBuf::from_plaintext(&request_bytes());
+            let sealed = known.ours.seal_request(&spec, &hedge(1), buf).unwrap();
+            let frame = sealed.into_frame_with(None, Some(signed.as_bytes()));
+            let parsed = Parsed::parse(frame.bytes().clone(), DEFAULT_MAX_FRAME).unwrap();
+            assert_eq!(parsed.statement(), Some(&signed.as_bytes()[..]));
+            json!({
+                "name": name,
+                "epoch": statement.epoch,
+                "issued_at": statement.issued_at,
+                "not_after": statement.not_after,
+                "revoked": statement.revoked.iter()
+                    .map(|r| json!([r.kid.to_string(), r.until])).collect::<Vec<_>>(),
+                "lowest": statement.lowest.iter()
+                    .map(|l| json!([l.principal.as_str(), l.incarnation, l.credential_epoch, l.pair_epoch]))
+                    .collect::<Vec<_>>(),
+                "groups": statement.groups.iter()
+                    .map(|(group, epoch)| json!([group.as_str(), epoch])).collect::<Vec<_>>(),
+                "signed": hex(signed.as_bytes()),
+                "digest": hex(signed.digest().as_bytes()),
+                "frame": hex(frame.bytes()),
+            })
+        })
+        .collect();
+    let exemption = exemption();
+    let signed = world.operator.exempt(&exemption).unwrap();
+    assert_eq!(*world.trust.verify_exemption(signed.as_bytes()).unwrap(), exemption);
+    json!({
+        "suite": "signed",
+        "session": {
+            "root_public_key": hex(root.as_bytes()),
+            "revocation_issuer_credential": issuer(world.revocation.credential().kid),
+            "operator_issuer_credential": issuer(world.operator.credential().kid),
+        },
+        "vectors": [],
+        "statements": statements,
+        "exemptions": [{
+            "name": "one",
+            "id": exemption.id.to_string(),
+            "peer": exemption.peer.principal.as_str(),
+            "incarnation": exemption.peer.incarnation,
+            "method": exemption.method,
+            "level": exemption.level.as_str(),
+            "not_before": exemption.not_before,
+            "until": exemption.until,
+            "signed": hex(signed.as_bytes()),
+        }],
+    })
+}
+
 fn check(name: &str, made: &Value) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/vectors").join(name);
     let made = serde_json::to_string_pretty(made).unwrap() + "\n";
@@ -609,4 +681,9 @@ fn x_wing() {
 #[test]
 fn fanout() {
     check("fanout.json", &fanout_file());
+}
+
+#[test]
+fn signed() {
+    check("signed.json", &signed_file());
 }

@@ -32,6 +32,8 @@ pub struct World {
     pub trust: TrustStore,
     pub agents: Issuer,
     pub components: Issuer,
+    pub revocation: Issuer,
+    pub operator: Issuer,
     pub random: Counting,
 }
 
@@ -58,8 +60,11 @@ impl World {
         let domain = TrustDomain::new("bulla.example").unwrap();
         let root = SigningKey::generate(&mut random).unwrap();
         let mut trust = TrustStore::new(domain.clone(), root.verifying_key());
-        let mut issuer = |right, kid| {
-            let key = SigningKey::generate(&mut random).unwrap();
+        let mut issuer = |right, kid, seed: Option<u8>| {
+            let key = match seed {
+                Some(seed) => SigningKey::from_seed(Secret::new([seed; 32])).unwrap(),
+                None => SigningKey::generate(&mut random).unwrap(),
+            };
             let credential = IssuerCredential {
                 kid: Kid([kid; 8]),
                 domain: domain.clone(),
@@ -70,9 +75,11 @@ impl World {
             trust.add_issuer(&credential.sign(&root)).unwrap();
             Issuer::new(key, credential).unwrap()
         };
-        let agents = issuer(IssuerRight::Agents, 0xa1);
-        let components = issuer(IssuerRight::Components, 0xc1);
-        Self { domain, trust, agents, components, random }
+        let agents = issuer(IssuerRight::Agents, 0xa1, None);
+        let components = issuer(IssuerRight::Components, 0xc1, None);
+        let revocation = issuer(IssuerRight::Revocation, 0xe1, Some(0xe2));
+        let operator = issuer(IssuerRight::Exemptions, 0xf1, Some(0xf2));
+        Self { domain, trust, agents, components, revocation, operator, random }
     }
 
     pub fn credential(&mut self, party: &Party) -> Credential {
@@ -188,4 +195,49 @@ pub fn shared_session(requester: &Party, responder: &Party) -> Arc<Session> {
     };
     let key = shared::pair_key(&Secret::new([5; 32]), agent, &component.principal, 1);
     Arc::new(shared::session(Kid([7; 8]), &key, requester.clone(), responder.clone()))
+}
+
+/// A statement that revokes nothing.
+pub fn empty_statement() -> Statement {
+    Statement {
+        epoch: 1,
+        issued_at: NOW.secs(),
+        not_after: NOW.secs() + 3600,
+        revoked: vec![],
+        lowest: vec![],
+        groups: vec![],
+    }
+}
+
+/// A statement with two of each.
+pub fn full_statement() -> Statement {
+    let lowest = |principal: &str, incarnation, credential_epoch, pair_epoch| Lowest {
+        principal: principal.parse().unwrap(),
+        incarnation,
+        credential_epoch,
+        pair_epoch,
+    };
+    let group = |name, epoch| (GroupName::new(name).unwrap(), epoch);
+    Statement {
+        epoch: 70_000,
+        revoked: vec![
+            Revoked { kid: Kid([0x11; 8]), until: NOW.secs() + 90_000 },
+            Revoked { kid: Kid([0x22; 8]), until: NOW.secs() + 172_800 },
+        ],
+        lowest: vec![lowest("agent/db-1", 2, 3, 1), lowest("component/control", 1, 9, 4)],
+        groups: vec![group("all", 7), group("rack-b", 300)],
+        ..empty_statement()
+    }
+}
+
+/// An exemption of one method of one agent for an hour.
+pub fn exemption() -> Exemption {
+    Exemption {
+        id: Kid([0x33; 8]),
+        peer: Party::new("agent/db-1".parse().unwrap(), 2),
+        method: "guest.resize".into(),
+        level: Level::Signed,
+        not_before: NOW.secs(),
+        until: NOW.secs() + 3600,
+    }
 }
