@@ -60,7 +60,6 @@
 
 mod error;
 mod file;
-mod kdf;
 mod kek;
 mod keystore;
 pub mod root_key;

@@ -17,8 +17,8 @@ pub(crate) fn extract(salt: &[u8], input: &[u8]) -> Secret<32> {
     Secret::new(*out)
 }
 
-/// HKDF-Expand to 32 bytes. `info` is one deterministic CBOR array whose first item is a label.
-pub(crate) fn expand(key: &Secret<32>, info: &[u8]) -> Secret<32> {
+/// HKDF-Expand (RFC 5869 section 2.3) of the uniform `key` to 32 bytes. `info` is one deterministic CBOR array whose first item is a label.
+pub fn expand(key: &Secret<32>, info: &[u8]) -> Secret<32> {
     struct Len;
     impl hkdf::KeyType for Len {
         fn len(&self) -> usize {
@@ -34,7 +34,7 @@ pub(crate) fn expand(key: &Secret<32>, info: &[u8]) -> Secret<32> {
 }
 
 /// [`expand`] with the one-item array `[label]`.
-pub(crate) fn expand_label(key: &Secret<32>, label: &str) -> Secret<32> {
+pub fn expand_label(key: &Secret<32>, label: &str) -> Secret<32> {
     let mut info = Vec::with_capacity(label.len() + 4);
     let mut w = Writer::new(&mut info);
     w.array(1);

@@ -112,7 +112,7 @@ mod frame;
 mod header;
 pub mod id;
 mod inner;
-mod kdf;
+pub mod kdf;
 pub mod kem;
 pub mod offer;
 mod open;

@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bulla_guard::{ClaimStore, ClockWatch, DEFAULT_SKEW_S};
-use bulla_rpc::{Authorization, Clock, Endpoint, Router, Server, ServerOptions, SystemClock};
+use bulla_guard::ClaimStore;
+use bulla_rpc::{Authorization, Endpoint, Router, Server, ServerOptions};
 use bulla_seal::Level;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,8 +15,6 @@ use crate::error::ConnectError;
 
 /// How often the directory is asked which groups this process is in.
 const GROUPS_EVERY: Duration = Duration::from_secs(30);
-/// How often the two clocks are compared.
-const CLOCK_EVERY: Duration = Duration::from_secs(1);
 
 /// How to serve.
 #[derive(Clone, Default)]
@@ -118,7 +116,7 @@ impl Serving {
         claims: Arc<dyn ClaimStore>,
         options: &ServeOptions,
     ) -> Result<Self, ConnectError> {
-        let server = Server::start(endpoint, router, options.server(claims.clone())).await?;
+        let server = Server::start(endpoint, router, options.server(claims)).await?;
         let serving = Self {
             server: Arc::new(server),
             stop: CancellationToken::new(),
@@ -126,7 +124,6 @@ impl Serving {
         };
         join_groups(&serving.server).await;
         serving.keep_up_with_groups();
-        serving.watch_clock(claims);
         Ok(serving)
     }
 
@@ -146,29 +143,6 @@ impl Serving {
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = join_groups(&server) => {}
-                }
-            }
-        });
-    }
-
-    /// A wall clock that jumps counts as a lost store (protocol section 7).
-    fn watch_clock(&self, claims: Arc<dyn ClaimStore>) {
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            let start = Instant::now();
-            let monotonic = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let wall = || SystemClock.now().ns / 1_000_000;
-            let mut watch = ClockWatch::new(DEFAULT_SKEW_S, wall(), monotonic());
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(CLOCK_EVERY) => {}
-                }
-                let now = wall();
-                let Some(jump_ms) = watch.observe(now, monotonic()) else { continue };
-                tracing::error!(jump_ms, "the clock jumped: what may have run before is refused");
-                if let Err(error) = claims.declare_lost(now).await {
-                    tracing::error!(%error, "the claims could not be counted as lost");
                 }
             }
         });

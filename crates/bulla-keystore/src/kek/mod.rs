@@ -14,7 +14,7 @@ pub use wrap::{Row, UnwrapError, WrapKey, Wrapped};
 
 use crate::error::Result;
 use crate::file::{self, FileError};
-use crate::kdf;
+use bulla_seal::kdf;
 
 /// First line of a KEK file.
 const HEADER: &str = "bulla-kek 1";

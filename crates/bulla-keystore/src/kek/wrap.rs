@@ -14,7 +14,7 @@ use bulla_seal::{Random, RandomFailed, Refusal, Secret};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::kdf;
+use bulla_seal::kdf;
 
 /// A wrapped value, ready to be stored.
 pub type Wrapped = Vec<u8>;

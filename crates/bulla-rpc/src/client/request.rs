@@ -280,18 +280,24 @@ pub(super) fn whole_seconds(life: Duration) -> u64 {
 pub(super) struct Prepared {
     pub(super) frame: Frame,
     pub(super) session: Arc<OutSession>,
-    pub(super) binding: ReplyBinding,
+    pub(super) level: Level,
     pub(super) path: Arc<Path>,
 }
 
 impl Prepared {
     fn into_sent(self) -> (Arc<SentCall>, Arc<Address>) {
         let address = self.path.address.clone();
+        let binding = ReplyBinding {
+            request: self.frame.id(),
+            digest: self.frame.digest(),
+            level: self.level,
+            route: self.path.route.clone(),
+        };
         let sent = SentCall {
             frame: self.frame,
             address: address.clone(),
             session: self.session,
-            binding: self.binding,
+            binding,
         };
         (Arc::new(sent), address)
     }
@@ -330,8 +336,6 @@ impl Prepared {
             protection,
         };
         let sealed = session.session.seal_request(&spec, &hedge, buf)?;
-        let (request, digest) = (sealed.id(), sealed.digest());
-        let binding = ReplyBinding { request, digest, level, route: route.clone() };
         let offer = match kind {
             MessageKind::Call => session.offer_for_call(),
             _ => session.offer.as_ref(),
@@ -341,6 +345,6 @@ impl Prepared {
         if size > limit {
             return Err(CallError::TooLarge { size, limit });
         }
-        Ok(Self { frame, session, binding, path })
+        Ok(Self { frame, session, level, path })
     }
 }

@@ -25,6 +25,8 @@ use crate::router::Router;
 use crate::target::{Target, group_topic};
 use work::Work;
 
+/// How often the wall clock is compared with the monotonic one.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often leases and old ids are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -143,15 +145,20 @@ impl Server {
         let lease_ms = u64::try_from(options.lease.as_millis()).unwrap_or(u64::MAX);
         let stop = self.stop.clone();
         tokio::spawn(async move {
-            let mut tick = tokio::time::interval(SWEEP_EVERY);
+            let (mut due, mut look) =
+                (tokio::time::interval(SWEEP_EVERY), tokio::time::interval(LOOK_EVERY));
             let mut watch = Watch::new(&endpoint);
             loop {
-                tokio::select! {
+                let looks = tokio::select! {
                     () = stop.cancelled() => return,
-                    _ = tick.tick() => {}
-                }
+                    _ = look.tick() => true,
+                    _ = due.tick() => false,
+                };
                 let now_ms = millis(endpoint.clock.now());
-                watch.look(&endpoint, &*store, now_ms).await;
+                if looks {
+                    watch.look(&endpoint, &*store, now_ms).await;
+                    continue;
+                }
                 let swept = store.sweep(SweepRequest { now_ms, worker, lease_ms }).await;
                 match swept {
                     Ok(swept) if !swept.in_doubt.is_empty() => {

@@ -39,6 +39,32 @@ pub async fn expired_messages_go(factory: &Factory<'_>) -> Verdict {
     Ok(())
 }
 
+/// An inbox that was deleted is gone with what waited in it; one that is not there is as good, and
+/// the same name can be used again.
+///
+/// # Errors
+/// What was seen instead.
+pub async fn deleted_inboxes_are_gone(factory: &Factory<'_>) -> Verdict {
+    let (owner, sender) = (factory().await?, factory().await?);
+    let (inbox, address) = topic_of(&fresh("deleted"));
+    owner.delete(&inbox).await?;
+    owner.declare(&inbox, &ConsumeOptions::default()).await?;
+    sender.publish(&address, text("forgotten")).await?;
+    owner.delete(&inbox).await?;
+    if sender.capabilities().returns_unroutable {
+        let mut strict = text("nobody's");
+        strict.mandatory = true;
+        match sender.publish(&address, strict).await {
+            Err(PublishError::Unroutable { .. }) => {}
+            other => return Err(unexpected("unroutable", other)),
+        }
+    }
+    let mut consumer = consume(&owner, &inbox).await?;
+    sender.publish(&address, text("anew")).await?;
+    expect(&mut consumer, "anew").await?.acker.ack();
+    Ok(())
+}
+
 /// A consumer has no more in hand than it asked for, and gets the next when it settles one.
 ///
 /// # Errors

@@ -21,8 +21,8 @@ pub use delivery::{
     unsettled_deliveries_come_back,
 };
 pub use limits::{
-    closed_means_closed, expired_messages_go, largest_message_passes, prefetch_limits,
-    unroutable_is_told,
+    closed_means_closed, deleted_inboxes_are_gone, expired_messages_go, largest_message_passes,
+    prefetch_limits, unroutable_is_told,
 };
 pub use routing::{
     fanout_reaches_everybody, replies_reach_their_inbox_only, reply_hints_arrive,
@@ -106,6 +106,7 @@ pub async fn run_all(factory: &Factory<'_>) -> Result<(), Broken> {
         prefetch_limits,
         unroutable_is_told,
         largest_message_passes,
+        deleted_inboxes_are_gone,
         closed_means_closed,
     );
     Ok(())
