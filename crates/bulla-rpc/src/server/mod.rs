@@ -1,13 +1,14 @@
 //! Serving methods: consuming from this principal's inboxes and running what arrives.
 
 mod options;
+mod watch;
 mod work;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bulla_guard::{ClaimStore, ClockWatch, SweepRequest};
+use bulla_guard::SweepRequest;
 use bulla_seal::GroupName;
 use bulla_transport::{Inbox, TransportError};
 use parking_lot::Mutex;
@@ -23,6 +24,7 @@ use crate::endpoint::Endpoint;
 use crate::pipeline;
 use crate::router::Router;
 use crate::target::{Target, group_topic};
+use watch::Watch;
 use work::Work;
 
 /// How often the wall clock is compared with the monotonic one.
@@ -184,33 +186,6 @@ impl Server {
         match tokio::time::timeout(grace, self.work.tasks.wait()).await {
             Ok(()) => 0,
             Err(_) => self.work.tasks.len(),
-        }
-    }
-}
-
-/// Looks after the wall clock: one that jumps counts as a lost store (protocol section 7).
-struct Watch {
-    clock: ClockWatch,
-    start: Instant,
-}
-
-impl Watch {
-    fn new(endpoint: &Endpoint) -> Self {
-        let clock = ClockWatch::new(endpoint.options.skew, millis(endpoint.clock.now()), 0);
-        Self { clock, start: Instant::now() }
-    }
-
-    async fn look(&mut self, endpoint: &Endpoint, store: &dyn ClaimStore, now_ms: u64) {
-        let monotonic = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let Some(jump_ms) = self.clock.observe(now_ms, monotonic) else { return };
-        tracing::error!(
-            jump_ms,
-            "the wall clock jumped: sessions are dropped, and what was issued up to now and the \
-             skew after is refused"
-        );
-        endpoint.drop_sessions();
-        if let Err(error) = store.declare_lost(now_ms).await {
-            tracing::error!(%error, "the claim store could not be counted as lost");
         }
     }
 }
