@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bulla_guard::{
-    ClaimKey, ClaimOutcome, ClaimRequest, ClaimStore, Completion, Limits, MemoryClaims, NewFile,
+    ClaimKey, ClaimOutcome, ClaimRequest, ClaimStore, Completion, Limits, MemoryClaims, NewStore,
     Reply, Scope, SqliteClaims, SqliteOptions, StoreOptions, SweepRequest, Worker,
 };
 use bulla_seal::{Digest, MessageId, Party, Principal};
@@ -119,7 +119,7 @@ fn memory_with_replies(count: u64) {
 async fn sqlite(in_flight: u64, count: u64, complete: bool) {
     let folder = tempfile::tempdir().unwrap();
     let options =
-        SqliteOptions { store: options(), ..SqliteOptions::new(NewFile::NothingBefore, NOW_MS) };
+        SqliteOptions { store: options(), ..SqliteOptions::new(NewStore::NothingBefore, NOW_MS) };
     let path = folder.path().join("claims.db");
     let store = Arc::new(SqliteClaims::open(path, options).await.unwrap());
     let next = Arc::new(AtomicU64::new(0));

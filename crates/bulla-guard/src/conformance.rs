@@ -1,4 +1,7 @@
-//! What every claim store must do. A store's tests call [`run`] with a way to open fresh stores.
+//! What every claim store must do. A store's tests call [`run`] and [`agrees_with_memory`] with a
+//! way to open fresh stores.
+
+mod differential;
 
 use std::sync::Arc;
 
@@ -11,6 +14,8 @@ use crate::store::{
     ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Duplicate, Grant, Lost, Refused,
     Reply, StoreError, StoreOptions, SweepRequest,
 };
+
+pub use differential::agrees_with_memory;
 
 /// A time to start from, in Unix milliseconds.
 pub const NOW_MS: u64 = 1_800_000_000_000;

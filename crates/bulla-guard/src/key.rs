@@ -94,7 +94,7 @@ impl ClaimKey {
     }
 
     /// The encoding as bytes.
-    #[cfg(any(test, feature = "sqlite"))]
+    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         self.encode(&mut out);
@@ -102,7 +102,7 @@ impl ClaimKey {
     }
 
     /// From [`ClaimKey::to_bytes`]; `None` for anything else.
-    #[cfg(any(test, feature = "sqlite"))]
+    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         if reader.array()? != 5 || reader.text()? != KEY_LABEL {

@@ -90,6 +90,8 @@
 //! the sealed denial. A claim whose future is dropped before it returns may have been granted: it
 //! ends as any claim whose worker was lost.
 
+#[cfg(any(feature = "mariadb", feature = "postgres", feature = "redis"))]
+mod address;
 mod cbor;
 pub mod claim;
 mod clock;
@@ -99,6 +101,8 @@ mod counters;
 pub mod floor;
 mod key;
 mod memory;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod revocation;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -108,9 +112,12 @@ pub use claim::Limits;
 pub use clock::ClockWatch;
 pub use key::{ClaimKey, Scope, Worker};
 pub use memory::MemoryClaims;
+#[cfg(feature = "redis")]
+pub use redis::{RedisClaims, RedisOptions};
 #[cfg(feature = "sqlite")]
-pub use sqlite::{NewFile, SqliteClaims, SqliteOptions};
+pub use sqlite::{SqliteClaims, SqliteOptions};
 pub use store::{
     ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, DEFAULT_SKEW_S, Duplicate,
-    Expired, Grant, Lost, Refused, Reply, Stats, StoreError, StoreOptions, SweepRequest, Swept,
+    Expired, Grant, Lost, NewStore, Refused, Reply, Stats, StoreError, StoreOptions, SweepRequest,
+    Swept,
 };

@@ -28,6 +28,16 @@ impl Default for StoreOptions {
     }
 }
 
+/// What it means that a store is new: that its file is not there yet, or its tables are empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewStore {
+    /// This receiver never received anything: its principal and incarnation, or the bus, are as
+    /// new as the store.
+    NothingBefore,
+    /// The store may have been lost: what was issued up to now and the skew after is refused.
+    MayBeLost,
+}
+
 /// Asks for the right to run a message that passed every earlier check of protocol section 9.
 #[derive(Debug, Clone)]
 pub struct ClaimRequest {
@@ -340,6 +350,20 @@ pub enum StoreError {
         /// The file.
         path: String,
         /// What the system said.
+        why: String,
+    },
+    /// The server does not promise what claims need.
+    #[error("`{path}` can't be a claim store: {why}")]
+    Unfit {
+        /// Its address, without credentials.
+        path: String,
+        /// What is wrong, and what to set.
+        why: String,
+    },
+    /// The address of a store can't be used.
+    #[error("this is no address of a claim store: {why}")]
+    Address {
+        /// What is wrong with it.
         why: String,
     },
     /// The store was closed.

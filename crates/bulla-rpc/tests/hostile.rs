@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_guard::{ClaimStore, NewFile, SqliteClaims, SqliteOptions};
+use bulla_guard::{ClaimStore, NewStore, SqliteClaims, SqliteOptions};
 use bulla_rpc::*;
 use bulla_transport::{Address, TransportEvent};
 use common::hostile::{Act, Bus, honest, seeded};
@@ -181,7 +181,7 @@ async fn no_replay_runs_after_a_restart() {
     let file = folder.path().join("claims.db");
     let open =
         |new| SqliteClaims::open(file.clone(), SqliteOptions::new(new, now().ns / 1_000_000));
-    let store = open(NewFile::NothingBefore).await.unwrap();
+    let store = open(NewStore::NothingBefore).await.unwrap();
     let (replayed, server) = Replayed::record(Arc::new(store.clone())).await;
     replayed.replay(&server).await;
     let endpoint = server.endpoint().clone();
@@ -190,7 +190,7 @@ async fn no_replay_runs_after_a_restart() {
     drop((server, store));
 
     endpoint.drop_sessions();
-    let store = open(NewFile::MayBeLost).await.unwrap();
+    let store = open(NewStore::MayBeLost).await.unwrap();
     let server = replayed.serve(endpoint, Arc::new(store)).await;
     let duplicates = server.endpoint().counters().duplicates.get();
     replayed.replay(&server).await;

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_guard::{ClaimStore, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions};
+use bulla_guard::{ClaimStore, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::{MAX_LIFE, Party};
 
@@ -52,11 +52,11 @@ pub(crate) struct Owner<'a> {
 /// run only if nothing beside the key file says that it was served before, and if the key file is
 /// younger than the longest life of a message: one that was brought back from a backup, without
 /// what lay beside it, is then no danger for longer than it was new.
-fn new_file(owner: &Owner<'_>, now: u64) -> NewFile {
+fn new_file(owner: &Owner<'_>, now: u64) -> NewStore {
     let served = fs::read_to_string(beside(owner.key_file, ".served")).unwrap_or_default();
     let before = served.trim() == owner.party.to_string();
     let young = owner.since.is_some_and(|since| now.saturating_sub(since) <= MAX_LIFE);
-    if young && !before { NewFile::NothingBefore } else { NewFile::MayBeLost }
+    if young && !before { NewStore::NothingBefore } else { NewStore::MayBeLost }
 }
 
 /// Notes beside the key file that it was served. Where nothing can be written, its age alone
@@ -92,7 +92,7 @@ pub(crate) async fn open(
             private_folder(folder).map_err(failed)?;
             let path = folder.join(FILE);
             let new_file = new_file(owner, now.secs());
-            if new_file == NewFile::MayBeLost && !path.exists() {
+            if new_file == NewStore::MayBeLost && !path.exists() {
                 tracing::warn!(
                     folder = %folder.display(),
                     "there is no memory of which messages ran: what was sent before now and two \

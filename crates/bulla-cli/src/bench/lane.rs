@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_guard::{
-    ClaimStore, Limits, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions,
+    ClaimStore, Limits, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions,
 };
 use bulla_rpc::{Client, Clock, Router, Server, ServerOptions, SystemClock, Target};
 use bulla_seal::Suite;
@@ -185,7 +185,7 @@ async fn claim_store(claims: Claims) -> Result<(Arc<dyn ClaimStore>, Option<Fold
         Claims::Sqlite => {
             let folder = Folder::new()?;
             let now_ms = SystemClock.now().ns / 1_000_000;
-            let options = SqliteOptions::new(NewFile::NothingBefore, now_ms);
+            let options = SqliteOptions::new(NewStore::NothingBefore, now_ms);
             let options = SqliteOptions { store, ..options };
             let claims = SqliteClaims::open(folder.0.join("claims.sqlite"), options).await?;
             (Arc::new(claims), Some(folder))

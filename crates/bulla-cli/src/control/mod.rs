@@ -8,7 +8,7 @@ mod plane;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_guard::{ClaimStore, MemoryClaims, NewFile, SqliteClaims, SqliteOptions, StoreOptions};
+use bulla_guard::{ClaimStore, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions};
 use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME};
 use bulla_rpc::{
     Client, Clock, Endpoint, Identity, ReceiveKey, Server, ServerOptions, SystemClock,
@@ -183,7 +183,7 @@ async fn claims(home: &Home, bus: &Bus) -> Result<Arc<dyn ClaimStore>> {
     // `init` leaves a mark that nothing ran yet; the first start takes it away. Without it a
     // missing file means that what ran is forgotten, and then what may have run is refused.
     let unused = home.unused();
-    let new_file = if unused.exists() { NewFile::NothingBefore } else { NewFile::MayBeLost };
+    let new_file = if unused.exists() { NewStore::NothingBefore } else { NewStore::MayBeLost };
     let now_ms = SystemClock.now().ns / 1_000_000;
     let options = SqliteOptions::new(new_file, now_ms);
     let store = SqliteClaims::open(state.join("control-claims.db"), options).await?;

@@ -23,22 +23,12 @@ use crate::claim::{Action, Event};
 use crate::counters::Counters;
 use crate::key::ClaimKey;
 use crate::store::{
-    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Grant, Lost, Reply, Stats,
-    StoreError, StoreOptions, SweepRequest, Swept,
+    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Grant, Lost, NewStore, Reply,
+    Stats, StoreError, StoreOptions, SweepRequest, Swept,
 };
 
 /// Jobs that may wait for the writer before callers do.
 const QUEUE: usize = 4096;
-
-/// What it means that the file is not there yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewFile {
-    /// This receiver never received anything: its principal and incarnation, or the bus, are as
-    /// new as the file.
-    NothingBefore,
-    /// The file may have been lost: what was issued up to now and the skew after is refused.
-    MayBeLost,
-}
 
 /// How to open a SQLite store.
 #[derive(Debug, Clone)]
@@ -46,7 +36,7 @@ pub struct SqliteOptions {
     /// Limits and skew.
     pub store: StoreOptions,
     /// What it means that the file is not there yet.
-    pub new_file: NewFile,
+    pub new_store: NewStore,
     /// The boot or VM generation id. When it is not the one that the file was last used under,
     /// the file may be an old copy, and the store counts as lost. `None`: not looked at.
     pub generation: Option<String>,
@@ -56,8 +46,8 @@ pub struct SqliteOptions {
 
 impl SqliteOptions {
     /// With default limits and skew, and no generation id.
-    pub fn new(new_file: NewFile, now_ms: u64) -> Self {
-        Self { store: StoreOptions::default(), new_file, generation: None, now_ms }
+    pub fn new(new_store: NewStore, now_ms: u64) -> Self {
+        Self { store: StoreOptions::default(), new_store, generation: None, now_ms }
     }
 }
 
@@ -156,7 +146,7 @@ async fn prepare(
     let moved = options.generation.is_some()
         && ledger.generation.is_some()
         && options.generation != ledger.generation;
-    if moved || is_new && options.new_file == NewFile::MayBeLost {
+    if moved || is_new && options.new_store == NewStore::MayBeLost {
         ledger.gate.lose(options.now_ms, options.store.skew_s);
     }
     ledger.generation = options.generation.clone().or(ledger.generation);

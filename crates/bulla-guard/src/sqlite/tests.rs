@@ -9,7 +9,7 @@ use crate::conformance::{
 use crate::store::{Duplicate, Refused};
 
 fn fresh_options() -> SqliteOptions {
-    SqliteOptions::new(NewFile::NothingBefore, NOW_MS)
+    SqliteOptions::new(NewStore::NothingBefore, NOW_MS)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +25,8 @@ async fn conforms() {
             Ok(Arc::new(claims) as Arc<dyn ClaimStore>)
         }
     };
-    conformance::run(fresh).await.unwrap();
+    conformance::run(&fresh).await.unwrap();
+    conformance::agrees_with_memory(&fresh, 0..4, 150).await.unwrap();
 }
 
 #[tokio::test]
@@ -70,7 +71,7 @@ async fn a_new_file_or_generation_may_count_as_lost() {
     let path = folder.path().join("claims.db");
     let boot = |id: &str, now_ms| SqliteOptions {
         generation: Some(id.into()),
-        ..SqliteOptions::new(NewFile::MayBeLost, now_ms)
+        ..SqliteOptions::new(NewStore::MayBeLost, now_ms)
     };
     let blind = async |options| {
         let claims = SqliteClaims::open(&path, options).await.unwrap();
@@ -150,7 +151,7 @@ async fn the_schema_goes_back_and_forth() {
     granted(&claims, &request(1)).await.unwrap();
     claims.close().await;
     SqliteClaims::revert(&path, 0).await.unwrap();
-    let options = SqliteOptions::new(NewFile::MayBeLost, NOW_MS);
+    let options = SqliteOptions::new(NewStore::MayBeLost, NOW_MS);
     let claims = SqliteClaims::open(&path, options).await.unwrap();
     let stats = claims.stats().await.unwrap();
     assert_eq!((stats.entries, stats.blind_until), (0, Some(NOW_S + 120)));

@@ -1,0 +1,2 @@
+lose()
+return 1
