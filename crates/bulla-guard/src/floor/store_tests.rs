@@ -101,7 +101,7 @@ async fn a_file_keeps_and_outlives_the_process() {
     assert_eq!(store.census().await.unwrap().len(), 2);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let other = folder.path().join("other.db");
-    let claims = crate::SqliteOptions::new(crate::NewFile::NothingBefore, 1);
+    let claims = crate::SqliteOptions::new(crate::NewStore::NothingBefore, 1);
     crate::SqliteClaims::open(&other, claims).await.unwrap().close().await;
     assert!(SqliteFloors::open(&other).await.is_err(), "another program's file");
 }
