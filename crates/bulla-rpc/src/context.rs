@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bulla_seal::{
-    Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, Session,
-};
+use bulla_seal::{Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec};
 use bulla_transport::{Address, Outbound};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
+use crate::sessions::InSession;
+use crate::standing::fitting;
 use crate::value::{self, ValueError};
 
 /// What a handler knows of its request: who sent it, what came along, and how to report
@@ -36,7 +36,7 @@ pub(crate) struct ContextInner {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) endpoint: Endpoint,
-    pub(crate) session: Arc<Session>,
+    pub(crate) session: Arc<InSession>,
     pub(crate) binding: ReplyBinding,
     pub(crate) address: Address,
     /// Index of the next reply; [`ENDED`] is set once a final outcome was sealed.
@@ -49,7 +49,7 @@ const ENDED: u32 = 1 << 31;
 impl Answer {
     pub(crate) fn new(
         endpoint: Endpoint,
-        session: Arc<Session>,
+        session: Arc<InSession>,
         binding: ReplyBinding,
         address: Address,
     ) -> Self {
@@ -61,9 +61,12 @@ impl Answer {
         let index = self.next_index(outcome.is_final())?;
         let hedge = self.endpoint.hedge()?;
         let spec = ReplySpec { outcome, index };
-        let sealed = self.session.seal_reply(&self.binding, spec, &hedge, buf)?;
-        let frame = sealed.into_frame(None);
-        let (size, limit) = (frame.bytes().len(), self.endpoint.options().max_message);
+        let sealed = self.session.session.seal_reply(&self.binding, spec, &hedge, buf)?;
+        let limit = self.endpoint.options().max_message;
+        let statement = self.session.statement(&self.endpoint);
+        let statement = fitting(&statement, sealed.len(), limit);
+        let frame = sealed.into_frame_with(None, statement.map(|bytes| &bytes[..]));
+        let size = frame.bytes().len();
         if size > limit {
             return Err(CallError::TooLarge { size, limit });
         }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bulla_guard::floor::{FloorError, FloorStore, Floors, MemoryFloors};
 use bulla_seal::{
-    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Hedge, MAX_FRAME, OsRandom, Pooled, Random, RandomFailed,
+    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Exemption, Hedge, MAX_FRAME, OsRandom, Pooled, Random,
+    RandomFailed,
 };
 use bulla_transport::{ConsumeOptions, ReplyName, Transport};
 use parking_lot::Mutex;
@@ -14,6 +16,7 @@ use crate::counters::Counters;
 use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::sessions::{Incoming, Outgoing};
+use crate::standing::Revocation;
 use crate::target::DEFAULT_EXCHANGE;
 
 /// One process as one principal on one bus. Cheap to clone.
@@ -29,6 +32,8 @@ pub struct Inner {
     pub(crate) options: EndpointOptions,
     pub(crate) outgoing: Outgoing,
     pub(crate) incoming: Incoming,
+    pub(crate) revocation: Revocation,
+    pub(crate) floors: Floors,
     pub(crate) counters: Counters,
     pub(crate) reply_name: ReplyName,
     clients: AtomicU64,
@@ -51,6 +56,8 @@ pub struct EndpointOptions {
     /// How queues of topics, servers and group members are declared; the same for everyone who
     /// declares one.
     pub queues: ConsumeOptions,
+    /// Where the floors of peers are kept; in memory unless given (protocol section 8).
+    pub floors: Option<Arc<dyn FloorStore>>,
 }
 
 impl Default for EndpointOptions {
@@ -61,6 +68,7 @@ impl Default for EndpointOptions {
             skew: DEFAULT_SKEW,
             offer_life: 3600,
             queues: ConsumeOptions::default(),
+            floors: None,
         }
     }
 }
@@ -85,6 +93,7 @@ impl Endpoint {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, RandomFailed> {
         options.max_message = options.max_message.min(MAX_FRAME);
+        let floors = options.floors.clone().unwrap_or_else(|| Arc::new(MemoryFloors::new()));
         let mut random = Pooled::new(OsRandom::default());
         let mut process = [0; 8];
         random.fill(&mut process)?;
@@ -100,6 +109,8 @@ impl Endpoint {
             options,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
+            revocation: Revocation::default(),
+            floors: Floors::new(floors),
             counters: Counters::default(),
             reply_name,
             clients: AtomicU64::new(0),
@@ -129,6 +140,29 @@ impl Endpoint {
         &self.0.options
     }
 
+    /// The floors of its peers, and the census.
+    pub fn floors(&self) -> &Floors {
+        &self.0.floors
+    }
+
+    /// Takes over what other processes raised and which exemptions were given or taken back;
+    /// whether there was anything. A server does it every second.
+    ///
+    /// # Errors
+    /// The store of floors can't be read.
+    pub async fn refresh_floors(&self) -> Result<bool, FloorError> {
+        let trust = self.0.identity.trust();
+        let verify = |bytes: &[u8]| match trust.verify_exemption(bytes) {
+            Ok(exemption) => Some(Exemption::clone(&exemption)),
+            Err(refusal) => {
+                self.0.counters.refuse(refusal.as_str());
+                tracing::error!(%refusal, "an exemption that is kept here is not the operator's");
+                None
+            }
+        };
+        self.0.floors.refresh(verify).await
+    }
+
     /// A reply inbox of one client's own: two that share one would take each other's replies.
     pub(crate) fn next_reply_name(&self) -> ReplyName {
         let base = &self.0.reply_name;
@@ -151,7 +185,7 @@ impl Endpoint {
         let random = self.0.random.lock().next16()?;
         Ok(Hedge {
             random,
-            now: self.0.clock.now(),
+            now: self.now(),
             counter: self.0.counter.fetch_add(1, Ordering::Relaxed),
             boot: self.0.boot,
         })

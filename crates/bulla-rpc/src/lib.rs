@@ -69,7 +69,7 @@
 //! # let (k, kid) = (Secret::generate(&mut random)?, Kid([3; 8]));
 //! # let agent = Party::new(Principal::agent("db-1")?, 1);
 //! # let pair = shared::pair_key(&k, &agent, &control.principal, 1);
-//! # at_control.add_pair(PairKey { kid, key: pair, peer: agent.clone() });
+//! # at_control.add_pair(PairKey { kid, key: pair, peer: agent.clone(), epoch: 1 });
 //! # let agent = Identity::shared(trust.clone(), agent, k);
 //! # at_agent.add_pair(agent.derive_pair(kid, &control.principal, 1).ok_or("no pair key")?);
 //! # let control = Identity::pair(trust, key, Arc::new(own), vec![])?;
@@ -107,6 +107,7 @@ mod rate;
 mod router;
 mod server;
 mod sessions;
+mod standing;
 pub mod target;
 pub mod value;
 

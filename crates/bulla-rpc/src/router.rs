@@ -59,6 +59,7 @@ impl fmt::Display for Version {
 pub struct Method {
     name: String,
     namespace: Option<String>,
+    full_name: String,
     version: Version,
     access: Access,
     effect: Effect,
@@ -118,6 +119,7 @@ impl Method {
         Self {
             name: name.to_owned(),
             namespace: None,
+            full_name: name.to_owned(),
             version: Version::new(1, 0),
             access: Access::default(),
             effect: Effect::default(),
@@ -129,6 +131,7 @@ impl Method {
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
+        self.full_name = format!("{namespace}.{}", self.name);
         self
     }
 
@@ -178,11 +181,8 @@ impl Method {
     }
 
     /// Its name with its namespace.
-    pub fn full_name(&self) -> String {
-        match &self.namespace {
-            Some(namespace) => format!("{namespace}.{}", self.name),
-            None => self.name.clone(),
-        }
+    pub fn full_name(&self) -> &str {
+        &self.full_name
     }
 
     pub(crate) fn run(
@@ -291,7 +291,8 @@ mod tests {
         let router = Router::new()
             .method("ping", nothing)
             .with(Method::new("ping", nothing).namespace("db").version(2, 3));
-        let found = |ns, name, version| router.find(ns, name, version).map(|m| m.full_name());
+        let found =
+            |ns, name, version| router.find(ns, name, version).map(|m| m.full_name().to_owned());
         assert_eq!(found(None, "ping", "1.0"), Ok("ping".into()));
         assert_eq!(found(Some("db"), "ping", "2.1"), Ok("db.ping".into()));
         assert_eq!(found(Some("db"), "ping", "1.0"), Err(NoRoute::Version));

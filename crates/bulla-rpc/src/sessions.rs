@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bulla_guard::floor::{FloorError, Peer};
 use bulla_seal::{
     Audience, Digest, GroupName, Handle, Header, Kid, Offer, OsRandom, Parsed, Party, Principal,
-    Refusal, Route, Session, SessionId, SignedCredential, UnixTime, shared,
+    Refusal, Route, Session, SessionId, SignedCredential, SignedStatement, UnixTime, shared,
 };
 use bulla_transport::Address;
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use crate::directory::PeerKeys;
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
 use crate::rate::SenderRates;
+use crate::standing::Standing;
 use crate::target::Target;
 
 /// Sessions that one sender may have open here (protocol section 9).
@@ -47,6 +49,43 @@ pub(crate) struct OutSession {
     renew_at: u64,
     /// The path to the peer itself, not to one of its hosts.
     path: OnceLock<Arc<Path>>,
+    /// How the peer's key stands.
+    pub(crate) standing: Standing,
+    /// The epoch of the newest statement that the peer has shown to hold.
+    shown: AtomicU64,
+}
+
+/// A session that a peer opened to this process.
+#[derive(Debug)]
+pub(crate) struct InSession {
+    pub(crate) session: Arc<Session>,
+    pub(crate) standing: Standing,
+    peer: OnceLock<Arc<Peer>>,
+    /// The epoch of the newest statement that a reply carried to the peer.
+    told: AtomicU64,
+}
+
+impl InSession {
+    fn new(session: Session, standing: Standing) -> Arc<Self> {
+        let session = Arc::new(session);
+        Arc::new(Self { session, standing, peer: OnceLock::new(), told: AtomicU64::new(0) })
+    }
+
+    /// The sender's floor, looked up once a session.
+    pub(crate) async fn peer(&self, endpoint: &Endpoint) -> Result<&Arc<Peer>, FloorError> {
+        if let Some(peer) = self.peer.get() {
+            return Ok(peer);
+        }
+        let peer = endpoint.floors.peer(self.standing.party()).await?;
+        Ok(self.peer.get_or_init(|| peer))
+    }
+
+    /// The statement to send along with a reply: once after each new one.
+    pub(crate) fn statement(&self, endpoint: &Endpoint) -> Option<Arc<SignedStatement>> {
+        let statement = endpoint.statement_for(self.told.load(Ordering::Relaxed))?;
+        self.told.fetch_max(statement.epoch, Ordering::Relaxed);
+        Some(statement)
+    }
 }
 
 /// Where messages of a session go: on the bus, and as they are sealed for it.
@@ -91,6 +130,24 @@ impl OutSession {
     /// with an offer first.
     fn is_usable(&self, now: u64) -> bool {
         now < self.renew_at && self.session.window().is_none_or(|window| now >= window.iat)
+    }
+
+    /// The statement to send along with a message: until the peer has shown that it holds it.
+    /// What is not answered, and what carries an offer, carries the statement too.
+    pub(crate) fn statement(
+        &self,
+        endpoint: &Endpoint,
+        always: bool,
+    ) -> Option<Arc<SignedStatement>> {
+        let shown = if always { 0 } else { self.shown.load(Ordering::Relaxed) };
+        endpoint.statement_for(shown)
+    }
+
+    /// The peer answered a message that carried a statement of this epoch.
+    pub(crate) fn has_shown(&self, epoch: u64) {
+        if epoch > self.shown.load(Ordering::Relaxed) {
+            self.shown.fetch_max(epoch, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn set_proven(&self, proven: bool) {
@@ -141,13 +198,18 @@ impl Outgoing {
 impl Endpoint {
     /// The session to `peer`, opened now if there is none or it is near its end.
     pub(crate) async fn session_to(&self, peer: &Principal) -> Result<Arc<OutSession>, CallError> {
-        let now = self.clock.now();
+        let now = self.now();
         if let Some(session) = self.outgoing.usable(peer, now.secs()) {
-            return Ok(session);
+            if self.check_standing(&session.standing).is_ok() {
+                return Ok(session);
+            }
+            self.outgoing.forget_if(peer, &session);
         }
         let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
         let keys = self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))?;
         let opened = Arc::new(self.open_session(peer, keys, now)?);
+        let refused = |refusal: Refusal| unknown(format!("its key counts no more ({refusal})"));
+        self.check_standing(&opened.standing).map_err(refused)?;
         // Of several that were opened at once, one is used by all.
         let mut sessions = self.outgoing.sessions.lock();
         if let Some(first) = sessions.get(peer).filter(|first| first.is_usable(now.secs())) {
@@ -167,6 +229,8 @@ impl Endpoint {
         match keys {
             None => Err(unknown("there is no such principal".into())),
             Some(PeerKeys::Shared(pair)) => Ok(OutSession {
+                standing: Standing::of_pair(&pair, self.identity.party()),
+                shown: AtomicU64::new(0),
                 session: shared::session(
                     pair.kid,
                     &pair.key,
@@ -194,6 +258,8 @@ impl Endpoint {
                     proven: AtomicBool::new(false),
                     renew_at: now.secs() + end.saturating_sub(now.secs()) / 2,
                     path: OnceLock::new(),
+                    standing: Standing::of_credential(&credential),
+                    shown: AtomicU64::new(0),
                 })
             }
         }
@@ -237,7 +303,7 @@ struct Highest {
 
 #[derive(Default)]
 struct IncomingState {
-    sessions: HashMap<Handle, Arc<Session>>,
+    sessions: HashMap<Handle, Arc<InSession>>,
     by_sender: HashMap<Holder, VecDeque<Handle>>,
     order: VecDeque<Handle>,
     unknown: HashMap<Kid, Instant>,
@@ -246,12 +312,12 @@ struct IncomingState {
 }
 
 impl IncomingState {
-    fn insert(&mut self, session: &Arc<Session>) {
-        let handle = session.handle();
+    fn insert(&mut self, session: &Arc<InSession>) {
+        let handle = session.session.handle();
         if self.sessions.insert(handle, session.clone()).is_some() {
             return;
         }
-        let own = self.by_sender.entry(holder(session)).or_default();
+        let own = self.by_sender.entry(holder(&session.session)).or_default();
         own.push_back(handle);
         if own.len() > MAX_PER_SENDER
             && let Some(oldest) = own.pop_front()
@@ -357,7 +423,10 @@ impl OfferBudget {
 impl Endpoint {
     /// The session that a message names: cached, derived from a pair key, or opened from the
     /// offer beside it (step 3 of protocol section 9).
-    pub(crate) async fn incoming_session(&self, parsed: &Parsed) -> Result<Arc<Session>, Refusal> {
+    pub(crate) async fn incoming_session(
+        &self,
+        parsed: &Parsed,
+    ) -> Result<Arc<InSession>, Refusal> {
         let handle = parsed.header().handle;
         if let Some(session) = self.incoming.state.lock().sessions.get(&handle) {
             return Ok(session.clone());
@@ -374,12 +443,12 @@ impl Endpoint {
         id: SessionId,
         parsed: &Parsed,
         bytes: &[u8],
-    ) -> Result<Arc<Session>, Refusal> {
+    ) -> Result<Arc<InSession>, Refusal> {
         let offer = Offer::parse(bytes)?;
         if offer.session_id() != id {
             return Err(Refusal::SessionUnknown);
         }
-        let (me, now, skew) = (self.identity.party(), self.clock.now(), self.options.skew);
+        let (me, now, skew) = (self.identity.party(), self.now(), self.options.skew);
         let receive = self.identity.receive_key(offer.audience());
         let receive = receive.ok_or(Refusal::AudienceMismatch)?;
         // Old messages, replayed with the offers that they came with, cost no asymmetric work.
@@ -388,6 +457,8 @@ impl Endpoint {
         self.spend_on_offer(parsed.claimed_sender())?;
         let cached = |digest: &Digest| self.incoming.state.lock().credentials.get(digest).cloned();
         let verified = offer.verify(&self.identity.trust(), cached)?;
+        // Before the costly part, and again on every message of the session.
+        self.check_credential(verified.credential())?;
         {
             let mut state = self.incoming.state.lock();
             state.check_epoch(verified.credential())?;
@@ -397,7 +468,9 @@ impl Endpoint {
         if !self.incoming.opened.take(&verified.sender().principal) {
             return Err(Refusal::RateLimited);
         }
-        let session = Arc::new(verified.open(&self.identity.domain(), me, &receive.key)?);
+        let standing = Standing::of_credential(verified.credential());
+        let session = verified.open(&self.identity.domain(), me, &receive.key)?;
+        let session = InSession::new(session, standing);
         self.counters.offers.add(1);
         self.incoming.state.lock().insert(&session);
         Ok(session)
@@ -414,7 +487,7 @@ impl Endpoint {
         self.incoming.budget.lock().spend(known)
     }
 
-    async fn pair_session(&self, kid: Kid) -> Result<Arc<Session>, Refusal> {
+    async fn pair_session(&self, kid: Kid) -> Result<Arc<InSession>, Refusal> {
         {
             let mut state = self.incoming.state.lock();
             if let Some(since) = state.unknown.get(&kid) {
@@ -438,7 +511,8 @@ impl Endpoint {
             return Err(Refusal::SessionUnknown);
         };
         let me = self.identity.party().clone();
-        let session = Arc::new(shared::session(kid, &pair.key, pair.peer, me));
+        let standing = Standing::of_pair(&pair, &me);
+        let session = InSession::new(shared::session(kid, &pair.key, pair.peer, me), standing);
         self.incoming.state.lock().insert(&session);
         Ok(session)
     }
@@ -451,16 +525,34 @@ impl Endpoint {
     ) -> Result<Arc<SignedCredential>, Refusal> {
         let known = self.incoming.state.lock().credentials.get(&Digest::of(bytes)).cloned();
         if let Some(credential) = known {
+            self.check_credential(&credential)?;
             credential.validity.check(at)?;
             self.incoming.state.lock().check_epoch(&credential)?;
             return Ok(credential);
         }
         self.incoming.budget.lock().spend(|| false)?;
         let credential = Arc::new(self.identity.trust().verify(bytes, at)?);
+        self.check_credential(&credential)?;
         let mut state = self.incoming.state.lock();
         state.check_epoch(&credential)?;
         state.keep(&credential);
         Ok(credential)
+    }
+
+    /// Drops what a new statement of revocation refuses: sessions in both directions, and
+    /// credentials that were verified.
+    pub(crate) fn drop_refused(&self) {
+        let stands = |standing: &Standing| self.check_standing(standing).is_ok();
+        self.outgoing.sessions.lock().retain(|_, session| stands(&session.standing));
+        let mut state = self.incoming.state.lock();
+        let state = &mut *state;
+        state.sessions.retain(|_, session| stands(&session.standing));
+        let sessions = &state.sessions;
+        state.by_sender.retain(|_, handles| {
+            handles.retain(|handle| sessions.contains_key(handle));
+            !handles.is_empty()
+        });
+        state.credentials.retain(|_, credential| self.check_credential(credential).is_ok());
     }
 
     /// Opens new sessions from now on: after this process's own credential was renewed.

@@ -60,6 +60,12 @@ impl Sealed {
         self.id
     }
 
+    /// Bytes so far.
+    #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Names this very envelope: replies are bound to it, claims compare it. Computed when asked
     /// for: a cast needs none.
     pub fn digest(&self) -> Digest {
@@ -78,7 +84,8 @@ impl Sealed {
     pub fn into_frame_with(mut self, offer: Option<&[u8]>, statement: Option<&[u8]>) -> Frame {
         let envelope = ENVELOPE_AT..self.bytes.len();
         close(&mut Writer::new(&mut self.bytes), offer, statement);
-        Frame { bytes: self.bytes.freeze(), envelope, id: self.id, named: self.named }
+        let last = self.bytes.len() - statement.map_or(1, <[u8]>::len);
+        Frame { bytes: self.bytes.freeze(), envelope, last, id: self.id, named: self.named }
     }
 }
 
@@ -87,6 +94,8 @@ impl Sealed {
 pub struct Frame {
     bytes: Bytes,
     envelope: Range<usize>,
+    /// Where the last place begins.
+    last: usize,
     id: crate::MessageId,
     named: Named,
 }
@@ -115,6 +124,14 @@ impl Frame {
     /// The same envelope, byte for byte, in a frame with `offer`.
     pub fn with_offer(&self, offer: &[u8]) -> Bytes {
         self.with(Some(offer), None)
+    }
+
+    /// The same frame with `statement` in its last place.
+    pub fn with_statement(self, statement: &[u8]) -> Self {
+        let mut out = BytesMut::with_capacity(self.last + statement.len());
+        out.extend_from_slice(self.bytes.get(..self.last).unwrap_or_default());
+        out.extend_from_slice(statement);
+        Self { bytes: out.freeze(), ..self }
     }
 
     /// The same envelope, byte for byte, with other things beside it.

@@ -225,6 +225,9 @@ fn a_frame_carries_one_statement_and_nothing_else_in_its_place() {
     assert_eq!(with.statement(), Some(&statement.as_bytes()[..]));
     assert_eq!((with.offer(), with.digest()), (None, frame.digest()));
     assert_eq!(frame.with(None, None), *frame.bytes());
+    let same = frame.clone().with_statement(statement.as_bytes());
+    assert_eq!(*same.bytes(), frame.with(None, Some(statement.as_bytes())));
+    assert_eq!(same.with_statement(&[0xf6]).bytes(), frame.bytes());
     for wrong in [&[0x00][..], &[0x40], &[0x80], &[0xd2, 0x80], &[0xf7], &[0xf6, 0xf6]] {
         assert_eq!(parse(frame.with(None, Some(wrong))).unwrap_err(), Refusal::Malformed);
     }

@@ -55,7 +55,7 @@ impl Executable {
 /// Adds the executables of a folder to the methods of `router`, none of which is replaced.
 /// `limit` is how many bytes of output each may give.
 pub(super) fn offer(router: Router, dir: &Path, limit: usize) -> Result<Router, ExecError> {
-    let taken: Vec<String> = router.methods().map(|method| method.full_name()).collect();
+    let taken: Vec<String> = router.methods().map(|method| method.full_name().to_owned()).collect();
     let found = scan::scan(dir, &taken)?;
     for refused in &found.refused {
         tracing::warn!("{refused}");

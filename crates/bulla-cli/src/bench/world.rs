@@ -138,8 +138,8 @@ impl World {
         let k = Secret::<32>::generate(&mut self.random)?;
         let kid = kid(&mut self.random)?;
         let key = shared::pair_key(&k, agent, &component.principal, 1);
-        callers_books.add_pair(PairKey { kid, key: key.clone(), peer: agent.clone() });
-        agents_books.add_pair(PairKey { kid, key, peer: component.clone() });
+        callers_books.add_pair(PairKey { kid, key: key.clone(), peer: agent.clone(), epoch: 1 });
+        agents_books.add_pair(PairKey { kid, key, peer: component.clone(), epoch: 1 });
         Ok(Identity::shared(self.trust.clone(), agent.clone(), k))
     }
 

@@ -69,7 +69,7 @@ fn found<T>(result: Result<T, KeystoreError>) -> Result<Option<T>, KeystoreError
 
 /// A pair key as a component uses it.
 fn of_component(pair: bulla_keystore::PairKey) -> PairKey {
-    PairKey { kid: pair.kid, key: pair.key, peer: pair.agent }
+    PairKey { kid: pair.kid, key: pair.key, peer: pair.agent, epoch: pair.epoch }
 }
 
 #[async_trait]

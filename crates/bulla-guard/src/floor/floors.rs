@@ -122,6 +122,12 @@ impl Floors {
         Ok(peers.entry(party.clone()).or_insert_with(peer).clone())
     }
 
+    /// Whether nothing more is to be asked about a message of this level at a place that demands
+    /// `least`.
+    pub fn is_plain(&self, peer: &Peer, level: Level, least: Level) -> bool {
+        peer.is_plain(level, least)
+    }
+
     /// Whether a message of this level may be for some method that is let through, at a place
     /// that demands `least`: judged before it is opened, when its method is not known. `now` is
     /// in Unix seconds.

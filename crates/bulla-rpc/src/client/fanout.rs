@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::Client;
 use super::request::{Request, whole_seconds};
 use crate::error::CallError;
+use crate::standing::fitting;
 use crate::target::Target;
 
 /// Group sessions in use, and queues known to be there.
@@ -49,6 +50,11 @@ impl Client {
             sequence: endpoint.outgoing.next_in_sequence(group, hedge.now),
         };
         let frame = signer.sign(session.seal(&signer, &spec, &hedge, buf)?);
+        let statement = endpoint.statement_for(0);
+        let frame = match fitting(&statement, frame.bytes().len(), limit) {
+            Some(statement) => frame.with_statement(statement),
+            None => frame,
+        };
         let size = frame.bytes().len();
         if size > limit {
             return Err(CallError::TooLarge { size, limit });

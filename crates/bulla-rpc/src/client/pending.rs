@@ -9,8 +9,10 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::endpoint::Endpoint;
 use crate::error::CallError;
 use crate::sessions::OutSession;
+use crate::standing::fitting;
 
 /// Replies that a slow caller may leave unread before progress is dropped.
 const BACKLOG: usize = 64;
@@ -76,6 +78,8 @@ pub(super) struct SentCall {
     pub(super) address: Arc<Address>,
     pub(super) session: Arc<OutSession>,
     pub(super) binding: ReplyBinding,
+    /// The epoch of the statement that it carried; 0 for none.
+    pub(super) statement: u64,
 }
 
 /// A message to send again.
@@ -135,13 +139,17 @@ impl Pending {
     }
 
     /// The same envelope with its offer, once a call.
-    pub(super) fn with_offer(&self, id: &MessageId) -> Option<Resend> {
+    pub(super) fn with_offer(&self, id: &MessageId, endpoint: &Endpoint) -> Option<Resend> {
         let mut shard = self.shard(id).lock();
         let call = shard.get_mut(id).filter(|call| !call.offered)?;
         let offer = call.sent.session.offer.as_ref()?;
         call.offered = true;
         call.sent.session.set_proven(false);
-        let payload = call.sent.frame.with_offer(offer);
+        // A peer that lost its sessions lost its statement too.
+        let statement = call.sent.session.statement(endpoint, true);
+        let size = call.sent.frame.bytes().len() + offer.len();
+        let statement = fitting(&statement, size, endpoint.options.max_message);
+        let payload = call.sent.frame.with(Some(offer), statement.map(|bytes| &bytes[..]));
         Some(Resend { address: call.sent.address.clone(), payload })
     }
 

@@ -50,8 +50,12 @@ impl Listener {
             return Err(Refusal::KindNotAllowed);
         };
         let (sent, next) = self.pending.sent(&in_reply_to).ok_or(Refusal::ReplyMismatch)?;
+        self.endpoint.note_statement(&parsed);
+        self.endpoint.check_standing(&sent.session.standing)?;
+        self.endpoint.check_current(sent.session.standing.party())?;
         let reply = sent.session.session.open_reply(parsed, &sent.binding)?;
         sent.session.set_proven(true);
+        sent.session.has_shown(sent.statement);
         self.endpoint.counters.replies.add(1);
         match reply.outcome {
             // A final outcome ends the stream whatever its index: progress that was lost on
@@ -90,7 +94,7 @@ impl Listener {
             self.endpoint.counters.refuse(Refusal::RateLimited.as_str());
             return;
         }
-        if let Some(resend) = self.pending.with_offer(&notice.message) {
+        if let Some(resend) = self.pending.with_offer(&notice.message, &self.endpoint) {
             let this = self.clone();
             tokio::spawn(async move { this.send_again(resend).await });
         }

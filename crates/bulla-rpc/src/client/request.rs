@@ -17,6 +17,7 @@ use super::{Client, DEFAULT_TIMEOUT, DEFAULT_TTL, Progress};
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
 use crate::sessions::{OutSession, Path};
+use crate::standing::fitting;
 use crate::target::Target;
 use crate::value;
 
@@ -282,6 +283,7 @@ pub(super) struct Prepared {
     pub(super) session: Arc<OutSession>,
     pub(super) level: Level,
     pub(super) path: Arc<Path>,
+    statement: u64,
 }
 
 impl Prepared {
@@ -298,6 +300,7 @@ impl Prepared {
             address: address.clone(),
             session: self.session,
             binding,
+            statement: self.statement,
         };
         (Arc::new(sent), address)
     }
@@ -340,11 +343,18 @@ impl Prepared {
             MessageKind::Call => session.offer_for_call(),
             _ => session.offer.as_ref(),
         };
-        let frame = sealed.into_frame(offer.map(|offer| &offer[..]));
-        let (size, limit) = (frame.bytes().len(), endpoint.options.max_message);
+        let limit = endpoint.options.max_message;
+        // Beside an offer the peer may be one that knows nothing yet.
+        let always = offer.is_some() || kind != MessageKind::Call;
+        let statement = session.statement(endpoint, always);
+        let beside = sealed.len() + offer.map_or(0, |offer| offer.len());
+        let bytes = fitting(&statement, beside, limit).map(|bytes| &bytes[..]);
+        let told = bytes.and(statement.as_ref()).map_or(0, |statement| statement.epoch);
+        let frame = sealed.into_frame_with(offer.map(|offer| &offer[..]), bytes);
+        let size = frame.bytes().len();
         if size > limit {
             return Err(CallError::TooLarge { size, limit });
         }
-        Ok(Self { frame, session, level, path })
+        Ok(Self { frame, session, level, path, statement: told })
     }
 }

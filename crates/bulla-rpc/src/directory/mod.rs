@@ -24,6 +24,8 @@ pub struct PairKey {
     pub key: Secret<32>,
     /// The peer.
     pub peer: Party,
+    /// The pair epoch.
+    pub epoch: u32,
 }
 
 /// How to seal to a peer.

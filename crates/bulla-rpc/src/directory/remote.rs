@@ -203,7 +203,7 @@ impl Inner {
         let credential = endpoint
             .identity()
             .trust()
-            .verify(&bytes, endpoint.clock.now())
+            .verify(&bytes, endpoint.now())
             .map_err(|refusal| unusable(format_args!("the credential of {peer}: {refusal}")))?;
         if credential.party.principal != *peer || credential.kem.is_none() {
             return Err(unusable(format_args!("it is no credential to seal to {peer} with")));
@@ -233,7 +233,7 @@ impl Inner {
         let key: Secret<32> = key.ok_or_else(|| unusable("a pair key is missing"))?;
         let incarnation = answer.incarnation.filter(|incarnation| *incarnation > 0);
         let incarnation = incarnation.ok_or_else(|| unusable("an incarnation is missing"))?;
-        Ok(PairKey { kid, key, peer: Party::new(peer.clone(), incarnation) })
+        Ok(PairKey { kid, key, peer: Party::new(peer.clone(), incarnation), epoch })
     }
 
     async fn ask_pair(&self, client: &Client, kid: Kid) -> Result<Option<PairKey>, DirectoryError> {
@@ -260,7 +260,7 @@ impl Inner {
         group: &GroupName,
         epoch: Option<u32>,
     ) -> Result<Option<GroupKey>, DirectoryError> {
-        self.may_key(group, client.endpoint().clock.now())?;
+        self.may_key(group, client.endpoint().now())?;
         let args = GroupKeyArgs { group: group.as_str().to_owned(), epoch };
         let answer: Option<GroupKeyAnswer> = self.ask(client, wire::GROUP_KEY, &args).await?;
         let Some(answer) = answer else { return Ok(None) };
@@ -338,7 +338,7 @@ impl Directory for RemoteDirectory {
             return inner.given.peer(peer).await;
         }
         let Some(client) = self.client()? else { return inner.given.peer(peer).await };
-        let now = client.endpoint().clock.now();
+        let now = client.endpoint().now();
         if let Some(Some(known)) = inner.peers.known(peer)
             && !usable(&known, now)
         {

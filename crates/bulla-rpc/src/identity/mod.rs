@@ -21,6 +21,7 @@ pub struct Identity {
     instance: Option<String>,
     trust: RwLock<Arc<TrustStore>>,
     keys: Keys,
+    requires_statement: bool,
 }
 
 #[derive(Debug)]
@@ -58,13 +59,28 @@ impl Identity {
                 initiator: RwLock::new(Arc::new(initiator)),
                 receive: RwLock::new(receive),
             },
+            requires_statement: false,
         })
     }
 
     /// A shared-key agent.
     pub fn shared(trust: TrustStore, party: Party, k: Secret<32>) -> Self {
         let trust = RwLock::new(Arc::new(trust));
-        Self { party, instance: None, trust, keys: Keys::Shared { k } }
+        let keys = Keys::Shared { k };
+        Self { party, instance: None, trust, keys, requires_statement: false }
+    }
+
+    /// Acts on components' messages only while a current statement of revocation is held: for
+    /// agents of a deployment that issues them (protocol section 10).
+    #[must_use]
+    pub fn requiring_statement(mut self) -> Self {
+        self.requires_statement = self.party.principal.is_agent();
+        self
+    }
+
+    /// Whether it acts on components' messages only while it holds a current statement.
+    pub fn requires_statement(&self) -> bool {
+        self.requires_statement
     }
 
     /// Whose it is.
@@ -151,6 +167,7 @@ impl Identity {
                 key: shared::pair_key(k, &self.party, component, epoch),
                 // A component type has one incarnation: its name is not given out again.
                 peer: Party::new(component.clone(), 1),
+                epoch,
             }),
             Keys::Pair { .. } => None,
         }

@@ -7,7 +7,7 @@ use std::task::{Context as TaskContext, Poll};
 use bulla_seal::{Party, PrincipalKind};
 use tower::{Layer, Service};
 
-use super::open::Opened;
+use super::open::{Opened, full_name};
 use super::{BoxFuture, Settlement};
 use crate::endpoint::Endpoint;
 use crate::error::{RemoteError, kinds};
@@ -165,10 +165,7 @@ impl Shared {
             // Every sender may stop what it started, and nothing else.
             return Verdict::Cancel;
         }
-        let name = || match body.namespace {
-            Some(namespace) => format!("{namespace}.{}", body.method),
-            None => body.method.to_owned(),
-        };
+        let name = || full_name(body.namespace, body.method);
         let (sender, me) = (opened.sender(), self.endpoint.identity.party());
         let method = match self.router.find(body.namespace, body.method, body.version) {
             Ok(method) => method,
@@ -188,7 +185,10 @@ impl Shared {
         };
         match self.rule.decide(sender, me, method) {
             Decision::Deny { rule } => self.deny(rule, &name()),
-            Decision::Allow => Verdict::Run(method.clone()),
+            Decision::Allow => {
+                opened.note(method.full_name());
+                Verdict::Run(method.clone())
+            }
         }
     }
 

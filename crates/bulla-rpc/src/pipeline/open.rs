@@ -7,10 +7,10 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Instant;
 
 use bulla_guard::Scope;
+use bulla_guard::floor::{Action, FloorError, Judgement, Peer};
 use bulla_seal::{
     Audience, Detail, Digest, Expected, GroupName, GroupSession, Kid, Level, MessageId,
-    MessageKind, OpenedFanout, OpenedRequest, Parsed, Party, Refusal, RequestBody, Route, Session,
-    UnixTime,
+    MessageKind, OpenedFanout, OpenedRequest, Parsed, Party, Refusal, RequestBody, Route, UnixTime,
 };
 use bulla_transport::{Address, Delivery, Inbox, Outbound};
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use super::{BoxFuture, Settlement};
 use crate::endpoint::Endpoint;
 use crate::notice::OfferNeeded;
 use crate::server::ServerOptions;
+use crate::sessions::InSession;
 
 /// Notices that may be sent per second.
 const NOTICES_PER_SECOND: f64 = 50.0;
@@ -35,6 +36,34 @@ const MAX_SIGNERS: usize = 10_000;
 pub(crate) struct Opened {
     content: Content,
     place: Arc<Place>,
+    /// The session of a request, for what its reply carries.
+    session: Option<Arc<InSession>>,
+    peer: Arc<Peer>,
+    judgement: Judgement,
+    now: u64,
+}
+
+/// Why a message goes no further.
+#[derive(Debug)]
+enum Stop {
+    /// Before anybody vouched for it: told now and then.
+    Refused(Refusal),
+    /// Its sender is proven: told each time.
+    Proven(Refusal, Party),
+    /// What its sender may is not known just now.
+    Retry(FloorError),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<FloorError> for Stop {
+    fn from(error: FloorError) -> Self {
+        Self::Retry(error)
+    }
 }
 
 #[derive(Debug)]
@@ -81,6 +110,18 @@ impl Opened {
         either!(self, m => m.body())
     }
 
+    fn level(&self) -> Level {
+        match &self.content {
+            Content::Request(request) => request.level(),
+            Content::Fanout(_) => Level::Sealed,
+        }
+    }
+
+    /// Takes the message into the census, under the name of its method.
+    pub(crate) fn note(&self, method: &str) {
+        self.peer.note(method, self.level(), self.now, self.judgement);
+    }
+
     pub(crate) fn scope(&self) -> &Scope {
         &self.place.scope
     }
@@ -95,7 +136,11 @@ impl Opened {
 
     /// The session of a call, and where its reply goes if the address that the caller gave lies
     /// in its own reply name space.
-    pub(crate) fn reply_path(&self, exchange: &str, me: &Party) -> Option<(Arc<Session>, Address)> {
+    pub(crate) fn reply_path(
+        &self,
+        exchange: &str,
+        me: &Party,
+    ) -> Option<(Arc<InSession>, Address)> {
         let request = self.request().filter(|request| request.kind() == MessageKind::Call)?;
         let body = request.body().ok()?;
         let to = bulla_transport::ReplyName::parse(body.reply_to?)?;
@@ -103,7 +148,7 @@ impl Opened {
             return None;
         }
         let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
-        Some((request.session().clone(), Address::Reply { exchange, to, from }))
+        Some((self.session.clone()?, Address::Reply { exchange, to, from }))
     }
 }
 
@@ -214,11 +259,7 @@ where
             let payload = std::mem::take(&mut delivery.payload);
             let settlement = match shared.open(payload, &delivery).await {
                 Ok(opened) => inner.call(opened).await?,
-                Err(refusal) => {
-                    shared.endpoint.counters.refuse(refusal.as_str());
-                    tracing::warn!(refusal = refusal.as_str(), inbox = ?delivery.inbox, "message refused");
-                    Settlement::Refused
-                }
+                Err(stop) => shared.stop(stop, &delivery),
             };
             Ok((settlement, delivery))
         })
@@ -226,19 +267,90 @@ where
 }
 
 impl Shared {
-    async fn open(&self, payload: Bytes, delivery: &Delivery) -> Result<Opened, Refusal> {
+    async fn open(&self, payload: Bytes, delivery: &Delivery) -> Result<Opened, Stop> {
         let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
+        self.endpoint.note_statement(&parsed);
         let place = self.place(&delivery.inbox)?;
-        let content = match (&place.group, &parsed.header().detail) {
-            (None, Detail::Request) => {
-                Content::Request(self.open_request(parsed, &place, delivery).await?)
-            }
-            (Some(group), Detail::Group { .. }) => {
-                Content::Fanout(self.open_fanout(parsed, &place, group).await?)
-            }
-            _ => return Err(Refusal::KindNotAllowed),
+        let mut opened = match (&place.group, &parsed.header().detail) {
+            (None, Detail::Request) => self.open_request(parsed, place, delivery).await?,
+            (Some(_), Detail::Group { .. }) => self.open_fanout(parsed, place).await?,
+            _ => return Err(Refusal::KindNotAllowed.into()),
         };
-        Ok(Opened { content, place })
+        self.settle_floor(&mut opened).await?;
+        Ok(opened)
+    }
+
+    fn stop(&self, stop: Stop, delivery: &Delivery) -> Settlement {
+        match stop {
+            Stop::Refused(refusal) => self.endpoint.refused(refusal, "message refused"),
+            Stop::Proven(refusal, sender) => {
+                let refusal = refusal.as_str();
+                self.endpoint.counters.refuse(refusal);
+                tracing::warn!(refusal, %sender, inbox = ?delivery.inbox, "message refused");
+            }
+            Stop::Retry(error) => {
+                tracing::error!(%error, "the message goes back to the queue");
+                return Settlement::Retry;
+            }
+        }
+        Settlement::Refused
+    }
+
+    /// Step 4, on every message: whether the sender's keys still count, and whether this process
+    /// knows enough of revocation to act on it.
+    fn check_standing(&self, session: &InSession) -> Result<(), Refusal> {
+        self.endpoint.check_standing(&session.standing)?;
+        self.endpoint.check_current(session.standing.party())
+    }
+
+    /// Step 4, on every message: its level is not below the sender's floor, or below what this
+    /// server demands. An exemption names a method, which is not known before the message is
+    /// opened: here it is enough that there is one for the sender.
+    fn check_floor(&self, peer: &Peer, level: Level, now: UnixTime) -> Result<(), Refusal> {
+        if self.endpoint.floors.may_pass(peer, level, self.level, now.secs()) {
+            Ok(())
+        } else {
+            Err(Refusal::LevelNotAllowed)
+        }
+    }
+
+    /// After step 8: an exemption is for this method or the message is refused; an agent's floor
+    /// rises, and that is kept before anything is done with the message.
+    async fn settle_floor(&self, opened: &mut Opened) -> Result<(), Stop> {
+        let level = opened.level();
+        let peer = opened.peer.clone();
+        opened.judgement = match self.judge_floor(opened, level) {
+            Judgement::Refuse { .. } => {
+                return Err(Stop::Proven(Refusal::LevelNotAllowed, opened.sender().clone()));
+            }
+            accepted => accepted,
+        };
+        match opened.judgement {
+            Judgement::Exempt { id, until } => {
+                self.endpoint.counters.exempted.add(1);
+                tracing::warn!(
+                    exemption = %id, until, sender = %opened.sender(), %level,
+                    "a message below its sender's floor was let through by an exemption"
+                );
+            }
+            Judgement::BelowTarget { .. } => self.endpoint.counters.below_target.add(1),
+            _ => {}
+        }
+        let action = self.endpoint.floors.passed(&peer, level).await?;
+        if let Action::Raised { from } = action {
+            tracing::info!(peer = %peer.party(), %from, to = %level, "the floor of a peer rose");
+        }
+        Ok(())
+    }
+
+    fn judge_floor(&self, opened: &Opened, level: Level) -> Judgement {
+        let floors = &self.endpoint.floors;
+        if floors.is_plain(&opened.peer, level, self.level) {
+            return Judgement::Accept;
+        }
+        let Ok(body) = opened.body() else { return Judgement::Refuse { floor: self.level } };
+        let method = full_name(body.namespace, body.method);
+        floors.judge(&opened.peer, &method, level, self.level, opened.now)
     }
 
     fn place(&self, inbox: &Arc<Inbox>) -> Result<Arc<Place>, Refusal> {
@@ -251,50 +363,71 @@ impl Shared {
         Ok(place)
     }
 
-    fn expected<'a>(&self, place: &'a Place) -> Expected<'a> {
+    fn expected<'a>(&self, place: &'a Place, now: UnixTime) -> Expected<'a> {
         Expected {
-            level: self.level,
+            // The floor was checked before, and is again when the method is known.
+            level: Level::Plaintext,
             suites: self.endpoint.identity.accepted_suites(),
             inner_signature: self.inner_signature,
             skew: self.endpoint.options.skew,
-            ..Expected::new(&place.route, self.endpoint.clock.now())
+            ..Expected::new(&place.route, now)
         }
     }
 
     async fn open_request(
         &self,
         parsed: Parsed,
-        place: &Place,
+        place: Arc<Place>,
         delivery: &Delivery,
-    ) -> Result<OpenedRequest, Refusal> {
+    ) -> Result<Opened, Stop> {
         let session = self.endpoint.incoming_session(&parsed).await;
         let session = session.inspect_err(|refusal| {
             if *refusal == Refusal::SessionUnknown {
                 self.ask_for_offer(&parsed, delivery);
             }
         })?;
-        if !self.endpoint.is_me(session.responder()) {
-            return Err(Refusal::AudienceMismatch);
+        if !self.endpoint.is_me(session.session.responder()) {
+            return Err(Refusal::AudienceMismatch.into());
         }
-        session.open_request(parsed, &self.expected(place))
+        let now = self.endpoint.now();
+        self.check_standing(&session)?;
+        let peer = session.peer(&self.endpoint).await?.clone();
+        self.check_floor(&peer, parsed.header().level, now)?;
+        let request = session.session.open_request(parsed, &self.expected(&place, now))?;
+        Ok(Opened {
+            content: Content::Request(request),
+            place,
+            session: Some(session),
+            peer,
+            judgement: Judgement::Accept,
+            now: now.secs(),
+        })
     }
 
-    async fn open_fanout(
-        &self,
-        parsed: Parsed,
-        place: &Place,
-        group: &GroupName,
-    ) -> Result<OpenedFanout, Refusal> {
-        let Detail::Group { epoch, .. } = parsed.header().detail else {
-            return Err(Refusal::KindNotAllowed);
+    async fn open_fanout(&self, parsed: Parsed, place: Arc<Place>) -> Result<Opened, Stop> {
+        let (Detail::Group { epoch, .. }, Some(group)) = (&parsed.header().detail, &place.group)
+        else {
+            return Err(Refusal::KindNotAllowed.into());
         };
+        let (epoch, now) = (*epoch, self.endpoint.now());
+        self.endpoint.check_group_epoch(group, epoch)?;
         let session = self.group_session(group, epoch).await?;
         let iat = UnixTime::from_secs(parsed.header().iat);
         let credential = parsed.offer().ok_or(Refusal::CredentialInvalid)?;
         let signer = self.endpoint.fanout_signer(credential, iat)?;
-        let opened = session.open(parsed, &signer, &self.expected(place))?;
+        self.endpoint.check_current(&signer.party)?;
+        let peer = self.endpoint.floors.peer(&signer.party).await?;
+        self.check_floor(&peer, parsed.header().level, now)?;
+        let opened = session.open(parsed, &signer, &self.expected(&place, now))?;
         self.note_sequence(signer.kid, group, opened.sequence());
-        Ok(opened)
+        Ok(Opened {
+            content: Content::Fanout(opened),
+            place,
+            session: None,
+            peer,
+            judgement: Judgement::Accept,
+            now: now.secs(),
+        })
     }
 
     async fn group_session(
@@ -379,6 +512,14 @@ impl Shared {
             *tokens -= 1.0;
         }
         may
+    }
+}
+
+/// `namespace.method`, or the method alone.
+pub(crate) fn full_name(namespace: Option<&str>, method: &str) -> String {
+    match namespace {
+        Some(namespace) => format!("{namespace}.{method}"),
+        None => method.to_owned(),
     }
 }
 

@@ -14,6 +14,7 @@ use bulla_transport::{Inbox, TransportError};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +32,10 @@ use work::Work;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often leases and old ids are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often others' floors and exemptions are looked for.
+const FLOORS_EVERY: Duration = Duration::from_secs(1);
+/// Every how many times the census is written down.
+const CENSUS_EVERY: u64 = 10;
 
 /// A running server. Dropping it does not stop it: call [`Server::drain`].
 #[derive(Debug)]
@@ -80,6 +85,8 @@ impl Server {
         });
         let server =
             Self { endpoint, work, consumers: TaskTracker::new(), stop, groups: Mutex::default() };
+        // An exemption that is not known yet lets nothing through.
+        refresh_floors(&server.endpoint).await;
         let exchange = server.endpoint.options.exchange.clone();
         let mut targets = vec![Target::Principal(principal.clone())];
         if let Some(instance) = server.endpoint.identity.instance() {
@@ -89,6 +96,7 @@ impl Server {
             server.consume(&inbox).await?;
         }
         server.sweep(&options);
+        server.keep_floors();
         Ok(server)
     }
 
@@ -176,6 +184,25 @@ impl Server {
         });
     }
 
+    /// Looks for what other processes raised and for exemptions, and writes the census down.
+    fn keep_floors(&self) {
+        let (endpoint, stop) = (self.endpoint.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(FLOORS_EVERY);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            for n in 1u64.. {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = tick.tick() => {}
+                }
+                refresh_floors(&endpoint).await;
+                if n % CENSUS_EVERY == 0 {
+                    write_census(&endpoint).await;
+                }
+            }
+        });
+    }
+
     /// Takes nothing new, lets what runs end within `grace`, then returns how many were cut off.
     /// What was not taken yet stays in its queue. The transport is left open for last words.
     pub async fn drain(&self, grace: Duration) -> usize {
@@ -183,9 +210,23 @@ impl Server {
         self.consumers.close();
         self.consumers.wait().await;
         self.work.tasks.close();
-        match tokio::time::timeout(grace, self.work.tasks.wait()).await {
+        let ended = tokio::time::timeout(grace, self.work.tasks.wait()).await;
+        write_census(&self.endpoint).await;
+        match ended {
             Ok(()) => 0,
             Err(_) => self.work.tasks.len(),
         }
+    }
+}
+
+async fn refresh_floors(endpoint: &Endpoint) {
+    if let Err(error) = endpoint.refresh_floors().await {
+        tracing::error!(%error, "what others raised or exempted is not known");
+    }
+}
+
+async fn write_census(endpoint: &Endpoint) {
+    if let Err(error) = endpoint.floors.flush().await {
+        tracing::warn!(%error, "the census could not be written down");
     }
 }

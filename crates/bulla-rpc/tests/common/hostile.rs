@@ -39,6 +39,8 @@ pub enum Act {
     Cut(u64),
     /// To where another message went.
     Reroute(Address),
+    /// Puts this into the frame's last place, which is empty.
+    Last(Bytes),
 }
 
 pub struct Bus {
@@ -197,6 +199,12 @@ impl Transport for Bus {
                 Act::Cut(at) => {
                     let keep = usize::try_from(at % message.payload.len() as u64).unwrap();
                     changed.payload = message.payload.slice(..keep);
+                    self.inner.publish(to, changed).await?;
+                }
+                Act::Last(item) => {
+                    let (null, rest) = message.payload.split_last().unwrap();
+                    assert_eq!(*null, 0xf6);
+                    changed.payload = [rest, &item[..]].concat().into();
                     self.inner.publish(to, changed).await?;
                 }
                 Act::Reroute(elsewhere) => self.inner.publish(&elsewhere, changed).await?,

@@ -24,6 +24,8 @@ pub struct World {
     pub trust: TrustStore,
     pub agents: Issuer,
     pub components: Issuer,
+    pub revocation: Issuer,
+    pub operator: Issuer,
     pub directory: Arc<StaticDirectory>,
     pub group: GroupKey,
 }
@@ -56,11 +58,52 @@ impl World {
         };
         let agents = issuer(IssuerRight::Agents, 0xa1);
         let components = issuer(IssuerRight::Components, 0xc1);
+        let revocation = issuer(IssuerRight::Revocation, 0xe1);
+        let operator = issuer(IssuerRight::Exemptions, 0xf1);
         let group = GroupName::new("all").unwrap();
         let group = GroupKey { group, epoch: 1, key: Secret::generate(&mut random).unwrap() };
         let directory = Arc::new(StaticDirectory::new());
         directory.add_group_key(group.clone());
-        Self { bus: MemoryBus::new(), trust, agents, components, directory, group }
+        Self {
+            bus: MemoryBus::new(),
+            trust,
+            agents,
+            components,
+            revocation,
+            operator,
+            directory,
+            group,
+        }
+    }
+
+    /// A statement of this epoch that is current now, with what `change` puts into it.
+    pub fn statement(&self, epoch: u64, change: impl FnOnce(&mut Statement)) -> SignedStatement {
+        let now = now().secs();
+        let mut statement = Statement {
+            epoch,
+            issued_at: now,
+            not_after: now + 3600,
+            revoked: vec![],
+            lowest: vec![],
+            groups: vec![],
+        };
+        change(&mut statement);
+        self.revocation.state(&statement).unwrap()
+    }
+
+    /// An agent that acts on components' messages only while it holds a current statement.
+    pub fn strict_agent(&self, id: &str) -> Endpoint {
+        self.endpoint(self.agent_identity(id, Suite::X25519, 1).requiring_statement())
+    }
+
+    /// An exemption of one method for an hour.
+    pub fn exemption(&self, peer: &Party, method: &str, level: Level) -> SignedExemption {
+        let mut id = [0; 8];
+        OsRandom::default().fill(&mut id).unwrap();
+        let (not_before, until) = (now().secs() - 1, now().secs() + 3600);
+        let (id, peer, method) = (Kid(id), peer.clone(), method.to_owned());
+        let exemption = Exemption { id, peer, method, level, not_before, until };
+        self.operator.exempt(&exemption).unwrap()
     }
 
     pub fn agent(&self, id: &str) -> Endpoint {
@@ -150,7 +193,8 @@ impl World {
         let mut kid = [0; 8];
         random.fill(&mut kid).unwrap();
         let key = shared::pair_key(&k, &party, &component, 1);
-        self.directory.add_pair(PairKey { kid: Kid(kid), key, peer: party.clone() });
+        let pair = PairKey { kid: Kid(kid), key, peer: party.clone(), epoch: 1 };
+        self.directory.add_pair(pair);
         let identity = Identity::shared(self.trust.clone(), party, k);
         let own = StaticDirectory::new();
         own.add_pair(identity.derive_pair(Kid(kid), &component, 1).unwrap());
