@@ -1,5 +1,6 @@
-//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`.
+//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `attacks`.
 
+mod attacks;
 mod bench;
 mod console;
 mod debian;
@@ -22,9 +23,13 @@ cargo xtask test      set up what is missing and run every test
 cargo xtask lint      format, bans and licences of dependencies, clippy, rustdoc
 cargo xtask bench     the benchmarks, small
 cargo xtask vectors   write docs/vectors anew and check them
+cargo xtask attacks   write docs/attacks.md anew, and show that every attack's row can fail
 ";
 
 fn main() -> ExitCode {
+    if let Some(ended) = attacks::compile() {
+        return ended;
+    }
     let mut args = std::env::args().skip(1);
     let chore = args.next().unwrap_or_default();
     if let Some(more) = args.next() {
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
         "lint" => lint::run(&mut report),
         "bench" => bench::run(&mut report),
         "vectors" => vectors::run(&mut report),
+        "attacks" => attacks::run(&mut report),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

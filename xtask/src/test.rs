@@ -7,7 +7,7 @@ use crate::console::step;
 use crate::outcome::{Outcome, Tests};
 use crate::report::Report;
 use crate::run::Job;
-use crate::{debian, python};
+use crate::{attacks, debian, python};
 
 pub(crate) fn run(report: &mut Report) {
     step("Looking for what the tests need");
@@ -18,6 +18,8 @@ pub(crate) fn run(report: &mut Report) {
         report.cannot_run(&format!("tests on {server}"), &format!("{server} is not installed"));
     }
     cargo_test(report);
+    let doing = "Showing that every attack's row can fail, in a build of its own";
+    report.suite("mutants", doing, attacks::mutants);
     if !debian::python() {
         return report.cannot_run("vectors", "Python can't make environments here");
     }

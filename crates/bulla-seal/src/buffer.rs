@@ -10,6 +10,7 @@ use crate::frame::{GCM_TAG, Named, VERSION};
 use crate::header::{Draft, Form, MAX_HEADER};
 use crate::id::MessageId;
 use crate::kdf::MessagePrf;
+use crate::mutants::{Check, off};
 use crate::random::UnixTime;
 use crate::route::{ExternalAad, MAX_AAD};
 
@@ -139,7 +140,9 @@ impl MessageBuf {
         aad.write(&mut place);
         let mut w = Writer::new(&mut place);
         w.bytes_head(payload);
-        let id = MessageId(prf.id(self.bytes.get(from..)?)?);
+        let inputs = self.bytes.get(from..)?;
+        let covered = if off(Check::HedgedId) { lead.len() } else { inputs.len() };
+        let id = MessageId(prf.id(inputs.get(..covered)?)?);
         let at = header_start + draft.id_at();
         *self.bytes.get_mut(at..)?.first_chunk_mut()? = id.0;
         Some((id, Laid { start, header: (header_start, header_end), aad: (aad_start, aad_end) }))

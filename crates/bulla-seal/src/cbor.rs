@@ -6,6 +6,7 @@
 
 use bytes::{BufMut, BytesMut};
 
+use crate::mutants::{Check, off};
 use crate::refusal::Refusal;
 
 /// Where a [`Writer`] writes to.
@@ -202,6 +203,8 @@ impl<'a, S: Sink + ?Sized> Writer<'a, S> {
 
 /// Deepest nesting that [`Reader::skip`] follows inside a plaintext.
 pub const MAX_NESTING: usize = 64;
+/// How deep it could follow.
+const LEVELS: usize = if cfg!(bulla_mutants) { 1024 } else { MAX_NESTING };
 
 /// Reads the closed profile from borrowed bytes. Every refusal is [`Refusal::Malformed`].
 #[derive(Debug, Clone)]
@@ -223,7 +226,8 @@ impl<'a> Reader<'a> {
 
     /// Everything must have been read.
     pub fn end(&self) -> Result<(), Refusal> {
-        if self.at == self.bytes.len() { Ok(()) } else { Err(Refusal::Malformed) }
+        let all = self.at == self.bytes.len() || off(Check::TrailingBytes);
+        if all { Ok(()) } else { Err(Refusal::Malformed) }
     }
 
     #[inline]
@@ -262,7 +266,8 @@ impl<'a> Reader<'a> {
             26 if major != SIMPLE => (u32::from_be_bytes(*self.next()?).into(), 0x1_0000),
             _ => return self.long_head(major, info),
         };
-        if value < least { Err(Refusal::Malformed) } else { Ok((major, value)) }
+        let shortest = value >= least || off(Check::Canonical);
+        if shortest { Ok((major, value)) } else { Err(Refusal::Malformed) }
     }
 
     #[cold]
@@ -466,12 +471,14 @@ impl<'a> Reader<'a> {
     pub fn skip(&mut self) -> Result<&'a [u8], Refusal> {
         let start = self.at;
         // What is still to read at each level: no recursion, no allocation.
-        let mut open = [0u64; MAX_NESTING];
+        let mut open = [0u64; LEVELS];
+        let most = if off(Check::Nesting) { LEVELS } else { MAX_NESTING };
         let mut depth = 0usize;
         loop {
             let children = self.skip_one()?;
             if children > 0 {
-                *open.get_mut(depth).ok_or(Refusal::Malformed)? = children;
+                let level = open.get_mut(depth).filter(|_| depth < most);
+                *level.ok_or(Refusal::Malformed)? = children;
                 depth += 1;
                 continue;
             }

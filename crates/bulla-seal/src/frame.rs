@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use crate::cbor::{NULL, Reader, Stack, Writer};
 use crate::header::{Detail, Form, Header, MAX_HEADER};
 use crate::id::Digest;
+use crate::mutants::{self, Check, off};
 use crate::offer::MAX_OFFER;
 use crate::refusal::Refusal;
 use crate::sign::{SIGNATURE, TAG_SIGN1};
@@ -194,7 +195,7 @@ impl Parsed {
     /// Reads a frame of at most `max` bytes (steps 1 and 2 of protocol section 9). The bytes are
     /// taken over, so that the message can be opened in place.
     pub fn parse(bytes: impl IntoBytesMut, max: usize) -> Result<Self, Refusal> {
-        if bytes.len() > max.min(MAX_FRAME) {
+        if bytes.len() > max.min(MAX_FRAME) && !off(Check::FrameSize) {
             return Err(Refusal::TooLarge);
         }
         let mut parsed = Self {
@@ -263,7 +264,7 @@ impl Parsed {
             Form::Mac0 => Self::read_authenticator(r, HMAC_TAG)?,
             Form::Sign1 => Self::read_authenticator(r, SIGNATURE)?,
         };
-        self.header.read(header, self.form)?;
+        self.header.read(&mutants::header(header), self.form)?;
         if self.header.kind == MessageKind::Fanout && self.form != Form::Encrypt0 {
             return Err(Refusal::LevelNotAllowed);
         }
@@ -291,6 +292,25 @@ impl Parsed {
         r.bytes()?;
         let signed = start..r.position();
         if signed.len() > max { Err(Refusal::TooLarge) } else { Ok(Some(signed)) }
+    }
+
+    /// What a reader makes of bytes in the clear that takes them for a message.
+    #[cfg(bulla_mutants)]
+    pub(crate) fn unsealed(plaintext: &[u8]) -> Self {
+        let Digest(digest) = Digest::of(plaintext);
+        let mut header = Header::blank();
+        header.id.0.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        (header.iat, header.exp) = (4_000_000_000, 4_000_000_000);
+        Self {
+            bytes: BytesMut::from(plaintext),
+            form: Form::Encrypt0,
+            header,
+            protected: 0..0,
+            content: 0..plaintext.len(),
+            authenticator: 0..0,
+            proof: None,
+            offer: None,
+        }
     }
 
     /// The header, unbelieved.

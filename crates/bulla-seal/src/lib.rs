@@ -114,6 +114,8 @@ pub mod id;
 mod inner;
 pub mod kdf;
 pub mod kem;
+#[doc(hidden)]
+pub mod mutants;
 pub mod offer;
 mod open;
 mod opened;

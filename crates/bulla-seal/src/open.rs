@@ -13,6 +13,7 @@ use crate::frame::Parsed;
 use crate::header::{Detail, Form, MAX_HEADER, write_structure};
 use crate::inner;
 use crate::kdf::MessagePrf;
+use crate::mutants::{self, Check, off};
 use crate::opened::{Opened, OpenedReply, OpenedRequest, ReplyBinding};
 use crate::random::UnixTime;
 use crate::refusal::Refusal;
@@ -62,10 +63,10 @@ impl<'a> Expected<'a> {
 
     /// Level and suite of a header against what this place takes.
     pub(crate) fn check_strength(&self, level: Level, suite: Suite) -> Result<(), Refusal> {
-        if !self.suites.contains(suite) {
+        if !self.suites.contains(suite) && !off(Check::SuiteAllowed) {
             return Err(Refusal::SuiteNotAllowed);
         }
-        if level < self.level {
+        if level < self.level && !off(Check::LevelAllowed) {
             return Err(Refusal::LevelNotAllowed);
         }
         Ok(())
@@ -92,7 +93,7 @@ impl Session {
             Form::Mac0 => (open_maced(&self.request, &parsed, aad)?, false),
             Form::Sign1 => (self.open_signed(&parsed, aad)?, true),
         };
-        if expected.inner_signature && !signed {
+        if expected.inner_signature && !signed && !off(Check::InnerSignature) {
             return Err(Refusal::SignatureInvalid);
         }
         RequestBody::read(parsed.slice(&plaintext))?;
@@ -110,13 +111,15 @@ impl Session {
             return Err(Refusal::SuiteNotAllowed);
         }
         expected.check_strength(header.level, header.suite)?;
-        if header.detail != Detail::Request {
+        if header.detail != Detail::Request && !off(Check::QueueKind) {
             return Err(Refusal::KindNotAllowed);
         }
-        if !expected.route.is_for(self.responder()) {
+        if !expected.route.is_for(self.responder()) && !off(Check::Audience) {
             return Err(Refusal::AudienceMismatch);
         }
-        if parsed.claimed_sender_bytes() != self.requester().principal.as_str().as_bytes() {
+        if parsed.claimed_sender_bytes() != self.requester().principal.as_str().as_bytes()
+            && !off(Check::SenderName)
+        {
             return Err(Refusal::SenderMismatch);
         }
         self.check_form(parsed.form)?;
@@ -162,11 +165,11 @@ impl Session {
         if header.handle != self.handle()
             || header.suite != self.suite()
             || in_reply_to != binding.request
-            || !binding.route.is_for(self.responder())
+            || (!binding.route.is_for(self.responder()) && !off(Check::ReplyParty))
         {
             return Err(Refusal::ReplyMismatch);
         }
-        if header.level < binding.level {
+        if header.level < binding.level && !off(Check::ReplyLevel) {
             return Err(Refusal::LevelNotAllowed);
         }
         let route = &binding.route;
@@ -196,13 +199,13 @@ fn check_outcome(outcome: Outcome, plaintext: &[u8]) -> Result<(), Refusal> {
 /// Refuses what is over, not yet made, or lives too long (step 6 of protocol section 9).
 pub(crate) fn check_times(iat: u64, exp: u64, now: UnixTime, skew: u64) -> Result<(), Refusal> {
     let now = now.secs();
-    if exp <= iat || exp - iat > MAX_LIFE {
+    if (exp <= iat || exp - iat > MAX_LIFE) && !off(Check::Lifetime) {
         return Err(Refusal::LifetimeTooLong);
     }
-    if iat > now.saturating_add(skew) {
+    if iat > now.saturating_add(skew) && !off(Check::MessageTimes) {
         return Err(Refusal::NotYetValid);
     }
-    if now > exp.saturating_add(skew) {
+    if now > exp.saturating_add(skew) && !off(Check::MessageTimes) {
         return Err(Refusal::Expired);
     }
     Ok(())
@@ -217,10 +220,15 @@ pub(crate) fn open_sealed(
 ) -> Result<Range<usize>, Refusal> {
     let mut structure = Structure::new();
     write_structure(&mut structure, Form::Encrypt0, parsed.slice(&parsed.protected), aad);
-    let structure = structure.get().ok_or(Refusal::Malformed)?;
+    let structure = mutants::structure(structure.get().ok_or(Refusal::Malformed)?);
+    let structure = &*structure;
     let (key, iv) = prf.key_and_iv(structure).ok_or(Refusal::TooLarge)?;
     let content = parsed.content.clone();
     let ciphertext = parsed.bytes.get_mut(content.clone()).ok_or(Refusal::Malformed)?;
+    #[cfg(bulla_mutants)]
+    if let Some(len) = mutants::open_anyway(|| prf.key_and_iv(structure), structure, ciphertext) {
+        return Ok(content.start..content.start + len);
+    }
     let plaintext = key
         .open_in_place(iv, Aad::from(structure), ciphertext)
         .map_err(|_| Refusal::NotAuthentic)?

@@ -21,12 +21,21 @@ pub(crate) struct Opened {
     pub(crate) parsed: Parsed,
     plaintext: Range<usize>,
     digest: OnceLock<Digest>,
+    /// Whom the header names, where that is believed.
+    #[cfg(bulla_mutants)]
+    pub(crate) claimed: OnceLock<Party>,
 }
 
 impl Opened {
     #[inline]
     pub(crate) fn new(parsed: Parsed, plaintext: Range<usize>) -> Self {
-        Self { parsed, plaintext, digest: OnceLock::new() }
+        Self {
+            #[cfg(bulla_mutants)]
+            claimed: crate::mutants::claimed(&parsed),
+            parsed,
+            plaintext,
+            digest: OnceLock::new(),
+        }
     }
 
     pub(crate) fn plaintext(&self) -> &[u8] {
@@ -72,6 +81,10 @@ impl OpenedRequest {
 
     /// Who sent it.
     pub fn sender(&self) -> &Party {
+        #[cfg(bulla_mutants)]
+        if let Some(claimed) = self.opened.claimed.get() {
+            return claimed;
+        }
         self.session.requester()
     }
 

@@ -1,5 +1,7 @@
 //! Whether a store takes a message that it has never seen.
 
+use bulla_seal::mutants::{Check, off};
+
 use crate::store::Refused;
 
 /// How much a store may hold.
@@ -34,6 +36,9 @@ impl Limits {
 
     /// Whether a sender with `own` ids may have one more, where `usage` is what all have.
     pub fn admit(&self, own: u64, usage: Usage) -> Result<Admitted, Refused> {
+        if off(Check::SenderQuota) {
+            return Ok(Admitted { shared: false });
+        }
         if own == 0 && usage.senders >= self.senders {
             return Err(Refused::StoreFull);
         }
@@ -80,10 +85,10 @@ pub struct Gate {
 impl Gate {
     /// Judges a message that is not in the store, by its authenticated times (Unix seconds).
     pub fn judge(&self, iat: u64, exp: u64) -> Result<(), Refused> {
-        if exp <= self.purged_exp {
+        if exp <= self.purged_exp && !off(Check::PurgeMark) {
             return Err(Refused::Purged);
         }
-        if self.blind_until.is_some_and(|until| iat <= until) {
+        if self.blind_until.is_some_and(|until| iat <= until) && !off(Check::RestartGate) {
             return Err(Refused::BeforeStart);
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! One claim's transitions (protocol section 7).
 
+use bulla_seal::mutants::{Check, off};
+
 use crate::key::Worker;
 use crate::store::{ClaimOutcome, Completed, Completion, Duplicate, Grant, Lost, Refused, Reply};
 
@@ -147,6 +149,11 @@ fn claim<D: PartialEq>(
         let granted = ClaimOutcome::Granted(lease.grant());
         return (Some(Record { digest, state: State::Claimed(lease) }), Action::Claim(granted));
     };
+    if off(Check::ClaimOnce) {
+        let lease = lease(1, idempotent);
+        let granted = ClaimOutcome::Granted(lease.grant());
+        return (Some(Record { digest, state: State::Claimed(lease) }), Action::Claim(granted));
+    }
     if record.digest != digest {
         let conflict = ClaimOutcome::Refused(Refused::IdConflict);
         return (Some(record), Action::Claim(conflict));
@@ -172,7 +179,8 @@ fn claim<D: PartialEq>(
 }
 
 fn next_attempt(held: &Lease, idempotent: bool) -> Option<u32> {
-    if held.idempotent && idempotent { held.attempt.checked_add(1) } else { None }
+    let may = (held.idempotent && idempotent) || off(Check::TakeOver);
+    if may { held.attempt.checked_add(1) } else { None }
 }
 
 fn complete<D>(

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bulla_seal::mutants::{Check, off};
 use bulla_seal::{Frame, MessageId, OpenedReply, ReplyBinding};
 use bulla_transport::Address;
 use bytes::Bytes;
@@ -92,6 +93,9 @@ pub(super) struct Resend {
 #[derive(Default)]
 pub(super) struct Pending {
     shards: [Mutex<HashMap<MessageId, PendingCall>>; SHARDS],
+    /// What a caller that takes several final replies to one call holds on to.
+    #[cfg(bulla_mutants)]
+    ended: Mutex<HashMap<MessageId, Arc<SentCall>>>,
 }
 
 impl Pending {
@@ -117,6 +121,10 @@ impl Pending {
     /// What is needed to open a reply, taken out of the lock, and the index of the next.
     pub(super) fn sent(&self, id: &MessageId) -> Option<(Arc<SentCall>, u16)> {
         let shard = self.shard(id).lock();
+        #[cfg(bulla_mutants)]
+        if let (true, Some(sent)) = (off(Check::ReplyOnce), self.ended.lock().get(id)) {
+            return Some((sent.clone(), 0));
+        }
         let call = shard.get(id)?;
         Some((call.sent.clone(), call.next))
     }
@@ -124,6 +132,8 @@ impl Pending {
     /// Ends a call with its last event.
     pub(super) fn finish(&self, id: &MessageId, event: Event) {
         if let Some(call) = self.remove(id) {
+            #[cfg(bulla_mutants)]
+            self.ended.lock().insert(*id, call.sent.clone());
             call.events.end(event);
         }
     }
@@ -141,7 +151,7 @@ impl Pending {
     /// The same envelope with its offer, once a call.
     pub(super) fn with_offer(&self, id: &MessageId, endpoint: &Endpoint) -> Option<Resend> {
         let mut shard = self.shard(id).lock();
-        let call = shard.get_mut(id).filter(|call| !call.offered)?;
+        let call = shard.get_mut(id).filter(|call| !call.offered || off(Check::ResendOnce))?;
         let offer = call.sent.session.offer.as_ref()?;
         call.offered = true;
         call.sent.session.set_proven(false);

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(bulla_mutants)]
+use bulla_seal::mutants::off;
 use bulla_seal::{Detail, MessageId, Outcome, Parsed, Refusal};
 use bulla_transport::{Consumer, Outbound, ReplyName, TransportEvent};
 use bytes::Bytes;
@@ -45,6 +47,13 @@ impl Listener {
     }
 
     fn open(&self, payload: Bytes) -> Result<(), Refusal> {
+        #[cfg(bulla_mutants)]
+        if off(bulla_seal::mutants::Check::NoPlaintext)
+            && let Some((id, reply)) = bulla_seal::mutants::plaintext_reply(&payload)
+        {
+            self.pending.finish(&id, Ok(Reply::Value(reply)));
+            return Ok(());
+        }
         let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
         let Detail::Reply { in_reply_to, .. } = parsed.header().detail else {
             return Err(Refusal::KindNotAllowed);
@@ -53,7 +62,12 @@ impl Listener {
         self.endpoint.note_statement(&parsed);
         self.endpoint.check_standing(&sent.session.standing)?;
         self.endpoint.check_current(sent.session.standing.party())?;
-        let reply = sent.session.session.open_reply(parsed, &sent.binding)?;
+        let session = &sent.session;
+        #[cfg(bulla_mutants)]
+        let any = self.endpoint.any_outgoing(parsed.header().handle);
+        #[cfg(bulla_mutants)]
+        let session = any.as_ref().unwrap_or(session);
+        let reply = session.session.open_reply(parsed, &sent.binding)?;
         sent.session.set_proven(true);
         sent.session.has_shown(sent.statement);
         self.endpoint.counters.replies.add(1);

@@ -144,6 +144,14 @@ impl Identity {
         }
     }
 
+    /// Some key to receive with, where an offer's choice of key is not looked at.
+    #[cfg(bulla_mutants)]
+    pub(crate) fn any_receive_key(&self) -> Option<ReceiveKey> {
+        let Keys::Pair { receive, .. } = &self.keys else { return None };
+        let any = receive.read().first().cloned();
+        any.filter(|_| bulla_seal::mutants::off(bulla_seal::mutants::Check::OfferAudience))
+    }
+
     /// The suites that it takes: what its credentials say, and pair keys.
     pub fn accepted_suites(&self) -> SuiteSet {
         match &self.keys {

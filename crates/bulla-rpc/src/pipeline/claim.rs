@@ -11,6 +11,7 @@ use bulla_guard::{
     ClaimKey, ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Duplicate, Grant,
     Lost, Reply, StoreError, Worker,
 };
+use bulla_seal::mutants::{Check, off};
 use bulla_transport::Address;
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -232,7 +233,7 @@ impl Shared {
             (*copies, *until) = (0, until_ms);
         }
         *copies += 1;
-        *copies <= HELD_COPIES
+        *copies <= HELD_COPIES || off(Check::HeldCopies)
     }
 
     async fn answer_again(

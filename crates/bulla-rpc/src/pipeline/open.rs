@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use bulla_guard::Scope;
 use bulla_guard::floor::{Action, FloorError, Judgement, Peer};
+use bulla_seal::mutants::{Check, off};
 use bulla_seal::{
     Audience, Detail, Digest, Expected, GroupName, GroupSession, Kid, Level, MessageId,
     MessageKind, OpenedFanout, OpenedRequest, Parsed, Party, Refusal, RequestBody, Route, UnixTime,
@@ -41,6 +42,9 @@ pub(crate) struct Opened {
     peer: Arc<Peer>,
     judgement: Judgement,
     now: u64,
+    /// Where the message's properties say that replies go.
+    #[cfg(bulla_mutants)]
+    hint: Option<bulla_transport::ReplyName>,
 }
 
 /// Why a message goes no further.
@@ -144,7 +148,9 @@ impl Opened {
         let request = self.request().filter(|request| request.kind() == MessageKind::Call)?;
         let body = request.body().ok()?;
         let to = bulla_transport::ReplyName::parse(body.reply_to?)?;
-        if !to.belongs_to(request.sender().principal.as_str()) {
+        #[cfg(bulla_mutants)]
+        let to = self.hint.clone().filter(|_| off(Check::ReplyAddress)).unwrap_or(to);
+        if !to.belongs_to(request.sender().principal.as_str()) && !off(Check::ReplyNameSpace) {
             return None;
         }
         let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
@@ -268,15 +274,27 @@ where
 
 impl Shared {
     async fn open(&self, payload: Bytes, delivery: &Delivery) -> Result<Opened, Stop> {
+        #[cfg(bulla_mutants)]
+        if let Some(opened) = self.open_plaintext(&payload, delivery).await {
+            return Ok(opened);
+        }
         let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
         self.endpoint.note_statement(&parsed);
         let place = self.place(&delivery.inbox)?;
         let mut opened = match (&place.group, &parsed.header().detail) {
             (None, Detail::Request) => self.open_request(parsed, place, delivery).await?,
             (Some(_), Detail::Group { .. }) => self.open_fanout(parsed, place).await?,
+            (_, Detail::Request) if off(Check::QueueKind) => {
+                self.open_request(parsed, place, delivery).await?
+            }
+            (_, Detail::Group { .. }) if off(Check::QueueKind) => {
+                self.open_fanout(parsed, place).await?
+            }
             _ => return Err(Refusal::KindNotAllowed.into()),
         };
         self.settle_floor(&mut opened).await?;
+        #[cfg(bulla_mutants)]
+        opened.hint.clone_from(&delivery.reply_hint);
         Ok(opened)
     }
 
@@ -307,7 +325,9 @@ impl Shared {
     /// server demands. An exemption names a method, which is not known before the message is
     /// opened: here it is enough that there is one for the sender.
     fn check_floor(&self, peer: &Peer, level: Level, now: UnixTime) -> Result<(), Refusal> {
-        if self.endpoint.floors.may_pass(peer, level, self.level, now.secs()) {
+        if self.endpoint.floors.may_pass(peer, level, self.level, now.secs())
+            || off(Check::LevelAllowed)
+        {
             Ok(())
         } else {
             Err(Refusal::LevelNotAllowed)
@@ -320,7 +340,7 @@ impl Shared {
         let level = opened.level();
         let peer = opened.peer.clone();
         opened.judgement = match self.judge_floor(opened, level) {
-            Judgement::Refuse { .. } => {
+            Judgement::Refuse { .. } if !off(Check::LevelAllowed) => {
                 return Err(Stop::Proven(Refusal::LevelNotAllowed, opened.sender().clone()));
             }
             accepted => accepted,
@@ -351,6 +371,25 @@ impl Shared {
         let Ok(body) = opened.body() else { return Judgement::Refuse { floor: self.level } };
         let method = full_name(body.namespace, body.method);
         floors.judge(&opened.peer, &method, level, self.level, opened.now)
+    }
+
+    /// The mistake of taking messages in the clear: one of somebody who has a session here.
+    #[cfg(bulla_mutants)]
+    async fn open_plaintext(&self, payload: &[u8], delivery: &Delivery) -> Option<Opened> {
+        let place = self.place(&delivery.inbox).ok().filter(|_| off(Check::NoPlaintext))?;
+        let session = self.endpoint.any_session()?;
+        let route = &place.route;
+        let request = bulla_seal::mutants::plaintext_request(payload, &session.session, route)?;
+        let peer = session.peer(&self.endpoint).await.ok()?.clone();
+        Some(Opened {
+            content: Content::Request(request),
+            place,
+            session: Some(session),
+            peer,
+            judgement: Judgement::Accept,
+            now: self.endpoint.now().secs(),
+            hint: None,
+        })
     }
 
     fn place(&self, inbox: &Arc<Inbox>) -> Result<Arc<Place>, Refusal> {
@@ -401,12 +440,17 @@ impl Shared {
             peer,
             judgement: Judgement::Accept,
             now: now.secs(),
+            #[cfg(bulla_mutants)]
+            hint: None,
         })
     }
 
     async fn open_fanout(&self, parsed: Parsed, place: Arc<Place>) -> Result<Opened, Stop> {
-        let (Detail::Group { epoch, .. }, Some(group)) = (&parsed.header().detail, &place.group)
-        else {
+        let group = place.group.clone();
+        #[cfg(bulla_mutants)]
+        let group =
+            group.or_else(|| parsed.claimed_group().and_then(|name| GroupName::new(name).ok()));
+        let (Detail::Group { epoch, .. }, Some(group)) = (&parsed.header().detail, &group) else {
             return Err(Refusal::KindNotAllowed.into());
         };
         let (epoch, now) = (*epoch, self.endpoint.now());
@@ -427,6 +471,8 @@ impl Shared {
             peer,
             judgement: Judgement::Accept,
             now: now.secs(),
+            #[cfg(bulla_mutants)]
+            hint: None,
         })
     }
 
@@ -458,6 +504,7 @@ impl Shared {
             .entry((signer, group.clone()))
             .or_insert_with(|| Sequence { last: sequence, missing: BTreeSet::new() });
         match seen.note(sequence) {
+            _ if off(Check::FanoutGap) => {}
             Noted::Next => {}
             Noted::Late => self.endpoint.counters.gaps.sub(1),
             Noted::Gap(missing) => {
@@ -474,7 +521,7 @@ impl Shared {
         let wanted = header.kind == MessageKind::Call
             && OfferNeeded::applies_to(header.handle)
             && parsed.offer().is_none()
-            && hint.belongs_to(parsed.claimed_sender());
+            && (hint.belongs_to(parsed.claimed_sender()) || off(Check::NoticeNameSpace));
         if !wanted || !self.may_notify() {
             return;
         }
@@ -507,7 +554,7 @@ impl Shared {
         *tokens =
             (*tokens + at.elapsed().as_secs_f64() * NOTICES_PER_SECOND).min(NOTICES_PER_SECOND);
         *at = Instant::now();
-        let may = *tokens >= 1.0;
+        let may = *tokens >= 1.0 || off(Check::NoticeRate);
         if may {
             *tokens -= 1.0;
         }

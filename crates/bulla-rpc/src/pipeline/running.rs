@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use bulla_seal::mutants::{Check, off};
 use bulla_seal::{MessageId, Party};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +44,10 @@ impl Running {
     }
 
     pub(crate) fn cancel(&self, id: MessageId, sender: &Party) -> bool {
-        let token = self.tokens.lock().get(&Key { id, sender: sender.clone() }).cloned();
+        let mut token = self.tokens.lock().get(&Key { id, sender: sender.clone() }).cloned();
+        if off(Check::CancelOwn) {
+            token = self.tokens.lock().iter().find(|(key, _)| key.id == id).map(|(_, t)| t.clone());
+        }
         token.is_some_and(|token| {
             token.cancel();
             true

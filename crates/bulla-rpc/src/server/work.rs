@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_seal::mutants::{Check, off};
 use bulla_transport::{Consumer, Delivery, Outbound};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -66,8 +67,13 @@ impl Work {
     }
 
     async fn run(&self, delivery: Delivery) -> Option<(Delivery, Duration)> {
+        if delivery.redelivered && off(Check::FlagIgnored) {
+            delivery.acker.ack();
+            return None;
+        }
         let Ok((settlement, delivery)) = self.pipeline.clone().call(delivery).await;
         match settlement {
+            Settlement::Refused if off(Check::RefusedGone) => delivery.acker.put_back(),
             Settlement::Refused => delivery.acker.ack(),
             Settlement::Done { reply } => {
                 if let Some((address, payload)) = reply {

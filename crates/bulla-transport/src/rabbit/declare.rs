@@ -1,7 +1,8 @@
 //! Exchanges, queues and bindings.
 
 use lapin::options::{
-    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Connection, ErrorKind, ExchangeKind};
@@ -104,6 +105,20 @@ pub(super) async fn delete(connection: &Connection, inbox: &Inbox) -> Result<(),
         .queue_delete(short(&queue)?, QueueDeleteOptions::default())
         .await
         .map_err(|error| refused(format!("to delete the queue {queue}"), &error))?;
+    close(&channel).await;
+    Ok(())
+}
+
+/// Removes an exchange; the broker takes it well if there is none.
+pub(super) async fn remove_exchange(
+    connection: &Connection,
+    name: &str,
+) -> Result<(), TransportError> {
+    let channel = open(connection).await?;
+    channel
+        .exchange_delete(short(name)?, ExchangeDeleteOptions::default())
+        .await
+        .map_err(|error| refused(format!("to delete the exchange {name}"), &error))?;
     close(&channel).await;
     Ok(())
 }

@@ -59,6 +59,13 @@ impl RabbitTransport {
         Ok(Self { link: Link::connect(options).await? })
     }
 
+    /// Removes an exchange with all its bindings, once nobody needs it again. One that is not
+    /// there is as good.
+    pub async fn remove_exchange(&self, name: &str) -> Result<(), TransportError> {
+        let live = self.link.live().await?;
+        declare::remove_exchange(&live.connection, name).await
+    }
+
     /// Sends over the connection that is there, or the next one while the message lives.
     async fn send(&self, to: &Address, mut message: Outbound) -> Result<(), PublishError> {
         let started = Instant::now();

@@ -1,0 +1,54 @@
+//! What ran in the victims' handlers.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::trouble::Trouble;
+
+/// One run of a method.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// Whose handler.
+    pub at: String,
+    /// Which method.
+    pub method: String,
+    /// The number in its arguments.
+    pub n: u64,
+    /// Who sent it, as the handler was told.
+    pub sender: String,
+}
+
+/// Every run, in order.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    ran: Mutex<Vec<Ran>>,
+}
+
+impl Ledger {
+    /// Writes a run down.
+    pub fn note(&self, ran: Ran) {
+        self.ran.lock().push(ran);
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> usize {
+        self.ran.lock().len()
+    }
+
+    /// Those after the first `from`.
+    pub fn since(&self, from: usize) -> Vec<Ran> {
+        self.ran.lock().iter().skip(from).cloned().collect()
+    }
+
+    /// Waits until there were so many.
+    pub async fn wait(&self, count: usize) -> Result<(), Trouble> {
+        for _ in 0..4000 {
+            if self.count() >= count {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Err(Trouble::new("an honest message did not run"))
+    }
+}
