@@ -19,6 +19,8 @@ pub struct Parts {
     pub proof: Option<Vec<u8>>,
     /// What stands beside the envelope, one item.
     pub offer: Option<Vec<u8>>,
+    /// A statement of revocation that came along, one item.
+    pub statement: Option<Vec<u8>>,
 }
 
 impl Parts {
@@ -39,7 +41,8 @@ impl Parts {
         let authenticator = if tag == 16 { None } else { Some(r.bytes()?.to_vec()) };
         let proof = if group { Some(r.skip()?.to_vec()) } else { None };
         let offer = if r.null()? { None } else { Some(signed(frame, &mut r)?) };
-        Ok(Self { tag, header, content, authenticator, proof, offer })
+        let statement = if r.null()? { None } else { Some(signed(frame, &mut r)?) };
+        Ok(Self { tag, header, content, authenticator, proof, offer, statement })
     }
 
     /// Puts them together again.
@@ -73,11 +76,12 @@ impl Parts {
         if let Some(proof) = &self.proof {
             w.raw(proof);
         }
-        match &self.offer {
-            Some(offer) => w.raw(offer),
-            None => w.null(),
+        for item in [&self.offer, &self.statement] {
+            match item {
+                Some(item) => w.raw(item),
+                None => w.null(),
+            }
         }
-        w.null();
         out.into()
     }
 

@@ -310,6 +310,7 @@ impl Parsed {
             authenticator: 0..0,
             proof: None,
             offer: None,
+            statement: None,
         }
     }
 
