@@ -195,7 +195,7 @@ impl Keyring {
     pub fn pair_with(&self, component: &Party, kid: Kid) -> Option<(PairKey, PairKey)> {
         let k = self.k.as_ref()?;
         let key = shared::pair_key(k, &self.party, &component.principal, 1);
-        let at_agent = PairKey { kid, key: key.clone(), peer: component.clone() };
-        Some((at_agent, PairKey { kid, key, peer: self.party.clone() }))
+        let at_agent = PairKey { kid, epoch: 1, key: key.clone(), peer: component.clone() };
+        Some((at_agent, PairKey { kid, epoch: 1, key, peer: self.party.clone() }))
     }
 }
