@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bulla_seal::{GroupName, IssuerRight, NameError, Party, Principal, RandomFailed, Refusal};
+use bulla_seal::{GroupName, IssuerRight, Kid, NameError, Party, Principal, RandomFailed, Refusal};
 use thiserror::Error;
 
 use crate::file::FileError;
@@ -166,6 +166,19 @@ pub enum KeystoreError {
     /// A credential can't be issued or is not valid.
     #[error("a credential was refused: {0}")]
     Credential(#[from] Refusal),
+    /// No credential or pair key of that name.
+    #[error("there is no key named {0}: see `bulla agent show` for the names of an agent's keys")]
+    UnknownKid(Kid),
+    /// More is revoked than a statement can list.
+    #[error(
+        "a statement of revocation has room for {kids} keys and {names} names, and it is full: wait until revoked credentials end, or have the root sign a new issuer and issue all credentials anew"
+    )]
+    RevocationFull {
+        /// Most revoked kids.
+        kids: usize,
+        /// Most names.
+        names: usize,
+    },
     /// Too many new key ids were taken already: the random source repeats itself.
     #[error(
         "{0} new key ids in a row were taken already: the random source of this machine is broken"

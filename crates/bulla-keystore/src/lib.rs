@@ -72,4 +72,5 @@ pub use keystore::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
     EVERY_AGENT, GroupRecord, ISSUER_LIFETIME, Initialized, KeyType, Keystore,
     MAX_SIGNING_LIFETIME, Page, PairKey, PairKeyId, PeerKeys, SIGNING_LIFETIME, SKEW,
+    STATEMENT_LIFETIME,
 };

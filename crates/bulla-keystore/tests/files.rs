@@ -117,18 +117,23 @@ async fn going_down_and_up_keeps_what_the_schema_has_a_place_for() {
     let pair = keystore.pair_key(&agent("db-2"), &component("control")).await.unwrap();
     let all = GroupName::new("all").unwrap();
     let group_key = keystore.group_key(&all, None).await.unwrap();
+    let statement = keystore.statement().await.unwrap();
     keystore.close().await;
 
     let error = Keystore::revert(fixture.path(), &fixture.kek, 0).await.unwrap_err();
     assert!(matches!(error, KeystoreError::RevertTooFar), "{error}");
-    assert_eq!(Keystore::revert(fixture.path(), &fixture.kek, 1).await.unwrap(), 2);
+    assert_eq!(Keystore::revert(fixture.path(), &fixture.kek, 1).await.unwrap(), 3);
     let error = open(&fixture).await.unwrap_err();
-    assert!(matches!(error, KeystoreError::SchemaOlder { found: 1, known: 2 }), "{error}");
+    assert!(matches!(error, KeystoreError::SchemaOlder { found: 1, known: 3 }), "{error}");
     assert!(error.to_string().contains("bulla db migrate"), "{error}");
     assert_eq!(Keystore::migrate(fixture.path(), &fixture.kek).await.unwrap(), 1);
-    assert_eq!(Keystore::migrate(fixture.path(), &fixture.kek).await.unwrap(), 2);
+    assert_eq!(Keystore::migrate(fixture.path(), &fixture.kek).await.unwrap(), 3);
 
     let keystore = open(&fixture).await.unwrap();
+    // What was revoked had no place; the epoch goes on above what receivers have seen.
+    assert!(!statement.revoked.is_empty());
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    assert!(keystore.statement().await.unwrap().epoch > statement.epoch);
     assert_eq!(keystore.credential(&agent("db-1")).await.unwrap(), credential);
     let same = keystore.pair_by_kid(pair.kid).await.unwrap().unwrap();
     assert!(same.key.ct_eq(&pair.key));

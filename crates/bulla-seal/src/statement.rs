@@ -12,13 +12,13 @@ use crate::sign::{SignatureUse, Unverified};
 /// Longest life of a statement, in seconds.
 pub const MAX_STATEMENT_LIFE: u64 = 3600;
 /// Largest statement with its signature, in bytes.
-pub const MAX_STATEMENT: usize = 192 * 1024;
+pub const MAX_STATEMENT: usize = 256 * 1024;
 /// Most revoked kids in one statement.
 pub const MAX_REVOKED: usize = 4096;
 /// Most principals with lowest epochs in one statement.
 pub const MAX_LOWEST: usize = 1024;
 /// Most groups in one statement.
-pub const MAX_GROUPS: usize = 256;
+pub const MAX_GROUPS: usize = 1024;
 
 /// A kid that counts for nothing any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@ mod common;
 
 use bulla_seal::exemption::{MAX_EXEMPTION_LIFE, MAX_METHOD};
 use bulla_seal::sign::{SignatureUse, sign1};
-use bulla_seal::statement::{MAX_LOWEST, MAX_REVOKED, MAX_STATEMENT, claimed_epoch};
+use bulla_seal::statement::{MAX_GROUPS, MAX_LOWEST, MAX_REVOKED, MAX_STATEMENT, claimed_epoch};
 use bulla_seal::*;
 use common::*;
 
@@ -22,7 +22,7 @@ fn many(revoked: usize, lowest: usize) -> Statement {
                 pair_epoch: u32::MAX,
             })
             .collect(),
-        groups: (0..256)
+        groups: (0..MAX_GROUPS)
             .map(|n| (GroupName::new(&format!("{n:064}")).unwrap(), u32::MAX))
             .collect(),
         ..empty_statement()

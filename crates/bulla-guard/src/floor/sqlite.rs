@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,7 +22,7 @@ const APPLICATION_ID: i64 = 0x424c_464c;
 const BUSY: Duration = Duration::from_secs(30);
 
 const TABLES: &str = "
-    CREATE TABLE floor (
+    CREATE TABLE peer_floors (
         peer        TEXT    NOT NULL,
         incarnation INTEGER NOT NULL,
         accepts     INTEGER NOT NULL,
@@ -30,11 +30,11 @@ const TABLES: &str = "
         target      INTEGER,
         PRIMARY KEY (peer, incarnation)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE exemption (
+    CREATE TABLE exemptions (
         id     BLOB PRIMARY KEY,
         signed BLOB NOT NULL
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE census (
+    CREATE TABLE peer_census (
         peer        TEXT    NOT NULL,
         incarnation INTEGER NOT NULL,
         method      TEXT    NOT NULL,
@@ -45,11 +45,11 @@ const TABLES: &str = "
         last_below  INTEGER NOT NULL,
         PRIMARY KEY (peer, incarnation, method, level)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE generation (
+    CREATE TABLE floor_generation (
         one INTEGER PRIMARY KEY CHECK (one = 1),
         n   INTEGER NOT NULL
     ) STRICT;
-    INSERT INTO generation VALUES (1, 1);
+    INSERT INTO floor_generation VALUES (1, 1);
     PRAGMA user_version = 1;
     PRAGMA application_id = 1112294988;
 ";
@@ -58,7 +58,7 @@ const TABLES: &str = "
 /// may share it.
 #[derive(Clone)]
 pub struct SqliteFloors {
-    path: PathBuf,
+    place: String,
     pool: SqlitePool,
 }
 
@@ -66,7 +66,8 @@ impl SqliteFloors {
     /// Opens the file, or makes it.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, FloorError> {
         let path = path.as_ref().to_owned();
-        let failed = |why: String| FloorError { place: format!("`{}`", path.display()), why };
+        let place = format!("`{}`", path.display());
+        let failed = |why: String| FloorError { place: place.clone(), why };
         let made = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -85,7 +86,13 @@ impl SqliteFloors {
         if !ours {
             return Err(failed("it is a SQLite file of another program or version".into()));
         }
-        Ok(Self { path, pool })
+        Ok(Self { place, pool })
+    }
+
+    /// Over a database that has the tables already: `peer_floors`, `exemptions`, `peer_census`
+    /// and `floor_generation`. `place` names it in errors.
+    pub fn over(pool: SqlitePool, place: impl Into<String>) -> Self {
+        Self { place: place.into(), pool }
     }
 
     /// Closes the file.
@@ -94,13 +101,13 @@ impl SqliteFloors {
     }
 
     fn failed(&self, error: &Error) -> FloorError {
-        FloorError { place: format!("`{}`", self.path.display()), why: error.to_string() }
+        FloorError { place: self.place.clone(), why: error.to_string() }
     }
 }
 
 impl fmt::Debug for SqliteFloors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SqliteFloors({})", self.path.display())
+        write!(f, "SqliteFloors({})", self.place)
     }
 }
 
@@ -155,7 +162,7 @@ fn record(row: &SqliteRow, peer: &Party) -> Result<PeerRecord, Error> {
 }
 
 async fn read(conn: &mut SqliteConnection, peer: &Party) -> Result<Option<PeerRecord>, Error> {
-    let sql = "SELECT accepts, sends, target FROM floor WHERE peer = ? AND incarnation = ?";
+    let sql = "SELECT accepts, sends, target FROM peer_floors WHERE peer = ? AND incarnation = ?";
     let row = sqlx::query(sql).bind(peer.principal.as_str()).bind(peer.incarnation);
     row.fetch_optional(conn).await?.map(|row| record(&row, peer)).transpose()
 }
@@ -166,7 +173,7 @@ async fn write(
     record: &PeerRecord,
 ) -> Result<(), Error> {
     sqlx::query(
-        "REPLACE INTO floor (peer, incarnation, accepts, sends, target) VALUES (?, ?, ?, ?, ?)",
+        "REPLACE INTO peer_floors (peer, incarnation, accepts, sends, target) VALUES (?, ?, ?, ?, ?)",
     )
     .bind(peer.principal.as_str())
     .bind(peer.incarnation)
@@ -179,7 +186,7 @@ async fn write(
 }
 
 async fn turn(conn: &mut SqliteConnection) -> Result<(), Error> {
-    sqlx::query("UPDATE generation SET n = n + 1").execute(conn).await?;
+    sqlx::query("UPDATE floor_generation SET n = n + 1").execute(conn).await?;
     Ok(())
 }
 
@@ -198,7 +205,7 @@ impl SqliteFloors {
 
     async fn exempted(&self, exemption: &SignedExemption) -> Result<(), Error> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("REPLACE INTO exemption (id, signed) VALUES (?, ?)")
+        sqlx::query("REPLACE INTO exemptions (id, signed) VALUES (?, ?)")
             .bind(exemption.id.as_bytes())
             .bind(&exemption.as_bytes()[..])
             .execute(&mut *tx)
@@ -209,7 +216,7 @@ impl SqliteFloors {
 
     async fn unexempted(&self, id: Kid) -> Result<bool, Error> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let gone = sqlx::query("DELETE FROM exemption WHERE id = ?").bind(id.as_bytes());
+        let gone = sqlx::query("DELETE FROM exemptions WHERE id = ?").bind(id.as_bytes());
         let was_there = gone.execute(&mut *tx).await?.rows_affected() > 0;
         turn(&mut tx).await?;
         tx.commit().await?;
@@ -219,7 +226,7 @@ impl SqliteFloors {
     async fn counted(&self, rows: &[CensusRow]) -> Result<(), Error> {
         let mut tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         for row in rows {
-            let sql = "INSERT INTO census VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+            let sql = "INSERT INTO peer_census VALUES (?, ?, ?, ?, ?, ?, ?, ?)
                  ON CONFLICT DO UPDATE SET count = count + excluded.count,
                      last = max(last, excluded.last), below = below + excluded.below,
                      last_below = max(last_below, excluded.last_below)";
@@ -261,7 +268,7 @@ impl FloorStore for SqliteFloors {
     }
 
     async fn records(&self) -> Result<Vec<(Party, PeerRecord)>, FloorError> {
-        let sql = "SELECT * FROM floor ORDER BY peer, incarnation";
+        let sql = "SELECT * FROM peer_floors ORDER BY peer, incarnation";
         let read = |row: &SqliteRow| {
             let peer = party(row)?;
             let record = record(row, &peer)?;
@@ -271,7 +278,7 @@ impl FloorStore for SqliteFloors {
     }
 
     async fn exemptions(&self) -> Result<Vec<Bytes>, FloorError> {
-        let sql = "SELECT signed FROM exemption ORDER BY id";
+        let sql = "SELECT signed FROM exemptions ORDER BY id";
         self.all(sql, |row| Ok(row.try_get::<Vec<u8>, _>("signed")?.into())).await
     }
 
@@ -284,7 +291,7 @@ impl FloorStore for SqliteFloors {
     }
 
     async fn generation(&self) -> Result<u64, FloorError> {
-        let n = sqlx::query("SELECT n FROM generation").fetch_one(&self.pool).await;
+        let n = sqlx::query("SELECT n FROM floor_generation").fetch_one(&self.pool).await;
         n.and_then(|row| unsigned(&row, "n")).map_err(|error| self.failed(&error))
     }
 
@@ -293,7 +300,7 @@ impl FloorStore for SqliteFloors {
     }
 
     async fn census(&self) -> Result<Vec<CensusRow>, FloorError> {
-        let sql = "SELECT * FROM census ORDER BY peer, incarnation, method, level";
+        let sql = "SELECT * FROM peer_census ORDER BY peer, incarnation, method, level";
         let read = |row: &SqliteRow| {
             Ok(CensusRow {
                 peer: party(row)?,

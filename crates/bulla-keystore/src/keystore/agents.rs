@@ -3,15 +3,15 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bulla_seal::{
-    Credential, GroupName, IssuerRight, KemSecretKey, Kid, Level, OsRandom, Party, Principal,
-    Random, Secret, SignedCredential, SigningKey, Suite, SuiteSet, UnixTime,
+    Credential, GroupName, IssuerRight, KemSecretKey, Kid, Level, MAX_LIFE, OsRandom, Party,
+    Principal, Random, Secret, SignedCredential, SigningKey, Suite, SuiteSet, UnixTime,
 };
 use sqlx::sqlite::SqliteConnection;
 
 use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::{
-    EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, from_column, kid_from, seconds, stored_agent,
-    stored_component,
+    EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, SKEW, from_column, kid_from, seconds,
+    stored_agent, stored_component,
 };
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
@@ -152,8 +152,8 @@ impl Keystore {
     }
 
     /// Removes an agent: no look-up returns it any more, its shared key is wiped, and every group
-    /// that it was in starts a new epoch. What it holds stays valid at peers until a revocation
-    /// statement or its credential's end.
+    /// that it was in starts a new epoch. The next [statement](Self::statement) of revocation lists
+    /// its keys.
     pub async fn remove_agent(&self, id: &str) -> Result<Party> {
         let principal = Principal::agent(id)?;
         let now = seconds(self.now());
@@ -164,6 +164,11 @@ impl Keystore {
             groups::remove(&mut tx, group, row.id).await?;
             super::groups::new_epoch(&mut tx, &self.kek, group, &name, epoch, now).await?;
         }
+        // Its shared key is gone from here: nobody takes a pair key of it for longer than a message
+        // that was sealed before may live.
+        let pairs = self.now().secs().saturating_add(MAX_LIFE + 2 * SKEW.as_secs());
+        self.list_kids(&mut tx, row.id, pairs).await?;
+        self.check_room(&mut tx).await?;
         keys::delete(&mut tx, row.id, now).await?;
         principals::delete(&mut tx, row.id, now).await?;
         tx.commit().await?;

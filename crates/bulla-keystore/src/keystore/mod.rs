@@ -7,6 +7,7 @@ mod init;
 mod issue;
 mod lookup;
 mod pairs;
+mod revocation;
 mod schema;
 
 use std::fmt;
@@ -23,6 +24,7 @@ pub use issue::{
     CREDENTIAL_LIFETIME, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
 };
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
+pub use revocation::STATEMENT_LIFETIME;
 
 use crate::error::{KeystoreError, Result};
 use crate::kek::Kek;

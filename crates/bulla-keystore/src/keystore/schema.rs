@@ -48,8 +48,8 @@ impl Keystore {
     }
 
     /// Takes the schema of the keystore file `path` back to version `to`, for an older program;
-    /// gives the version that it had. What that version has no place for is lost: version 1 has
-    /// no groups. Below version 1 nothing would be left, so it is refused.
+    /// gives the version that it had. What that version has no place for is lost: versions 1 and 2
+    /// know nothing of revocation, floors and exemptions, version 1 has no groups. Below version 1 nothing would be left, so it is refused.
     pub async fn revert(path: impl AsRef<Path>, kek: &Kek, to: u32) -> Result<u32> {
         if to == 0 {
             return Err(KeystoreError::RevertTooFar);

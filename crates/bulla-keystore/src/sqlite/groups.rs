@@ -118,3 +118,10 @@ pub(crate) async fn members(conn: &mut SqliteConnection, id: i64) -> Result<Vec<
                WHERE m.group_id = ? ORDER BY p.kind, p.name";
     Ok(sqlx::query_as(sql).bind(id).fetch_all(conn).await?)
 }
+
+/// Every group whose epoch rose since it was made, in the order of their names: of others there is
+/// nothing lower.
+pub(crate) async fn raised(conn: &mut SqliteConnection) -> Result<Vec<(String, u32)>> {
+    let sql = "SELECT name, epoch FROM member_groups WHERE epoch > 1 ORDER BY name";
+    Ok(sqlx::query_as(sql).fetch_all(conn).await?)
+}

@@ -24,7 +24,11 @@ macro_rules! migration {
 }
 
 /// In rising order; the version is the place in the list, from 1.
-const MIGRATIONS: &[Migration] = &[migration!(1, "0001_principals"), migration!(2, "0002_groups")];
+const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_principals"),
+    migration!(2, "0002_groups"),
+    migration!(3, "0003_revocation"),
+];
 
 /// The schema version that this program works with.
 pub(crate) const LATEST: u32 = MIGRATIONS.len() as u32;

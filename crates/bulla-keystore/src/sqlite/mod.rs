@@ -7,6 +7,7 @@ pub(crate) mod keys;
 pub(crate) mod migrations;
 pub(crate) mod pairs;
 pub(crate) mod principals;
+pub(crate) mod revocation;
 pub(crate) mod trust;
 
 use std::fs::OpenOptions;
@@ -89,6 +90,11 @@ impl Db {
     /// holds when it writes.
     pub(crate) async fn write(&self) -> Result<Tx> {
         Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
+    }
+
+    /// The connection for writing.
+    pub(crate) fn writer(&self) -> &SqlitePool {
+        &self.writer
     }
 
     /// Closes all connections.

@@ -1,0 +1,225 @@
+//! Revocation: what is listed, and the statements that say so (protocol section 10).
+
+use std::time::Duration;
+
+use bulla_guard::floor::SqliteFloors;
+use bulla_seal::statement::{MAX_LOWEST, MAX_REVOKED};
+use bulla_seal::{
+    Exemption, GroupName, IssuerRight, Kid, Level, Lowest, MAX_LIFE, Party, Principal, Revoked,
+    SignedExemption, SignedStatement, Statement,
+};
+use sqlx::sqlite::SqliteConnection;
+
+use super::{Keystore, SKEW, from_column, kid_from, seconds, to_column};
+use crate::error::{KeystoreError, Result};
+use crate::sqlite::revocation::{self, LowestRow};
+use crate::sqlite::{groups, principals};
+
+/// How long a statement is current.
+pub const STATEMENT_LIFETIME: Duration =
+    Duration::from_secs(bulla_seal::statement::MAX_STATEMENT_LIFE);
+/// The end of what has none: pair keys. 31 December 9999.
+const NO_END: u64 = 253_402_300_799;
+
+/// Until when a kid has to be listed whose credential ends at `end`.
+fn listed_until(end: u64) -> u64 {
+    end.saturating_add(MAX_LIFE).saturating_add(SKEW.as_secs())
+}
+
+impl Keystore {
+    /// Revokes one credential or pair key by its name. The next [statement](Self::statement)
+    /// says so.
+    pub async fn revoke_kid(&self, kid: Kid) -> Result<()> {
+        let now = self.now();
+        let mut tx = self.db.write().await?;
+        let end = revocation::end_of_kid(&mut tx, kid.as_bytes()).await?;
+        let end = match end.ok_or(KeystoreError::UnknownKid(kid))? {
+            Some(end) => listed_until(from_column(end).secs()),
+            None => NO_END,
+        };
+        revocation::insert_kid(&mut tx, kid.as_bytes(), to_column(end), seconds(now)).await?;
+        self.check_room(&mut tx).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    /// Revokes everything that a principal holds in this incarnation, credentials and pair keys,
+    /// by raising its lowest incarnation. A later holder of the name is not touched.
+    pub async fn revoke_principal(&self, principal: &Principal) -> Result<Party> {
+        let mut tx = self.db.write().await?;
+        let (kind, name) = (principal.kind().as_str(), principal.name());
+        let row = principals::active(&mut tx, kind, name).await?;
+        let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?;
+        let mut end = listed_until(self.now().secs());
+        for (_, not_after) in revocation::credentials_of(&mut tx, row.id).await? {
+            end = end.max(listed_until(from_column(not_after).secs()));
+        }
+        if !revocation::pairs_of(&mut tx, row.id).await?.is_empty() {
+            end = NO_END;
+        }
+        let lowest = LowestRow {
+            principal: principal.to_string(),
+            incarnation: row.incarnation.saturating_add(1),
+            credential_epoch: 0,
+            pair_epoch: 0,
+            until: to_column(end),
+        };
+        self.raise_lowest(&mut tx, lowest).await?;
+        self.check_room(&mut tx).await?;
+        tx.commit().await?;
+        Ok(Party::new(principal.clone(), row.incarnation))
+    }
+
+    /// Lists every kid of a principal; pair keys until `pairs`.
+    pub(super) async fn list_kids(
+        &self,
+        conn: &mut SqliteConnection,
+        principal_id: i64,
+        pairs: u64,
+    ) -> Result<()> {
+        let now = self.now();
+        for (kid, end) in revocation::credentials_of(conn, principal_id).await? {
+            let until = listed_until(from_column(end).secs());
+            if until > now.secs() {
+                revocation::insert_kid(conn, &kid, to_column(until), seconds(now)).await?;
+            }
+        }
+        for kid in revocation::pairs_of(conn, principal_id).await? {
+            revocation::insert_kid(conn, &kid, to_column(pairs), seconds(now)).await?;
+        }
+        Ok(())
+    }
+
+    /// Never lowers anything.
+    async fn raise_lowest(&self, conn: &mut SqliteConnection, new: LowestRow) -> Result<()> {
+        let now = seconds(self.now());
+        let known = revocation::lowest(conn, i64::MIN).await?;
+        let known = known.into_iter().find(|row| row.principal == new.principal);
+        let row = match known {
+            Some(old) if old.incarnation > new.incarnation => old,
+            Some(old) if old.incarnation == new.incarnation => LowestRow {
+                credential_epoch: old.credential_epoch.max(new.credential_epoch),
+                pair_epoch: old.pair_epoch.max(new.pair_epoch),
+                until: old.until.max(new.until),
+                ..new
+            },
+            _ => new,
+        };
+        revocation::set_lowest(conn, &row, now).await
+    }
+
+    /// Everything that is revoked fits into a statement, or it is not revoked: better an operator
+    /// who is told now than agents that get no statement.
+    pub(super) async fn check_room(&self, conn: &mut SqliteConnection) -> Result<()> {
+        let now = seconds(self.now());
+        let kids = revocation::kids(conn, now).await?.len();
+        let lowest = revocation::lowest(conn, now).await?.len();
+        if kids > MAX_REVOKED || lowest > MAX_LOWEST {
+            return Err(KeystoreError::RevocationFull { kids: MAX_REVOKED, names: MAX_LOWEST });
+        }
+        Ok(())
+    }
+
+    /// The statement of revocation to tell peers: the newest one while it says what there is to
+    /// say and is not past its half, else a new one of the next epoch, which is kept before it is
+    /// given out. Any number of processes may ask.
+    pub async fn statement(&self) -> Result<SignedStatement> {
+        if let Some(current) = self.current_statement(&mut *self.db.read().await?).await? {
+            return Ok(current);
+        }
+        let mut tx = self.db.write().await?;
+        // Another process may have been first.
+        if let Some(current) = self.current_statement(&mut tx).await? {
+            return Ok(current);
+        }
+        let content = self.to_state(&mut tx).await?;
+        // Never below the time: a keystore that was brought back from a backup, or reverted, goes
+        // on above what receivers have seen.
+        let last = revocation::epoch(&mut tx).await?;
+        let epoch = last.saturating_add(1).max(content.issued_at);
+        let issuer = self.issuer(&mut tx, IssuerRight::Revocation).await?;
+        let end = issuer.credential().validity.not_after;
+        let not_after = content.not_after.min(end);
+        let signed = issuer.state(&Statement { epoch, not_after, ..content })?;
+        let issued_at = to_column(signed.issued_at);
+        revocation::set_statement(&mut tx, to_column(epoch), issued_at, signed.as_bytes()).await?;
+        tx.commit().await?;
+        Ok(signed)
+    }
+
+    /// The statement that is kept, if nothing has to be said anew.
+    async fn current_statement(
+        &self,
+        conn: &mut SqliteConnection,
+    ) -> Result<Option<SignedStatement>> {
+        let Some(bytes) = revocation::statement(conn).await? else { return Ok(None) };
+        let kept = self.trust.verify_statement(&bytes);
+        let kept = kept.map_err(|_| KeystoreError::damaged("statement of revocation"))?;
+        let content = self.to_state(conn).await?;
+        let half = STATEMENT_LIFETIME.as_secs() / 2;
+        let now = self.now().secs();
+        // A clock that was set back makes no reason to keep one from the future.
+        let fresh = (kept.issued_at..kept.issued_at.saturating_add(half)).contains(&now);
+        let same = (&kept.revoked, &kept.lowest, &kept.groups)
+            == (&content.revoked, &content.lowest, &content.groups);
+        Ok((fresh && same).then_some(kept))
+    }
+
+    /// What there is to say now, without an epoch.
+    async fn to_state(&self, conn: &mut SqliteConnection) -> Result<Statement> {
+        let now = self.now();
+        let mut revoked = Vec::new();
+        for (kid, until) in revocation::kids(conn, seconds(now)).await? {
+            revoked.push(Revoked { kid: kid_from(&kid)?, until: from_column(until).secs() });
+        }
+        let mut lowest = Vec::new();
+        for row in revocation::lowest(conn, seconds(now)).await? {
+            let principal = row.principal.parse();
+            lowest.push(Lowest {
+                principal: principal.map_err(|_| KeystoreError::damaged("principal"))?,
+                incarnation: row.incarnation,
+                credential_epoch: row.credential_epoch,
+                pair_epoch: row.pair_epoch,
+            });
+        }
+        let mut epochs: Vec<(GroupName, u32)> = Vec::new();
+        for (name, epoch) in groups::raised(conn).await? {
+            let name = GroupName::new(&name).map_err(|_| KeystoreError::damaged("group name"))?;
+            epochs.push((name, epoch));
+        }
+        Ok(Statement {
+            epoch: 0,
+            issued_at: now.secs(),
+            not_after: now.secs().saturating_add(STATEMENT_LIFETIME.as_secs()),
+            revoked,
+            lowest,
+            groups: epochs,
+        })
+    }
+
+    /// Signs an exemption from a peer's floor with the operator's issuer (protocol section 8).
+    /// It is kept with [`floors`](Self::floors).
+    pub async fn exempt(
+        &self,
+        peer: &Party,
+        method: &str,
+        level: Level,
+        until: u64,
+    ) -> Result<SignedExemption> {
+        let issuer = self.issuer(&mut *self.db.read().await?, IssuerRight::Exemptions).await?;
+        let exemption = Exemption {
+            id: self.kid()?,
+            peer: peer.clone(),
+            method: method.to_owned(),
+            level,
+            not_before: self.now().secs(),
+            until,
+        };
+        Ok(issuer.exempt(&exemption)?)
+    }
+
+    /// Floors of peers, exemptions and the census, in this keystore.
+    pub fn floors(&self) -> SqliteFloors {
+        SqliteFloors::over(self.db.writer().clone(), "in the keystore")
+    }
+}
