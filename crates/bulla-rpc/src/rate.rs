@@ -1,7 +1,7 @@
 //! A rate per sender.
 
 use std::collections::HashMap;
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bulla_seal::Principal;
 use parking_lot::Mutex;

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bulla_guard::floor::{FloorError, Peer};
 use bulla_seal::mutants::{Check, off};
@@ -14,6 +14,7 @@ use bulla_seal::{
 use bulla_transport::Address;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::directory::PeerKeys;
 use crate::endpoint::Endpoint;

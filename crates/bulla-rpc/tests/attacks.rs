@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bulla_rpc::*;
 use bulla_seal::{Refusal, Suite};
-use common::hostile::{Act, honest};
+use bulla_transport::hostile::{Act, Plan};
 use common::*;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -83,7 +83,8 @@ async fn copies_of_what_runs_keep_nobody_else_waiting() {
     let service = world.component("api", "h1");
     let _server = Server::start(service, router, options()).await.unwrap();
     // An agent that sends the same frame over and over.
-    let (agent, bus) = world.hostile(world.agent_identity("evil", Suite::X25519, 1), honest());
+    let (agent, bus) =
+        world.hostile(world.agent_identity("evil", Suite::X25519, 1), Plan::honest());
     let to = target("component/api");
     let call = {
         let (client, to) = (Client::new(agent), to.clone());
@@ -175,7 +176,7 @@ async fn old_messages_cost_no_asymmetric_work() {
     let server = Server::start(agent, echo(), options()).await.unwrap();
     let to = target("agent/db-1");
     let identity = world.component_identity("control", "h1", 1, validity());
-    let (endpoint, bus) = world.hostile(identity, honest());
+    let (endpoint, bus) = world.hostile(identity, Plan::honest());
     let client = Client::new(endpoint.clone());
     for _ in 0..10 {
         let _: Value = client.call(&to, "echo", &1).await.unwrap();
@@ -234,7 +235,7 @@ async fn withheld_notices_cost_one_call_and_not_all() {
     let (agent, _) = world.hostile(
         world.agent_identity("db-1", Suite::X25519, 1),
         // A notice is the smallest thing that a receiver sends.
-        Box::new(|_, _, sent| match sent.last().unwrap().message.payload.len() {
+        Plan::script(|sent, _| match sent.message.payload.len() {
             0..40 => vec![],
             _ => vec![Act::Pass],
         }),

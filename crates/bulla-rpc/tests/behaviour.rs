@@ -10,7 +10,7 @@ use std::time::Duration;
 use bulla_guard::{ClaimStore, Limits, MemoryClaims, StoreOptions};
 use bulla_rpc::*;
 use bulla_seal::{Level, Refusal, Suite, Validity};
-use common::hostile::{Act, honest};
+use bulla_transport::hostile::{Act, Plan};
 use common::*;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -135,7 +135,7 @@ async fn versions_and_namespaces() {
 async fn casts_and_notifications_are_run_and_not_answered() {
     let world = World::new();
     let identity = world.component_identity("conductor", "h1", 1, validity());
-    let (conductor, back) = world.hostile(identity, honest());
+    let (conductor, back) = world.hostile(identity, Plan::honest());
     let (tx, mut heard) = mpsc::channel(8);
     let event = Method::new("backup.end", move |context: Context, id: u32| {
         let tx = tx.clone();
@@ -241,7 +241,7 @@ async fn only_the_caller_cancels_its_call() {
     let world = World::new();
     let (mut gate, method) = Gate::new();
     let identity = world.component_identity("control", "h1", 1, validity());
-    let (endpoint, bus) = world.hostile(identity, honest());
+    let (endpoint, bus) = world.hostile(identity, Plan::honest());
     let client = Client::new(endpoint);
     let router = Router::new().with(method);
     let server = Server::start(world.agent("db-1"), router, options()).await.unwrap();
@@ -269,7 +269,7 @@ async fn progress_comes_in_order_and_ends_with_the_result() {
     // The second sign of progress is lost on the way.
     let (agent, back) = world.hostile(
         world.agent_identity("db-1", Suite::X25519, 1),
-        Box::new(|n, _, _| if n == 1 { vec![] } else { vec![Act::Pass] }),
+        Plan::script(|sent, _| if sent.n == 1 { vec![] } else { vec![Act::Pass] }),
     );
     let (tx, mut late) = mpsc::channel(1);
     let router = Router::new().method("steps", move |context: Context, steps: u32| {
@@ -492,7 +492,7 @@ async fn a_result_that_is_not_held_is_said_to_be_gone() {
     let _server = Server::start(world.agent("db-1"), echo(), options).await.unwrap();
     // The reply is lost on its way; the connection comes back and the call is sent again.
     let identity = world.component_identity("control", "h1", 1, validity());
-    let (endpoint, bus) = world.hostile(identity, honest());
+    let (endpoint, bus) = world.hostile(identity, Plan::honest());
     let client = Client::new(endpoint.clone());
     let to = target("agent/db-1");
     let _: Value = client.call(&to, "echo", &1).await.unwrap();
@@ -510,7 +510,7 @@ async fn a_gap_in_fanouts_is_counted_group_by_group() {
     // The third is withheld, the fifth comes late.
     let (endpoint, bus) = world.hostile(
         identity,
-        Box::new(|n, _, _| match n {
+        Plan::script(|sent, _| match sent.n {
             4 | 8 => vec![],
             _ => vec![Act::Pass],
         }),

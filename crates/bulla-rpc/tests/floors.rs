@@ -14,6 +14,7 @@ use bulla_guard::floor::{
 };
 use bulla_rpc::*;
 use bulla_seal::{Kid, Level, Party, Refusal, SignedExemption};
+use bulla_transport::hostile::{Act, Plan};
 use bytes::Bytes;
 use common::*;
 
@@ -99,10 +100,10 @@ async fn what_does_not_pass_raises_nothing() {
     let _server = Server::start(at.clone(), methods(), low()).await.unwrap();
     let identity = world.agent_identity("a", bulla_seal::Suite::X25519, 1);
     // Every sealed request of the agent is altered on the way, in its last bytes.
-    let plan = Box::new(|_, to: &bulla_transport::Address, sent: &[hostile::Sent]| match to {
-        bulla_transport::Address::Reply { .. } => vec![hostile::Act::Pass],
+    let plan = Plan::script(|sent, _| match sent.to {
+        bulla_transport::Address::Reply { .. } => vec![Act::Pass],
         // Behind the envelope: a null, and the offer or a null.
-        _ => vec![hostile::Act::Flip((sent.last().unwrap().message.payload.len() as u64 / 3) * 8)],
+        _ => vec![Act::Flip((sent.message.payload.len() as u64 / 3) * 8)],
     });
     let (agent, _bus) = world.hostile(identity, plan);
     let party = agent.identity().party().clone();

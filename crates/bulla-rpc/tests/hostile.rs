@@ -1,7 +1,19 @@
 //! On a bus that misbehaves nothing runs twice, and nobody is lied to.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
+#[path = "common/book.rs"]
+mod book;
 mod common;
+#[path = "common/hostile.rs"]
+mod stage;
+#[path = "common/stores.rs"]
+mod stores;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,13 +21,13 @@ use std::time::Duration;
 
 use bulla_guard::{ClaimStore, NewStore, SqliteClaims, SqliteOptions};
 use bulla_rpc::*;
+use bulla_transport::hostile::{Act, Plan, SEED_VARIABLE, Weights, flip, seeds};
 use bulla_transport::{Address, TransportEvent};
-use common::hostile::{Act, Bus, honest, seeded};
 use common::*;
 use parking_lot::Mutex;
 use serde_json::Value;
-
-const CALLS: u32 = 300;
+use stage::{Shared, Summary, run};
+use stores::Fault;
 
 type Runs = Arc<Mutex<HashMap<u32, u32>>>;
 
@@ -37,64 +49,95 @@ fn target(text: &str) -> Target {
     text.parse().unwrap()
 }
 
-async fn misbehave(seed: u64) {
-    let world = World::new();
-    let identity = world.component_identity("control", "h1", 1, validity());
-    let (endpoint, _) = world.hostile(identity, seeded(seed));
-    let client = Client::new(endpoint.clone());
-    // Replies go through a hostile bus too.
-    let (agent, _) =
-        world.hostile(world.agent_identity("db-1", bulla_seal::Suite::X25519, 1), seeded(!seed));
-    let runs = Runs::default();
-    let server = Server::start(agent, counting(&runs), options()).await.unwrap();
-    let to = Arc::new(target("agent/db-1"));
-    let gate = Arc::new(tokio::sync::Semaphore::new(16));
-    let mut calls = tokio::task::JoinSet::new();
-    for n in 0..CALLS {
-        let (client, to, gate) = (client.clone(), to.clone(), gate.clone());
-        calls.spawn(async move {
-            let _permit = gate.acquire().await.unwrap();
-            let request = client.request(&to, "count").timeout(Duration::from_secs(3));
-            (n, request.call::<_, u64>(&n).await)
-        });
-    }
-    let (mut values, mut timeouts, mut outcomes) = (0, 0, 0);
-    while let Some(call) = calls.join_next().await {
-        let (n, outcome) = call.unwrap();
-        outcomes += 1;
-        match outcome {
-            Ok(value) => {
-                assert_eq!(value, u64::from(n) * 7 + 3, "a reply of another request");
-                assert_eq!(runs.lock().get(&n), Some(&1), "an answer without a run");
-                values += 1;
-            }
-            Err(CallError::Timeout { .. }) => timeouts += 1,
-            Err(CallError::Remote(error)) => assert_eq!(error.kind, kinds::OUTCOME_UNKNOWN),
-            Err(error) => panic!("call {n}: {error}"),
+/// Runs seeds on both cores. A failure names its seed and shows what the broker did.
+fn run_all(seeds: Vec<u64>, weights: Weights, shared: Shared) -> Summary {
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let total = Mutex::new(Summary::default());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    let Some(seed) = seeds.get(n) else { break };
+                    let (wrong, summary, log) = run(*seed, weights, shared);
+                    assert!(
+                        wrong.is_empty(),
+                        "{log}\n{}\nrun it again with {SEED_VARIABLE}={seed}",
+                        wrong.join("\n")
+                    );
+                    total.lock().add(summary);
+                }
+            });
         }
-    }
-    assert_eq!(outcomes, CALLS);
-    assert_eq!(client.waiting(), 0, "a call is left behind");
-    assert!(runs.lock().values().all(|runs| *runs == 1), "{:?}", runs.lock());
-    let counters = server.endpoint().counters();
-    println!(
-        "{values} values, {timeouts} timeouts, {} duplicates, refused there {:?}, here {:?}",
-        counters.duplicates.get(),
-        counters.refusals(),
-        endpoint.counters().refusals()
-    );
-    // The misbehaviour was real, and most calls got through all the same.
-    assert!(values > CALLS / 2 && timeouts > 0 && counters.duplicates.get() > 20);
-    for name in ["not-authentic", "malformed"] {
-        assert!(counters.refused_by_name(name) > 0, "{name}");
-        assert!(endpoint.counters().refused_by_name(name) > 0, "{name}");
+    });
+    total.into_inner()
+}
+
+#[test]
+fn hundreds_of_hostile_brokers() {
+    let summary = run_all(seeds(0..150), Weights::default(), Shared::Memory);
+    println!("{summary:#?}");
+    // The harm was real, and most calls got through all the same.
+    let (ends, refused) = (&summary.ends, &summary.refused);
+    assert!(ends["value"] > ends["timeout"] && ends["timeout"] > 0, "{ends:?}");
+    if seeds(0..2).len() > 1 {
+        assert!(ends.contains_key(kinds::OUTCOME_UNKNOWN));
+        for name in [
+            "malformed",
+            "not-authentic",
+            "audience-mismatch",
+            "signature-invalid",
+            "credential-invalid",
+            "session-unknown",
+            "reply-mismatch",
+            "kind-not-allowed",
+            "before-start",
+        ] {
+            assert!(refused.contains_key(name), "{name}");
+        }
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn three_hundred_calls_on_a_hostile_bus() {
-    for seed in [1, 2, 3] {
-        misbehave(seed).await;
+/// The harness must see what it is there for.
+#[test]
+fn faults_are_found() {
+    for (fault, what) in [
+        (Fault::Forgets, "ran more than once"),
+        (Fault::TakesOver, "ran more than once"),
+        (Fault::LateCompletion, "end one request differently"),
+    ] {
+        let found = (0..50).find(|seed| {
+            let (wrong, ..) = run(*seed, Weights::default(), Shared::Faulty(fault));
+            wrong.iter().any(|wrong| wrong.contains(what))
+        });
+        println!("{fault:?}: seed {found:?}");
+        assert!(found.is_some(), "{fault:?} was not found");
+    }
+}
+
+/// On disk, where virtual time waits for the real work.
+#[test]
+fn hostile_brokers_and_claims_on_disk() {
+    run_all(seeds(1000..1008), Weights::default(), Shared::Sqlite);
+}
+
+#[test]
+fn brokers_that_do_little_else_than_harm() {
+    run_all(seeds(2000..2020), Weights::storm(), Shared::Memory);
+}
+
+/// Virtual time, and nothing random but the seed.
+#[test]
+fn a_seed_does_the_same_again() {
+    for seed in seeds([7, 8, 9]) {
+        let [first, second] = [(); 2].map(|()| run(seed, Weights::default(), Shared::Memory).2);
+        assert!(first.lines().count() > 300);
+        for (n, (a, b)) in first.lines().zip(second.lines()).enumerate() {
+            assert_eq!(a, b, "seed {seed}, line {n}");
+        }
+        assert_eq!(first.len(), second.len());
+        let other = run(seed + 1000, Weights::default(), Shared::Memory).2;
+        assert_ne!(first, other);
     }
 }
 
@@ -107,7 +150,7 @@ fn settled(endpoint: &Endpoint) -> u64 {
 
 struct Replayed {
     world: World,
-    bus: Arc<Bus>,
+    bus: Bus,
     client: Client,
     runs: Runs,
 }
@@ -117,7 +160,7 @@ impl Replayed {
     async fn record(claims: Arc<dyn ClaimStore>) -> (Self, Server) {
         let world = World::new();
         let identity = world.component_identity("control", "h1", 1, validity());
-        let (endpoint, bus) = world.hostile(identity, honest());
+        let (endpoint, bus) = world.hostile(identity, Plan::honest());
         let client = Client::new(endpoint);
         let runs = Runs::default();
         let service = world.component("conductor", "h1");
@@ -205,9 +248,9 @@ async fn no_replay_runs_after_a_restart() {
 async fn a_duplicate_gets_the_very_same_reply() {
     let world = World::new();
     let identity = world.component_identity("control", "h1", 1, validity());
-    let (endpoint, there) = world.hostile(identity, honest());
+    let (endpoint, there) = world.hostile(identity, Plan::honest());
     let (agent, back) =
-        world.hostile(world.agent_identity("db-1", bulla_seal::Suite::X25519, 1), honest());
+        world.hostile(world.agent_identity("db-1", bulla_seal::Suite::X25519, 1), Plan::honest());
     let client = Client::new(endpoint.clone());
     let runs = Runs::default();
     let server = Server::start(agent, counting(&runs), options()).await.unwrap();
@@ -235,7 +278,7 @@ async fn replies_count_once_and_for_their_own_request() {
     let control = world.component("control", "h1");
     let (agent, back) = world.hostile(
         world.agent_identity("db-1", bulla_seal::Suite::X25519, 1),
-        Box::new(|n, _, _| if n == 1 { vec![] } else { vec![Act::Pass, Act::Pass] }),
+        Plan::script(|sent, _| if sent.n == 1 { vec![] } else { vec![Act::Pass, Act::Pass] }),
     );
     let client = Client::new(control.clone());
     let _server = Server::start(agent, counting(&Runs::default()), options()).await.unwrap();
@@ -253,7 +296,7 @@ async fn replies_count_once_and_for_their_own_request() {
     back.inject(&first.to, first.message.payload).await;
     // Another agent answers in the place of the one that was asked.
     let stranger = world.component_identity("stranger", "h1", 1, validity());
-    let (stranger, forged) = world.hostile(stranger, honest());
+    let (stranger, forged) = world.hostile(stranger, Plan::honest());
     let other = Client::new(stranger);
     let _: u64 = other.call(&to, "count", &3).await.unwrap();
     let foreign = back.replies().pop().unwrap();
@@ -271,7 +314,7 @@ async fn a_reply_of_another_peer_is_not_believed() {
     // What is for db-1 goes to db-2 too.
     let db2 = target("agent/db-2").address("bulla");
     let (endpoint, _) =
-        world.hostile(identity, Box::new(move |_, _, _| vec![Act::Reroute(db2.clone())]));
+        world.hostile(identity, Plan::script(move |_, _| vec![Act::Reroute(db2.clone())]));
     let client = Client::new(endpoint.clone());
     let runs = Runs::default();
     let _away = Server::start(world.agent("db-1"), Router::new(), options()).await.unwrap();
@@ -290,8 +333,10 @@ async fn a_connection_that_comes_back_runs_nothing_twice() {
     let world = World::new();
     let identity = world.component_identity("control", "h1", 1, validity());
     // The first request is lost with the connection.
-    let (endpoint, bus) =
-        world.hostile(identity, Box::new(|n, _, _| if n == 0 { vec![] } else { vec![Act::Pass] }));
+    let (endpoint, bus) = world.hostile(
+        identity,
+        Plan::script(|sent, _| if sent.n == 0 { vec![] } else { vec![Act::Pass] }),
+    );
     let client = Client::new(endpoint);
     let runs = Runs::default();
     let server = Server::start(world.agent("db-1"), counting(&runs), options()).await.unwrap();
@@ -319,7 +364,7 @@ async fn a_connection_that_comes_back_runs_nothing_twice() {
 async fn notices_make_nobody_send_more_than_once() {
     let world = World::new();
     let identity = world.component_identity("control", "h1", 1, validity());
-    let (endpoint, bus) = world.hostile(identity, honest());
+    let (endpoint, bus) = world.hostile(identity, Plan::honest());
     let client = Client::new(endpoint.clone());
     let (go, wait) = tokio::sync::watch::channel(false);
     let router = Router::new().method("wait", move |_, (): ()| {
@@ -351,7 +396,7 @@ async fn notices_make_nobody_send_more_than_once() {
 async fn flipped_bits_everywhere_run_nothing() {
     let world = World::new();
     let identity = world.component_identity("control", "h1", 1, validity());
-    let (endpoint, bus) = world.hostile(identity, honest());
+    let (endpoint, bus) = world.hostile(identity, Plan::honest());
     let client = Client::new(endpoint);
     let runs = Runs::default();
     let server = Server::start(world.agent("db-1"), counting(&runs), options()).await.unwrap();
@@ -362,7 +407,7 @@ async fn flipped_bits_everywhere_run_nothing() {
     let before = settled(server.endpoint());
     let bits = frame.len() as u64 * 8;
     for bit in 0..bits {
-        bus.inject(&to.address("bulla"), hostile::flip(&frame, bit)).await;
+        bus.inject(&to.address("bulla"), flip(&frame, bit)).await;
     }
     until("all are settled", || settled(server.endpoint()) == before + bits).await;
     assert_eq!(server.endpoint().counters().executed.get(), 2);

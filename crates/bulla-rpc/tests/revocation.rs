@@ -9,6 +9,7 @@ use std::time::Duration;
 use bulla_guard::revocation::Applied;
 use bulla_rpc::*;
 use bulla_seal::{Kid, Lowest, Party, Principal, Refusal, Revoked, Suite};
+use bulla_transport::hostile::{Act, Plan};
 use common::*;
 
 fn target(text: &str) -> Target {
@@ -267,9 +268,9 @@ async fn a_forged_statement_in_a_frame_changes_nothing_about_the_message() {
     let (agent, _) = (world.agent("a"), ());
     let _server = serve(&agent).await;
     // The broker puts a statement of its own into the last place of each request.
-    let plan = Box::new(move |_, to: &bulla_transport::Address, _: &[hostile::Sent]| match to {
-        bulla_transport::Address::Reply { .. } => vec![hostile::Act::Pass],
-        _ => vec![hostile::Act::Last(splice.clone())],
+    let plan = Plan::script(move |sent, _| match sent.to {
+        bulla_transport::Address::Reply { .. } => vec![Act::Pass],
+        _ => vec![Act::Last(splice.clone())],
     });
     let identity = world.component_identity("control", "h1", 1, validity());
     let (control, _bus) = world.hostile(identity, plan);

@@ -4,6 +4,8 @@ pub mod address;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+#[cfg(feature = "hostile")]
+pub mod hostile;
 pub mod memory;
 #[cfg(feature = "rabbit")]
 pub mod rabbit;

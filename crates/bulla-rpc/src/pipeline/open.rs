@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
-use std::time::Instant;
+use tokio::time::Instant;
 
 use bulla_guard::Scope;
 use bulla_guard::floor::{Action, FloorError, Judgement, Peer};

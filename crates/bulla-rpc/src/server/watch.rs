@@ -1,11 +1,10 @@
 //! Notices what makes a claim store worthless without its knowing: a wall clock that jumps, and a
 //! virtual machine that was set back to a snapshot (protocol section 7).
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
-
 use bulla_guard::{ClaimStore, ClockWatch};
 use bulla_seal::Digest;
+use std::path::{Path, PathBuf};
+use tokio::time::Instant;
 
 use crate::clock::millis;
 use crate::endpoint::Endpoint;

@@ -8,8 +8,6 @@
     reason = "shared by several test binaries"
 )]
 
-pub mod hostile;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,6 +15,8 @@ use std::time::Duration;
 use bulla_guard::{MemoryClaims, StoreOptions};
 use bulla_rpc::*;
 use bulla_seal::*;
+use bulla_transport::TransportEvent;
+use bulla_transport::hostile::{HostileBroker, HostileTransport, Plan};
 use bulla_transport::memory::MemoryBus;
 
 pub struct World {
@@ -115,6 +115,10 @@ impl World {
     }
 
     pub fn agent_identity(&self, id: &str, suite: Suite, incarnation: u32) -> Identity {
+        self.agent_keys(id, suite, incarnation).identity(&self.trust)
+    }
+
+    pub fn agent_keys(&self, id: &str, suite: Suite, incarnation: u32) -> Keys {
         let mut random = OsRandom::default();
         let party = Party::new(Principal::agent(id).unwrap(), incarnation);
         let key = SigningKey::generate(&mut random).unwrap();
@@ -127,7 +131,7 @@ impl World {
         let credential = Arc::new(self.agents.issue(&credential).unwrap());
         self.directory.add_peer(credential.clone());
         let receive = vec![ReceiveKey { credential: credential.clone(), key: kem }];
-        Identity::pair(self.trust.clone(), key, credential, receive).unwrap()
+        Keys::Pair { key, signing: credential, receive }
     }
 
     pub fn component(&self, name: &str, instance: &str) -> Endpoint {
@@ -142,6 +146,10 @@ impl World {
         epoch: u32,
         valid: Validity,
     ) -> Identity {
+        self.component_keys(name, instance, epoch, valid).identity(&self.trust)
+    }
+
+    pub fn component_keys(&self, name: &str, instance: &str, epoch: u32, valid: Validity) -> Keys {
         let mut random = OsRandom::default();
         let party = Party::new(Principal::component(name).unwrap(), 1);
         let key = SigningKey::generate(&mut random).unwrap();
@@ -158,7 +166,7 @@ impl World {
         let audience = Arc::new(self.components.issue(&audience).unwrap());
         self.directory.add_peer(audience.clone());
         let receive = vec![ReceiveKey { credential: audience, key: kem }];
-        Identity::pair(self.trust.clone(), key, signing, receive).unwrap()
+        Keys::Pair { key, signing, receive }
     }
 
     pub fn endpoint(&self, identity: Identity) -> Endpoint {
@@ -171,21 +179,26 @@ impl World {
         Endpoint::with_clock(identity, self.directory.clone(), transport, options, clock).unwrap()
     }
 
-    /// An endpoint whose messages go through a hostile bus.
-    pub fn hostile(
-        &self,
-        identity: Identity,
-        plan: hostile::Plan,
-    ) -> (Endpoint, Arc<hostile::Bus>) {
-        let bus = Arc::new(hostile::Bus::new(self.bus.transport(), plan));
+    /// An endpoint whose messages go through a hostile broker of its own.
+    pub fn hostile(&self, identity: Identity, plan: Plan) -> (Endpoint, Bus) {
+        let broker = HostileBroker::new(&self.bus, plan);
+        let transport = Arc::new(broker.transport(identity.principal().as_str()));
         let options = EndpointOptions::default();
         let endpoint =
-            Endpoint::new(identity, self.directory.clone(), bus.clone(), options).unwrap();
-        (endpoint, bus)
+            Endpoint::new(identity, self.directory.clone(), transport.clone(), options).unwrap();
+        (endpoint, Bus { broker, transport })
     }
 
     /// An agent with one shared key, and its pair key with `component` at both ends.
     pub fn shared_agent(&self, id: &str, component: &str) -> Endpoint {
+        let (keys, own) = self.shared_keys(id, component);
+        let transport = Arc::new(self.bus.transport());
+        let identity = keys.identity(&self.trust);
+        Endpoint::new(identity, own, transport, EndpointOptions::default()).unwrap()
+    }
+
+    /// Its keys, and what it knows; `component` knows it from here on.
+    pub fn shared_keys(&self, id: &str, component: &str) -> (Keys, Arc<StaticDirectory>) {
         let mut random = OsRandom::default();
         let party = Party::new(Principal::agent(id).unwrap(), 1);
         let component = Principal::component(component).unwrap();
@@ -195,12 +208,50 @@ impl World {
         let key = shared::pair_key(&k, &party, &component, 1);
         let pair = PairKey { kid: Kid(kid), key, peer: party.clone(), epoch: 1 };
         self.directory.add_pair(pair);
-        let identity = Identity::shared(self.trust.clone(), party, k);
+        let keys = Keys::Shared { party, k };
         let own = StaticDirectory::new();
+        let identity = keys.identity(&self.trust);
         own.add_pair(identity.derive_pair(Kid(kid), &component, 1).unwrap());
         own.add_group_key(self.group.clone());
-        let transport = Arc::new(self.bus.transport());
-        Endpoint::new(identity, Arc::new(own), transport, EndpointOptions::default()).unwrap()
+        (keys, Arc::new(own))
+    }
+}
+
+/// What an identity is made of, for one that starts anew.
+#[derive(Clone)]
+pub enum Keys {
+    Pair { key: SigningKey, signing: Arc<SignedCredential>, receive: Vec<ReceiveKey> },
+    Shared { party: Party, k: Secret<32> },
+}
+
+impl Keys {
+    pub fn identity(&self, trust: &TrustStore) -> Identity {
+        match self.clone() {
+            Self::Pair { key, signing, receive } => {
+                Identity::pair(trust.clone(), key, signing, receive).unwrap()
+            }
+            Self::Shared { party, k } => Identity::shared(trust.clone(), party, k),
+        }
+    }
+}
+
+/// One endpoint's own hostile broker, and its way onto it.
+pub struct Bus {
+    broker: HostileBroker,
+    pub transport: Arc<HostileTransport>,
+}
+
+impl Bus {
+    pub fn tell(&self, event: TransportEvent) {
+        self.transport.tell(event);
+    }
+}
+
+impl std::ops::Deref for Bus {
+    type Target = HostileBroker;
+
+    fn deref(&self) -> &HostileBroker {
+        &self.broker
     }
 }
 
@@ -230,6 +281,26 @@ impl Clock for Shifted {
     fn now(&self) -> UnixTime {
         let ns = self.0.load(Ordering::SeqCst) * 1_000_000_000;
         UnixTime::from_ns(SystemClock.now().ns.checked_add_signed(ns).unwrap())
+    }
+}
+
+/// Tokio's clock as the wall clock: under paused time it moves only when everyone waits.
+pub struct Virtual {
+    base: u64,
+    start: tokio::time::Instant,
+}
+
+impl Virtual {
+    /// From the present second on.
+    pub fn from_now() -> Arc<Self> {
+        Arc::new(Self { base: now().secs(), start: tokio::time::Instant::now() })
+    }
+}
+
+impl Clock for Virtual {
+    fn now(&self) -> UnixTime {
+        let passed = u64::try_from(self.start.elapsed().as_nanos()).unwrap();
+        UnixTime::from_ns(self.base * 1_000_000_000 + passed)
     }
 }
 
