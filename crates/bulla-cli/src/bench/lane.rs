@@ -70,7 +70,7 @@ pub(super) struct Lane {
 }
 
 enum Rpc {
-    Plain { client: PlainClient, _server: PlainServer },
+    Plain { client: PlainClient, server: PlainServer },
     Sealed { client: Client, target: Target, server: Server },
 }
 
@@ -89,7 +89,7 @@ impl Lane {
         let client = PlainClient::start(caller.clone(), &topic, &component, &process).await?;
         Ok(Self {
             name,
-            rpc: Rpc::Plain { client, _server: server },
+            rpc: Rpc::Plain { client, server },
             executed,
             inbox: Inbox::Topic { exchange: EXCHANGE.to_owned(), topic },
             transports: [caller, agent],
@@ -165,9 +165,12 @@ impl Lane {
     /// Ends it and takes its queue off the bus.
     pub(super) async fn close(self) -> Result<(), BenchError> {
         let [caller, agent] = &self.transports;
-        if let Rpc::Sealed { client, server, .. } = self.rpc {
-            client.close();
-            server.drain(std::time::Duration::from_secs(5)).await;
+        match self.rpc {
+            Rpc::Plain { server, .. } => server.close().await,
+            Rpc::Sealed { client, server, .. } => {
+                client.close();
+                server.drain(std::time::Duration::from_secs(5)).await;
+            }
         }
         let deleted = agent.delete(&self.inbox).await;
         caller.close().await;

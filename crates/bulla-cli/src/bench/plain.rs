@@ -18,6 +18,7 @@ use bulla_transport::{
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Echo, METHOD};
@@ -147,6 +148,7 @@ async fn listen(mut consumer: Box<dyn Consumer>, pending: Arc<Pending>, closed: 
 /// Takes requests and answers them.
 pub(super) struct PlainServer {
     stop: CancellationToken,
+    taking: JoinHandle<()>,
 }
 
 impl PlainServer {
@@ -160,14 +162,15 @@ impl PlainServer {
         let consumer = transport.consume(&inbox, &ConsumeOptions::default()).await?;
         let stop = CancellationToken::new();
         let work = Arc::new(Work { transport, me: me.to_owned(), executed });
-        tokio::spawn(work.take(consumer, stop.clone()));
-        Ok(Self { stop })
+        let taking = tokio::spawn(work.take(consumer, stop.clone()));
+        Ok(Self { stop, taking })
     }
-}
 
-impl Drop for PlainServer {
-    fn drop(&mut self) {
+    /// Takes nothing more.
+    pub(super) async fn close(self) {
         self.stop.cancel();
+        // A task that panicked took its consumer with it.
+        let _ = self.taking.await;
     }
 }
 
