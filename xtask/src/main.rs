@@ -1,11 +1,14 @@
-//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `attacks`.
+//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `attacks`,
+//! `models`, `fuzz`.
 
 mod attacks;
 mod bench;
 mod console;
 mod debian;
 mod deps;
+mod fuzz;
 mod lint;
+mod models;
 mod outcome;
 mod python;
 mod report;
@@ -24,6 +27,8 @@ cargo xtask lint      format, bans and licences of dependencies, clippy, rustdoc
 cargo xtask bench     the benchmarks, small
 cargo xtask vectors   write docs/vectors anew and check them
 cargo xtask attacks   write docs/attacks.md anew, and show that every attack's row can fail
+cargo xtask models [--full]              the symbolic and the state models; --full: the slow ones too
+cargo xtask fuzz [TARGET] [--hours N]    libFuzzer where there is a nightly compiler, else the stable engine
 ";
 
 fn main() -> ExitCode {
@@ -32,25 +37,36 @@ fn main() -> ExitCode {
     }
     let mut args = std::env::args().skip(1);
     let chore = args.next().unwrap_or_default();
-    if let Some(more) = args.next() {
-        eprintln!("unexpected argument `{more}`\n\n{USAGE}");
-        return ExitCode::from(2);
-    }
+    let more: Vec<_> = args.collect();
     let mut report = Report::new();
+    if chore == "fuzz" {
+        match fuzz::Wish::parse(&more) {
+            Ok(wish) => fuzz::run(&mut report, &wish),
+            Err(why) => return usage(&why),
+        }
+        return report.close("cargo xtask fuzz");
+    }
+    let full = chore == "models" && more == ["--full"];
+    if let Some(more) = more.first().filter(|_| !full) {
+        return usage(&format!("unexpected argument `{more}`"));
+    }
     match chore.as_str() {
         "test" => test::run(&mut report),
         "lint" => lint::run(&mut report),
         "bench" => bench::run(&mut report),
         "vectors" => vectors::run(&mut report),
         "attacks" => attacks::run(&mut report),
+        "models" => models::run(&mut report, full),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
-        other => {
-            eprintln!("unknown chore `{other}`\n\n{USAGE}");
-            return ExitCode::from(2);
-        }
+        other => return usage(&format!("unknown chore `{other}`")),
     }
     report.close(&format!("cargo xtask {chore}"))
+}
+
+fn usage(why: &str) -> ExitCode {
+    eprintln!("{why}\n\n{USAGE}");
+    ExitCode::from(2)
 }

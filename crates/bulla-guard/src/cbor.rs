@@ -95,7 +95,15 @@ impl<'a> Reader<'a> {
             27 => 8,
             _ => return None,
         };
-        Some(self.take(width)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte)))
+        let value = self.take(width)?.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        // One key is written one way: a longer head would be another key for the same claim.
+        let shorter = match width {
+            1 => 23,
+            2 => 0xff,
+            4 => 0xffff,
+            _ => 0xffff_ffff,
+        };
+        (value > shorter).then_some(value)
     }
 
     pub(crate) fn array(&mut self) -> Option<u64> {

@@ -175,5 +175,9 @@ mod tests {
         }
         let longer: Vec<u8> = bytes.iter().copied().chain([0]).collect();
         assert_eq!(ClaimKey::from_bytes(&longer), None);
+        // The label's length in one byte more than it needs.
+        let (first, rest) = bytes.split_at(1);
+        let wider = [first, &[0x78, rest[0] & 0x1f], &rest[1..]].concat();
+        assert_eq!(ClaimKey::from_bytes(&wider), None);
     }
 }

@@ -99,6 +99,9 @@ mod clock;
 pub mod conformance;
 mod counters;
 pub mod floor;
+#[cfg(any(feature = "redis", feature = "sqlx"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod memory;
 #[cfg(feature = "redis")]
