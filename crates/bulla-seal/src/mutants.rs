@@ -98,6 +98,12 @@ checks! {
     CredentialTime => "credential-time",
     /// A lower incarnation or epoch than the highest verified is refused.
     Epoch => "epoch",
+    /// A key that a statement revoked is refused.
+    Revoked => "revoked",
+    /// An agent acts on components' messages only with a current statement.
+    StatementCurrent => "statement-current",
+    /// A group's epoch below the statement's is refused.
+    GroupEpoch => "group-epoch",
     /// A fanout's signature is verified.
     FanoutSignature => "fanout-signature",
     /// Only components sign fanouts.

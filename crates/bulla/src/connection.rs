@@ -11,10 +11,12 @@ use bulla_rpc::{
 };
 use bulla_seal::Principal;
 use bulla_transport::{RabbitOptions, RabbitTransport, Transport};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::claims::{self, Claims, Owner, default_state};
 use crate::error::ConnectError;
 use crate::serving::{ServeOptions, Serving};
+use crate::statements;
 
 /// Credentials begin this long before they are issued, for peers whose clock is behind.
 const ISSUED_AFTER: Duration = Duration::from_secs(120);
@@ -29,6 +31,8 @@ pub struct Connection {
     transport: Arc<dyn Transport>,
     key_file: PathBuf,
     since: Option<u64>,
+    /// Ends what runs beside it.
+    _stop: DropGuard,
 }
 
 impl Connection {
@@ -79,7 +83,10 @@ impl Connection {
         let endpoint = Endpoint::new(identity, for_endpoint, transport.clone(), options)?;
         let client = Client::new(endpoint);
         directory.attach(&client);
-        Ok(Self { client, directory, transport, key_file: path.to_owned(), since })
+        let stop = CancellationToken::new();
+        statements::keep(&client, &stop);
+        let key_file = path.to_owned();
+        Ok(Self { client, directory, transport, key_file, since, _stop: stop.drop_guard() })
     }
 
     /// Makes calls, casts and fanouts.
@@ -128,6 +135,7 @@ impl Connection {
             since: self.since,
         };
         let store = claims::open(&kept, &owner).await?;
+        statements::ask_first(&self.client).await;
         Serving::start(endpoint.clone(), router, store, &options).await
     }
 

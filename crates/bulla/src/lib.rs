@@ -98,6 +98,7 @@ mod connection;
 mod error;
 pub mod memory;
 mod serving;
+mod statements;
 
 pub use bulla_rpc::client::{DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Request, Step};
 pub use bulla_rpc::{

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bulla_keystore::{Keystore, KeystoreError};
 use bulla_rpc::directory::wire::{
     self, GroupKeyAnswer, GroupKeyArgs, GroupsArgs, KeyText, PairArgs, PeerAnswer, PeerArgs,
+    StatementAnswer, StatementArgs,
 };
 use bulla_rpc::{
     Context, Directory, DirectoryError, HandlerResult, LookupLimits, Lookups, Method, PairKey,
@@ -119,8 +120,13 @@ pub(crate) fn directory_router(keystore: Keystore) -> Router {
         method.namespace(wire::NAMESPACE).read_only().open_to_agents().open_to_components()
     };
     let service = Service { keystore };
-    let (peer, pair, groups, key) = (service.clone(), service.clone(), service.clone(), service);
+    let (peer, pair, groups, key) =
+        (service.clone(), service.clone(), service.clone(), service.clone());
     Router::new()
+        .with(open(Method::new(wire::STATEMENT, move |context: Context, _: StatementArgs| {
+            let service = service.clone();
+            async move { service.statement(&context).await }
+        })))
         .with(open(Method::new(wire::PEER, move |context: Context, args: PeerArgs| {
             let service = peer.clone();
             async move { service.peer(&context, &args).await }
@@ -146,6 +152,12 @@ struct Service {
 }
 
 impl Service {
+    async fn statement(&self, context: &Context) -> HandlerResult<StatementAnswer> {
+        self.check_living(context.sender()).await?;
+        let statement = self.keystore.statement().await.map_err(broken)?;
+        Ok(StatementAnswer { statement: wire::credential_text(statement.as_bytes()) })
+    }
+
     async fn peer(&self, context: &Context, args: &PeerArgs) -> HandlerResult<Option<PeerAnswer>> {
         let sender = context.sender();
         self.check_living(sender).await?;

@@ -94,6 +94,7 @@ async fn blank(keystore: &Keystore, party: &Party, bus: Option<BusEntry>) -> Res
         receive: Vec::new(),
         peers: vec![BASE64.encode(control.as_bytes())],
         pairs: Vec::new(),
+        statements: true,
         bus,
     })
 }

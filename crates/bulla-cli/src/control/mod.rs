@@ -4,6 +4,7 @@ pub(crate) mod bus;
 pub(crate) mod directory;
 pub(crate) mod key_file;
 mod plane;
+mod statements;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use bulla_guard::{ClaimStore, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions};
 use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME};
 use bulla_rpc::{
-    Client, Clock, Endpoint, Identity, ReceiveKey, Server, ServerOptions, SystemClock,
+    Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions, SystemClock,
 };
 use bulla_seal::UnixTime;
 use bulla_transport::{Transport, TransportEvent};
@@ -62,8 +63,15 @@ impl ControlNode {
         let instance = instance_name(settings);
         let identity = identity(&keystore, &instance).await?;
         let directory = Arc::new(KeystoreDirectory::new(keystore.clone()));
-        let options = bus::endpoint_options(&settings.bus)?;
+        let options = EndpointOptions {
+            floors: Some(Arc::new(keystore.floors())),
+            ..bus::endpoint_options(&settings.bus)?
+        };
         let endpoint = Endpoint::new(identity, directory, transport.clone(), options)?;
+        // Agents act on nothing before they hold a statement: it is there before the first
+        // message.
+        let statement = keystore.statement().await?;
+        endpoint.take_statement(statement.as_bytes())?;
         let claims = claims(home, &bus).await?;
         let server_options = ServerOptions { only_host: true, ..ServerOptions::new(claims) };
         let router = directory_router(keystore.clone());
@@ -81,6 +89,7 @@ impl ControlNode {
             stop: CancellationToken::new(),
         };
         node.renew(instance);
+        statements::keep(&node.keystore, &node.client, &node.stop);
         node.watch();
         Ok(node)
     }

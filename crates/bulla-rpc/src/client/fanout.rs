@@ -83,6 +83,8 @@ impl Client {
             .await
             .map_err(|e| unknown(e.to_string()))?
             .ok_or_else(|| unknown("there is no such group, or its key is not held here".into()))?;
+        let stale = |_| unknown("its newest key is not held here yet: try again".into());
+        self.endpoint().check_group_epoch(group, key.epoch).map_err(stale)?;
         let mut sessions = self.0.fanout.sessions.lock();
         if let Some(session) = sessions.get(group)
             // Epochs only rise (protocol section 6).

@@ -5,6 +5,7 @@ mod fanout;
 mod pending;
 mod replies;
 mod request;
+mod statement;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     fanout: FanoutState,
     reply_name: ReplyName,
     closed: CancellationToken,
+    asking: statement::Asking,
 }
 
 impl Drop for Inner {
@@ -78,6 +80,7 @@ impl Client {
             replies: OnceCell::new(),
             fanout: FanoutState::default(),
             closed: CancellationToken::new(),
+            asking: statement::Asking::default(),
         }))
     }
 
@@ -192,6 +195,9 @@ impl Client {
             .target
             .principal()
             .ok_or_else(|| CallError::Usage("a group takes fanouts, not calls or casts".into()))?;
+        if !request.asks_statement && kind == MessageKind::Call {
+            self.ensure_statement(principal).await;
+        }
         let session = endpoint.session_to(principal).await?;
         let reply_to = (kind == MessageKind::Call).then(|| self.0.reply_name.as_str());
         let buf = request.plaintext(args, reply_to, endpoint.options.max_message)?;

@@ -81,6 +81,8 @@ pub(super) struct SentCall {
     pub(super) binding: ReplyBinding,
     /// The epoch of the statement that it carried; 0 for none.
     pub(super) statement: u64,
+    /// It asks for a statement, which proves itself: its reply counts without a current one.
+    pub(super) asks_statement: bool,
 }
 
 /// A message to send again.

@@ -61,7 +61,9 @@ impl Listener {
         let (sent, next) = self.pending.sent(&in_reply_to).ok_or(Refusal::ReplyMismatch)?;
         self.endpoint.note_statement(&parsed);
         self.endpoint.check_standing(&sent.session.standing)?;
-        self.endpoint.check_current(sent.session.standing.party())?;
+        if !sent.asks_statement {
+            self.endpoint.check_current(sent.session.standing.party())?;
+        }
         let session = &sent.session;
         #[cfg(bulla_mutants)]
         let any = self.endpoint.any_outgoing(parsed.header().handle);

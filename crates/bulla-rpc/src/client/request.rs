@@ -36,6 +36,7 @@ pub struct Request<'a> {
     pub(super) ttl: Duration,
     protect: Protect,
     cancel_on_drop: bool,
+    pub(super) asks_statement: bool,
 }
 
 impl<'a> Request<'a> {
@@ -52,6 +53,7 @@ impl<'a> Request<'a> {
             ttl: DEFAULT_TTL,
             protect: Protect::Sealed,
             cancel_on_drop: true,
+            asks_statement: false,
         }
     }
 
@@ -118,6 +120,13 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// For the question for a statement of revocation.
+    #[must_use]
+    pub(super) fn asks_statement(mut self) -> Self {
+        self.asks_statement = true;
+        self
+    }
+
     /// Calls and waits for the result.
     pub async fn call<A, R>(self, args: &A) -> Result<R, CallError>
     where
@@ -174,7 +183,7 @@ impl<'a> Request<'a> {
         client.start_replies().await?;
         let prepared = client.prepare(&self, MessageKind::Call, self.timeout, args).await?;
         let payload = prepared.frame.bytes().clone();
-        let (sent, address) = prepared.into_sent();
+        let (sent, address) = prepared.into_sent(self.asks_statement);
         let waiting = Waiting::register(client, &self, sent, progress, self.cancel_on_drop);
         let outbound = Outbound {
             payload,
@@ -287,7 +296,7 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    fn into_sent(self) -> (Arc<SentCall>, Arc<Address>) {
+    fn into_sent(self, asks_statement: bool) -> (Arc<SentCall>, Arc<Address>) {
         let address = self.path.address.clone();
         let binding = ReplyBinding {
             request: self.frame.id(),
@@ -301,6 +310,7 @@ impl Prepared {
             session: self.session,
             binding,
             statement: self.statement,
+            asks_statement,
         };
         (Arc::new(sent), address)
     }

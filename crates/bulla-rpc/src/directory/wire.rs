@@ -21,6 +21,20 @@ pub const GROUPS: &str = "groups";
 /// A group's key: [`GroupKeyArgs`] to [`GroupKeyAnswer`] or nothing.
 pub const GROUP_KEY: &str = "group_key";
 
+/// The newest statement of revocation: [`StatementArgs`] to [`StatementAnswer`].
+pub const STATEMENT: &str = "statement";
+
+/// Nothing.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StatementArgs {}
+
+/// A statement of revocation as signed: it proves itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StatementAnswer {
+    /// Base64.
+    pub statement: String,
+}
+
 /// Whom to look up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerArgs {
@@ -120,6 +134,11 @@ impl<'de> Deserialize<'de> for KeyText {
 /// A credential as signed, as text.
 pub fn credential_text(bytes: &[u8]) -> String {
     BASE64.encode(bytes)
+}
+
+/// The statement in a text; `None` if it is not base64.
+pub fn statement_bytes(text: &str) -> Option<Vec<u8>> {
+    BASE64.decode(text).ok()
 }
 
 /// The credential in a text; `None` if it is not base64.

@@ -54,6 +54,10 @@ pub struct KeyFile {
     /// A shared-key agent's pair keys: only their names, the keys follow from K.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<PairEntry>,
+    /// Whether the deployment issues statements of revocation, so that its agents act on no
+    /// component's message without a current one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub statements: bool,
     /// Where the bus is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bus: Option<BusEntry>,
@@ -216,6 +220,7 @@ impl KeyFile {
             }
             None => opener.pair(self, &party, trust.clone())?,
         };
+        let identity = if self.statements { identity.requiring_statement() } else { identity };
         let directory = opener.directory(self, &identity, &trust)?;
         Ok((identity, directory))
     }

@@ -71,6 +71,8 @@ pub(crate) enum Verdict {
     Run(Arc<Method>),
     /// Stop another message's run.
     Cancel,
+    /// Nothing: what it brought was taken when it was opened.
+    Noted,
     /// Answer with this, and remember that it was answered.
     Deny(RemoteError),
 }
@@ -95,7 +97,7 @@ impl Authorized {
                 Effect::Idempotent
             }
             Verdict::Run(method) => method.effect(),
-            Verdict::Cancel => Effect::ReadOnly,
+            Verdict::Cancel | Verdict::Noted => Effect::ReadOnly,
             Verdict::Deny(_) => Effect::Once,
         }
     }
@@ -160,11 +162,13 @@ impl Shared {
         let Ok(body) = opened.body() else {
             return Verdict::Deny(RemoteError::new(kinds::MALFORMED, "the request can't be read"));
         };
-        if body.namespace == Some(crate::builtin::NAMESPACE)
-            && body.method == crate::builtin::CANCEL
-        {
-            // Every sender may stop what it started, and nothing else.
-            return Verdict::Cancel;
+        if body.namespace == Some(crate::builtin::NAMESPACE) {
+            match body.method {
+                // Every sender may stop what it started, and nothing else.
+                crate::builtin::CANCEL => return Verdict::Cancel,
+                crate::builtin::STATEMENT => return Verdict::Noted,
+                _ => {}
+            }
         }
         let name = || full_name(body.namespace, body.method);
         let (sender, me) = (opened.sender(), self.endpoint.identity.party());

@@ -55,6 +55,7 @@ impl Service<Arc<Authorized>> for Dispatch {
             Ok(match request.verdict() {
                 Verdict::Run(method) => this.run(&request, method).await,
                 Verdict::Cancel => this.cancel(&request),
+                Verdict::Noted => Outcome { reply: None },
                 Verdict::Deny(error) => {
                     Outcome { reply: seal_error(&this.endpoint, &request, error) }
                 }

@@ -1,0 +1,70 @@
+//! Statements of revocation: issued by whichever control-plane process is first, taken by all, and
+//! told to whoever listens.
+
+use std::time::Duration;
+
+use bulla_keystore::{EVERY_AGENT, Keystore};
+use bulla_rpc::{Client, Target, builtin};
+use bulla_seal::{GroupName, SignedStatement};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// How often the keystore is asked whether there is something to say: a revocation counts in every
+/// control-plane process within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long news may wait for an agent that is away: then it asks by itself.
+const NEWS_LIFE: Duration = Duration::from_secs(3600);
+
+/// Keeps this process's statement the newest until `stop`.
+pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToken) {
+    let (keystore, client, stop) = (keystore.clone(), client.clone(), stop.clone());
+    tokio::spawn(async move {
+        let mut failing = false;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            let failed = look(&keystore, &client).await.err();
+            if let Some(error) = failed.as_ref().filter(|_| !failing) {
+                tracing::error!(
+                    error,
+                    "no statement of revocation can be issued; agents refuse everything an hour \
+                     after the last one"
+                );
+            }
+            failing = failed.is_some();
+        }
+    });
+}
+
+async fn look(keystore: &Keystore, client: &Client) -> Result<(), String> {
+    let held = client.endpoint().statement();
+    let statement = keystore.statement().await.map_err(|error| error.to_string())?;
+    if held.as_ref().is_some_and(|held| held.epoch >= statement.epoch) {
+        return Ok(());
+    }
+    let taken = client.endpoint().take_statement(statement.as_bytes());
+    taken.map_err(|refusal| refusal.to_string())?;
+    // A mere renewal goes along with other messages; what is revoked is told at once.
+    if is_news(held.as_deref(), &statement) {
+        tell_agents(client).await;
+    }
+    Ok(())
+}
+
+fn is_news(held: Option<&SignedStatement>, new: &SignedStatement) -> bool {
+    held.is_none_or(|held| {
+        (&held.revoked, &held.lowest, &held.groups) != (&new.revoked, &new.lowest, &new.groups)
+    })
+}
+
+/// A fanout that carries the statement, and nothing else.
+async fn tell_agents(client: &Client) {
+    let Ok(group) = GroupName::new(EVERY_AGENT) else { return };
+    let target = Target::Group(group);
+    let news = client.request(&target, builtin::STATEMENT).namespace(builtin::NAMESPACE);
+    if let Err(error) = news.ttl(NEWS_LIFE).fanout(&json!({})).await {
+        tracing::warn!(%error, "agents could not be told of a revocation; they hear of it with the next message");
+    }
+}
