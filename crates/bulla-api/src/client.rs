@@ -19,6 +19,7 @@ pub use events::{CallEvent, CallEvents, TapItems};
 use crate::model::{
     Agent, CallAnswer, CallRequest, CastRequest, Component, Group, Page, PageRequest, Sent, Status,
 };
+use crate::peers::{ExemptRequest, Peer, PeerExemption, RaiseRequest, TakenBack};
 use crate::sse::SILENCE;
 use http::{Answer, Asker};
 
@@ -147,6 +148,46 @@ impl Client {
     /// As [`Client::call`].
     pub async fn groups(&self) -> Result<Vec<Group>, ClientError> {
         self.get("/v1/groups").await
+    }
+
+    /// What is known of peers' levels.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub async fn peers(&self) -> Result<Vec<Peer>, ClientError> {
+        self.get("/v1/peers").await
+    }
+
+    /// Raises a peer's floor, or rehearses that.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub async fn raise(&self, request: &RaiseRequest) -> Result<Peer, ClientError> {
+        self.post("/v1/peers/floors", request, PATIENCE).await
+    }
+
+    /// Gives an exemption from a peer's floor.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub async fn exempt(&self, request: &ExemptRequest) -> Result<PeerExemption, ClientError> {
+        self.post("/v1/exemptions", request, PATIENCE).await
+    }
+
+    /// Takes an exemption back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub async fn take_back(&self, id: &str) -> Result<TakenBack, ClientError> {
+        let path = format!("/v1/exemptions/{}", http::escape(id));
+        let asking = async {
+            self.asker.ask(Method::DELETE, &path, None, false, PATIENCE).await?.decode().await
+        };
+        within(PATIENCE, asking).await
     }
 
     /// How the control plane is.

@@ -14,6 +14,10 @@
 //! | `GET /v1/agents/{id}` | | [`Agent`] |
 //! | `GET /v1/components` | | array of [`Component`] |
 //! | `GET /v1/groups` | | array of [`Group`] |
+//! | `GET /v1/peers` | | array of [`Peer`] |
+//! | `POST /v1/peers/floors` | [`RaiseRequest`] | [`Peer`] |
+//! | `POST /v1/exemptions` | [`ExemptRequest`] | 201 [`PeerExemption`] |
+//! | `DELETE /v1/exemptions/{id}` | | [`TakenBack`] |
 //! | `GET /v1/status` | | [`Status`] |
 //! | `GET /v1/tap` | | events `seen` ([`TapEvent`]) and `missed` |
 //! | `GET /healthz` | | 200 [`Status`], or 503 while the bus is away |
@@ -39,6 +43,7 @@
 mod client;
 mod failure;
 mod model;
+mod peers;
 mod plane;
 mod routes;
 mod sse;
@@ -50,5 +55,6 @@ pub use model::{
     DEFAULT_PAGE, Group, KeyType, MAX_LIFETIME, MAX_PAGE, Page, PageRequest, Sent, State, Status,
     TapEvent, TapItem,
 };
+pub use peers::{ExemptRequest, Peer, PeerExemption, RaiseRequest, Seen, TakenBack};
 pub use plane::{ControlPlane, PROGRESS_BUFFER, ProgressSender, TapStream};
 pub use routes::router;

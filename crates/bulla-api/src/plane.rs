@@ -10,6 +10,7 @@ use crate::failure::CallFailure;
 use crate::model::{
     Agent, CallRequest, CastRequest, Component, Group, Page, PageRequest, Sent, Status, TapItem,
 };
+use crate::peers::{ExemptRequest, Peer, PeerExemption, RaiseRequest, TakenBack};
 
 /// Progress messages that wait for a slow reader at the most.
 pub const PROGRESS_BUFFER: usize = 64;
@@ -52,6 +53,23 @@ pub trait ControlPlane: Send + Sync + 'static {
 
     /// The groups.
     async fn groups(&self) -> Result<Vec<Group>, CallFailure>;
+
+    /// What is known of peers' levels, ordered by name; peers of which nothing is known are left
+    /// out.
+    async fn peers(&self) -> Result<Vec<Peer>, CallFailure>;
+
+    /// Raises a peer's floor, or rehearses that.
+    async fn raise(&self, by: &Identity, request: RaiseRequest) -> Result<Peer, CallFailure>;
+
+    /// Gives an exemption.
+    async fn exempt(
+        &self,
+        by: &Identity,
+        request: ExemptRequest,
+    ) -> Result<PeerExemption, CallFailure>;
+
+    /// Takes an exemption back; [`CallFailure::BadRequest`] if there is none of that id.
+    async fn take_back(&self, by: &Identity, id: &str) -> Result<TakenBack, CallFailure>;
 
     /// How the control plane is.
     async fn status(&self) -> Result<Status, CallFailure>;

@@ -7,12 +7,13 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use bulla_http::{Identity, Json, Query, Stopping, method_not_allowed, no_such_route};
 use tokio::sync::mpsc;
 
 use crate::failure::CallFailure;
 use crate::model::{CallAnswer, CallRequest, CastRequest, MAX_LIFETIME, MAX_PAGE, PageRequest};
+use crate::peers::{ExemptRequest, RaiseRequest};
 use crate::plane::{ControlPlane, PROGRESS_BUFFER};
 use crate::sse;
 
@@ -29,6 +30,10 @@ pub fn router(plane: Arc<dyn ControlPlane>) -> Router {
         .route("/v1/agents/{id}", get(agent))
         .route("/v1/components", get(components))
         .route("/v1/groups", get(groups))
+        .route("/v1/peers", get(peers))
+        .route("/v1/peers/floors", post(raise))
+        .route("/v1/exemptions", post(exempt))
+        .route("/v1/exemptions/{id}", delete(take_back))
         .route("/v1/status", get(status))
         .route("/v1/tap", get(tap))
         .fallback(no_such_route)
@@ -94,6 +99,36 @@ async fn groups(State(plane): Plane) -> Result<Response, CallFailure> {
     Ok(reply(StatusCode::OK, &plane.groups().await?))
 }
 
+async fn peers(State(plane): Plane) -> Result<Response, CallFailure> {
+    Ok(reply(StatusCode::OK, &plane.peers().await?))
+}
+
+async fn raise(
+    State(plane): Plane,
+    by: Identity,
+    Json(request): Json<RaiseRequest>,
+) -> Result<Response, CallFailure> {
+    check_principal(&request.principal)?;
+    Ok(reply(StatusCode::OK, &plane.raise(&by, request).await?))
+}
+
+async fn exempt(
+    State(plane): Plane,
+    by: Identity,
+    Json(request): Json<ExemptRequest>,
+) -> Result<Response, CallFailure> {
+    check_message(&request.principal, &["agent/", "component/"], &request.method)?;
+    Ok(reply(StatusCode::CREATED, &plane.exempt(&by, request).await?))
+}
+
+async fn take_back(
+    State(plane): Plane,
+    by: Identity,
+    Path(id): Path<String>,
+) -> Result<Response, CallFailure> {
+    Ok(reply(StatusCode::OK, &plane.take_back(&by, &id).await?))
+}
+
 async fn status(State(plane): Plane) -> Result<Response, CallFailure> {
     Ok(reply(StatusCode::OK, &plane.status().await?))
 }
@@ -130,6 +165,10 @@ fn reply(status: StatusCode, body: &impl serde::Serialize) -> Response {
 fn wants_events(headers: &HeaderMap) -> bool {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok());
     accepted.any(|v| v.split(',').any(|kind| kind.trim().starts_with("text/event-stream")))
+}
+
+fn check_principal(principal: &str) -> Result<(), CallFailure> {
+    check_message(principal, &["agent/", "component/"], "-")
 }
 
 fn check_message(target: &str, kinds: &[&str], method: &str) -> Result<(), CallFailure> {

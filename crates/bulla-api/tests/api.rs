@@ -15,13 +15,13 @@ use std::time::Duration;
 
 use bulla_api::{
     CallEvent, CallFailure, CallRequest, CastRequest, Client, ClientError, DEFAULT_PAGE, Endpoint,
-    MAX_LIFETIME, PageRequest, TapItem,
+    ExemptRequest, MAX_LIFETIME, PageRequest, Peer, RaiseRequest, TapItem,
 };
 use bulla_http::{Limits, Token};
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use support::{LONG, Setup, every_failure, seen};
+use support::{LONG, Setup, every_failure, peer, seen};
 
 fn call(method: &str, args: Value) -> CallRequest {
     CallRequest { args, ..CallRequest::new("agent/db-1", method) }
@@ -327,4 +327,30 @@ async fn a_silent_control_plane_does_not_hold_a_client_for_ever() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(60)).await;
     assert!(matches!(calling.await, Err(ClientError::Silent { .. })));
+}
+
+#[tokio::test]
+async fn peers_are_shown_raised_and_exempted() {
+    let setup = Setup::loopback().await;
+    let client = setup.client();
+    let peers: Vec<Peer> = client.peers().await.unwrap();
+    assert_eq!(peers, [peer("agent/db-1", "sealed")]);
+    let mut raise =
+        RaiseRequest { principal: "agent/db-1".into(), level: "sealed".into(), shadow: true };
+    let raised = client.raise(&raise).await.unwrap();
+    assert_eq!((raised.accepts.as_str(), raised.target.as_deref()), ("signed", Some("sealed")));
+    let exempt = ExemptRequest {
+        principal: "agent/db-1".into(),
+        method: "guest.resize".into(),
+        level: "signed".into(),
+        until_ms: 9,
+    };
+    let given = client.exempt(&exempt).await.unwrap();
+    assert_eq!(client.take_back(&given.id).await.unwrap().id, given.id);
+    let error = client.take_back("11").await.unwrap_err();
+    assert!(error.to_string().contains("no exemption"), "{error}");
+    raise.principal = "group/all".into();
+    assert!(client.raise(&raise).await.is_err());
+    let empty = ExemptRequest { method: String::new(), ..exempt };
+    assert!(client.exempt(&empty).await.is_err());
 }

@@ -44,6 +44,8 @@ pub(crate) enum Command {
     /// Groups, the targets of fanouts.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Floors of peers, what came in below them, and exemptions.
+    Peers(PeersArgs),
     /// Call a method and print its result.
     Call(CallArgs),
     /// Send a method without waiting for it to run.
@@ -182,6 +184,75 @@ pub(crate) enum GroupCommand {
     },
     /// List the groups.
     List,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct PeersArgs {
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<PeersCommand>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// Let one method of a peer through below its floor, until it ends; without arguments, list
+    /// the exemptions.
+    Exempt {
+        /// agent/ID or component/TYPE.
+        #[arg(requires_all = ["method", "until"])]
+        peer: Option<String>,
+        /// The method, with its namespace before a dot if it has one (guest.resize).
+        method: Option<String>,
+        /// When it ends: a time (2026-12-01T08:00:00Z) or a while from now (90m, 2h, 7d).
+        #[arg(long, value_name = "TIME", requires = "peer")]
+        until: Option<String>,
+        /// The lowest level that is let through.
+        #[arg(long, value_enum, default_value_t = LevelArg::Signed)]
+        level: LevelArg,
+        /// Take this exemption back.
+        #[arg(long, value_name = "ID", conflicts_with = "peer")]
+        revoke: Option<String>,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+    /// Raise a peer's floor; nothing but an exemption goes below it again.
+    Raise {
+        /// agent/ID or component/TYPE.
+        peer: String,
+        /// The new floor.
+        #[arg(value_enum)]
+        level: LevelArg,
+        /// Refuse nothing yet: count what would be refused.
+        #[arg(long)]
+        shadow: bool,
+        #[command(flatten)]
+        api: ApiArgs,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LevelArg {
+    /// In the clear.
+    Plaintext,
+    /// Trove's AES-CBC serializer.
+    AesCbc,
+    /// Authenticated, but readable.
+    Signed,
+    /// Encrypted and authenticated.
+    Sealed,
+}
+
+impl LevelArg {
+    pub(crate) fn level(self) -> bulla_seal::Level {
+        match self {
+            Self::Plaintext => bulla_seal::Level::Plaintext,
+            Self::AesCbc => bulla_seal::Level::AesCbc,
+            Self::Signed => bulla_seal::Level::Signed,
+            Self::Sealed => bulla_seal::Level::Sealed,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

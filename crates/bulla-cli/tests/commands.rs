@@ -168,3 +168,63 @@ fn bench_prints_the_overhead() {
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(value.as_array().is_some_and(|rows| rows.len() >= 5), "{value}");
 }
+
+#[test]
+fn peers_shows_floors_and_gives_exemptions() {
+    let deployment = Deployment::new(None);
+    deployment.add_agent("db-1", &[]);
+    let _up = up(&deployment, &[]);
+    // The local agent asked for something at its start, sealed.
+    let local = eventually("the local agent is in the census", || {
+        let peers = deployment.json(&["peers"]);
+        let found = peers.as_array().unwrap().iter().find(|p| p["principal"] == "agent/local");
+        found.filter(|peer| !peer["seen"].as_array().unwrap().is_empty()).cloned()
+    });
+    assert_eq!((&local["accepts"], &local["sends"]), (&json!("sealed"), &json!("sealed")));
+    let seen = &local["seen"][0];
+    assert_eq!((&seen["level"], &seen["below"]), (&json!("sealed"), &json!(0)));
+
+    let given =
+        deployment.json(&["peers", "exempt", "agent/db-1", "guest.resize", "--until", "2h"]);
+    assert_eq!((&given["level"], &given["live"]), (&json!("signed"), &json!(true)));
+    let id = given["id"].as_str().unwrap();
+    let listed = deployment.json(&["peers", "exempt"]);
+    assert_eq!(listed, json!([given]));
+    let said = deployment.ok(&["peers"]);
+    assert!(said.contains("guest.resize signed until"), "{said}");
+    assert!(deployment.ok(&["peers", "exempt", "--revoke", id]).contains("taken back"));
+    assert_eq!(deployment.json(&["peers", "exempt"]), json!([]));
+    assert!(deployment.fails(1, &["peers", "exempt", "--revoke", id]).contains("no exemption"));
+    for until in ["1970-01-01T00:00:00Z", "91d"] {
+        let said = deployment.fails(1, &["peers", "exempt", "agent/db-1", "x", "--until", until]);
+        assert!(said.contains("90 days"), "{said}");
+    }
+
+    let rehearsed = deployment.json(&["peers", "raise", "agent/db-1", "sealed", "--shadow"]);
+    assert_eq!(
+        (&rehearsed["accepts"], &rehearsed["target"]),
+        (&json!("plaintext"), &json!("sealed"))
+    );
+    let raised = deployment.json(&["peers", "raise", "agent/db-1", "sealed"]);
+    assert_eq!((&raised["accepts"], &raised.get("target")), (&json!("sealed"), &None));
+    let still = deployment.json(&["peers", "raise", "agent/db-1", "signed"]);
+    assert_eq!(still["accepts"], "sealed", "nothing lowers it");
+    assert!(
+        deployment
+            .fails(1, &["peers", "raise", "agent/nobody", "sealed"])
+            .contains("no agent/nobody")
+    );
+}
+
+#[test]
+fn an_agent_serves_only_with_the_deployments_statements() {
+    let deployment = Deployment::new(None);
+    let key = deployment.add_agent("db-1", &[]);
+    let text = fs::read_to_string(&key).unwrap();
+    assert!(text.contains("statements = true"), "{text}");
+    let _up = up(&deployment, &[]);
+    assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
+    // Removing an agent revokes its keys: a new statement, which everybody takes.
+    deployment.ok(&["peers"]);
+    assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
+}

@@ -43,20 +43,17 @@ pub(crate) fn keep(client: &Client, stop: &CancellationToken) {
     let spread = spread();
     runtime.spawn(async move {
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if !is_old(&client, spread) {
-                continue;
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                asked = client.ask_statement() => {
-                    if let Err(error) = asked {
-                        tracing::debug!(%error, "the control plane gave no statement of revocation");
-                    }
+            let look = async {
+                if is_old(&client, spread)
+                    && let Err(error) = client.ask_statement().await
+                {
+                    tracing::debug!(%error, "the control plane gave no statement of revocation");
                 }
+                tokio::time::sleep(LOOK_EVERY).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = look => {}
             }
         }
     });

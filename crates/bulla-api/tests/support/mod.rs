@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bulla_api::{
     Agent, BusStatus, CallFailure, CallRequest, CastRequest, Client, Component, ControlPlane,
-    Endpoint, Group, KeyType, Page, PageRequest, ProgressSender, Sent, State, Status, TapEvent,
-    TapItem, TapStream, router,
+    Endpoint, ExemptRequest, Group, KeyType, Page, PageRequest, Peer, PeerExemption,
+    ProgressSender, RaiseRequest, Seen, Sent, State, Status, TakenBack, TapEvent, TapItem,
+    TapStream, router,
 };
 use bulla_http::certs::{self, Files};
 use bulla_http::{Identity, Limits, Listener, Options, Token};
@@ -217,6 +218,35 @@ impl ControlPlane for Plane {
         Ok(vec![Group { name: "all".into(), epoch: 1, members: vec!["agent/db-1".into()] }])
     }
 
+    async fn peers(&self) -> Result<Vec<Peer>, CallFailure> {
+        Ok(vec![peer("agent/db-1", "sealed")])
+    }
+
+    async fn raise(&self, by: &Identity, request: RaiseRequest) -> Result<Peer, CallFailure> {
+        assert_eq!(by.name(), "bearer");
+        let target = request.shadow.then(|| request.level.clone());
+        let accepts = if request.shadow { "signed" } else { &request.level };
+        Ok(Peer { target, ..peer(&request.principal, accepts) })
+    }
+
+    async fn exempt(
+        &self,
+        _by: &Identity,
+        request: ExemptRequest,
+    ) -> Result<PeerExemption, CallFailure> {
+        let ExemptRequest { principal, method, level, until_ms } = request;
+        Ok(PeerExemption { id: "00ff".into(), principal, method, level, until_ms, live: true })
+    }
+
+    async fn take_back(&self, _by: &Identity, id: &str) -> Result<TakenBack, CallFailure> {
+        let why = format!("there is no exemption {id}");
+        if id == "00ff" {
+            Ok(TakenBack { id: id.into() })
+        } else {
+            Err(CallFailure::BadRequest { why })
+        }
+    }
+
     async fn status(&self) -> Result<Status, CallFailure> {
         let problem = self.down.lock().clone();
         Ok(Status {
@@ -230,6 +260,25 @@ impl ControlPlane for Plane {
 
     async fn tap(&self, _by: &Identity) -> Result<TapStream, CallFailure> {
         Ok(BroadcastStream::new(self.bus.subscribe()).map(Result::unwrap).boxed())
+    }
+}
+
+pub(crate) fn peer(principal: &str, accepts: &str) -> Peer {
+    Peer {
+        principal: principal.into(),
+        incarnation: 1,
+        accepts: accepts.into(),
+        sends: "sealed".into(),
+        target: None,
+        seen: vec![Seen {
+            method: "guest.resize".into(),
+            level: "signed".into(),
+            count: 3,
+            last_ms: 5,
+            below: 1,
+            last_below_ms: Some(4),
+        }],
+        exemptions: vec![],
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod component;
 pub(crate) mod doctor;
 pub(crate) mod group;
 pub(crate) mod init;
+pub(crate) mod peers;
 pub(crate) mod serve;
 pub(crate) mod tap;
 pub(crate) mod up;

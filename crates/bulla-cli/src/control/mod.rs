@@ -3,6 +3,7 @@
 pub(crate) mod bus;
 pub(crate) mod directory;
 pub(crate) mod key_file;
+mod peers;
 mod plane;
 mod statements;
 
@@ -12,7 +13,8 @@ use std::time::Duration;
 use bulla_guard::{ClaimStore, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions};
 use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME};
 use bulla_rpc::{
-    Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions, SystemClock,
+    Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions,
+    SystemClock,
 };
 use bulla_seal::UnixTime;
 use bulla_transport::{Transport, TransportEvent};

@@ -5,8 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bulla_api::{
-    Agent, BusStatus, CallFailure, CallRequest, CastRequest, Component, ControlPlane, Group,
-    KeyType, Page, PageRequest, ProgressSender, Sent, State, Status, TapEvent, TapItem, TapStream,
+    Agent, BusStatus, CallFailure, CallRequest, CastRequest, Component, ControlPlane,
+    ExemptRequest, Group, KeyType, Page, PageRequest, Peer, PeerExemption, ProgressSender,
+    RaiseRequest, Sent, State, Status, TakenBack, TapEvent, TapItem, TapStream,
 };
 use bulla_http::Identity;
 use bulla_keystore::{AgentDetails, AgentRecord, ComponentRecord, KeystoreError};
@@ -109,6 +110,26 @@ impl ControlPlane for Plane {
         Ok(groups)
     }
 
+    async fn peers(&self) -> Result<Vec<Peer>, CallFailure> {
+        self.0.peers().await
+    }
+
+    async fn raise(&self, by: &Identity, request: RaiseRequest) -> Result<Peer, CallFailure> {
+        self.0.raise(by, request).await
+    }
+
+    async fn exempt(
+        &self,
+        by: &Identity,
+        request: ExemptRequest,
+    ) -> Result<PeerExemption, CallFailure> {
+        self.0.exempt(by, request).await
+    }
+
+    async fn take_back(&self, by: &Identity, id: &str) -> Result<TakenBack, CallFailure> {
+        self.0.take_back(by, id).await
+    }
+
     async fn status(&self) -> Result<Status, CallFailure> {
         let problem = self.0.bus_problem.lock().clone();
         Ok(Status {
@@ -179,7 +200,7 @@ fn parse_target(text: &str) -> Result<Target, CallFailure> {
     text.parse().map_err(|e: bulla_seal::NameError| CallFailure::BadRequest { why: e.to_string() })
 }
 
-fn internal(error: KeystoreError) -> CallFailure {
+pub(super) fn internal(error: KeystoreError) -> CallFailure {
     CallFailure::Internal { why: error.to_string() }
 }
 
@@ -211,7 +232,7 @@ fn failure(target: &Target, error: CallError) -> CallFailure {
     }
 }
 
-fn millis(secs: u64) -> u64 {
+pub(super) fn millis(secs: u64) -> u64 {
     secs.saturating_mul(1000)
 }
 

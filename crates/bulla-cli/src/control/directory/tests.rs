@@ -68,6 +68,8 @@ impl Deployment {
         let transport = Arc::new(bus.transport());
         let endpoint =
             Endpoint::new(identity, directory, transport, EndpointOptions::default()).unwrap();
+        let statement = keystore.statement().await.unwrap();
+        endpoint.take_statement(statement.as_bytes()).unwrap();
         let router = directory_router(keystore.clone());
         let server = Server::start(endpoint.clone(), router, server_options()).await.unwrap();
         Self { keystore, bus, control: Client::new(endpoint), server, _folder: folder }
@@ -92,6 +94,9 @@ impl Deployment {
             Endpoint::new(identity, Arc::new(directory.clone()), transport, options).unwrap();
         let client = Client::new(endpoint.clone());
         directory.attach(&client);
+        if endpoint.check_component_messages().is_err() {
+            client.ask_statement().await.unwrap();
+        }
         let server = Server::start(endpoint, router, server_options()).await.unwrap();
         Process { client, directory, server }
     }
