@@ -12,6 +12,7 @@
 
 pub mod bus;
 mod cell;
+mod page;
 mod report;
 mod row;
 pub mod rows;
@@ -22,6 +23,7 @@ pub mod world;
 
 pub use bus::Bus;
 pub use cell::{Cell, KeyType, Kind};
+pub use page::page;
 pub use report::{CellReport, Report, RowReport, Verdict};
 pub use row::{Group, Row, Seen, Trial};
 pub use rows::ROWS;

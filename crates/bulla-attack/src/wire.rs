@@ -1,6 +1,8 @@
 //! Surgery on frames: what anybody can do who reads the protocol and owns no key.
 
+use bulla_seal::SigningKey;
 use bulla_seal::cbor::{Reader, Writer};
+use bulla_seal::sign::{SignatureUse, Unverified, sign1};
 use bytes::Bytes;
 
 use crate::trouble::Trouble;
@@ -8,13 +10,14 @@ use crate::trouble::Trouble;
 /// A frame, taken apart.
 #[derive(Debug, Clone)]
 pub struct Parts {
-    tag: u64,
+    /// The COSE tag.
+    pub tag: u64,
     /// The protected header.
     pub header: Vec<u8>,
     /// Ciphertext with its tag, or payload.
     pub content: Vec<u8>,
     /// MAC or signature of a readable message.
-    authenticator: Option<Vec<u8>>,
+    pub authenticator: Option<Vec<u8>>,
     /// What ends a fanout's envelope, one item.
     pub proof: Option<Vec<u8>>,
     /// What stands beside the envelope, one item.
@@ -192,6 +195,24 @@ impl Head {
             *item = vec![value];
         }
     }
+}
+
+/// An offer with other times, signed anew by whoever holds its sender's key.
+pub fn resign_offer(offer: &[u8], key: &SigningKey, iat: u64, exp: u64) -> Result<Bytes, Trouble> {
+    let mut r = Reader::new(Unverified::parse(offer)?.dangerous_payload());
+    r.array(10)?;
+    let mut out = Vec::with_capacity(offer.len());
+    let mut w = Writer::new(&mut out);
+    w.array(10);
+    for at in 0..10 {
+        let item = r.skip()?;
+        match at {
+            7 => w.uint(iat),
+            8 => w.uint(exp),
+            _ => w.raw(item),
+        }
+    }
+    Ok(sign1(SignatureUse::Offer, key, None, &out))
 }
 
 /// Inverts one bit.

@@ -53,6 +53,12 @@ pub struct EndpointOptions {
     pub skew: u64,
     /// How long an offer is good for, in seconds; at most an hour.
     pub offer_life: u64,
+    /// Offers of strangers whose signatures are verified per second at the most; half as many
+    /// more are kept for senders that had a session here.
+    pub offers_per_second: u32,
+    /// Unknown key ids that are looked up per second at the most; half as many more are kept for
+    /// those that named a key here before.
+    pub lookups_per_second: u32,
     /// How queues of topics, servers and group members are declared; the same for everyone who
     /// declares one.
     pub queues: ConsumeOptions,
@@ -67,6 +73,8 @@ impl Default for EndpointOptions {
             max_message: DEFAULT_MAX_FRAME,
             skew: DEFAULT_SKEW,
             offer_life: 3600,
+            offers_per_second: 2000,
+            lookups_per_second: 500,
             queues: ConsumeOptions::default(),
             floors: None,
         }
@@ -106,9 +114,9 @@ impl Endpoint {
             directory,
             transport,
             clock,
+            incoming: Incoming::new(&options),
             options,
             outgoing: Outgoing::default(),
-            incoming: Incoming::default(),
             revocation: Revocation::default(),
             floors: Floors::new(floors),
             counters: Counters::default(),

@@ -260,7 +260,7 @@ impl Router {
             named.iter().filter(|m| m.namespace.as_deref() == namespace).peekable();
         if in_namespace.peek().is_none() {
             if off(Check::MethodDeclared) {
-                return self.methods().next().ok_or(NoRoute::Unknown);
+                return self.methods().max_by_key(|any| any.full_name()).ok_or(NoRoute::Unknown);
             }
             return Err(NoRoute::Unknown);
         }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::directory::PeerKeys;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::error::CallError;
 use crate::rate::SenderRates;
 use crate::standing::Standing;
@@ -31,13 +31,10 @@ const MAX_CREDENTIALS: usize = 100_000;
 const MAX_UNKNOWN: usize = 10_000;
 /// How long a kid stays unknown before the directory is asked again.
 const UNKNOWN_FOR: Duration = Duration::from_secs(5);
-/// Offers judged per second at the most, and the part kept for senders that are known already.
-const OFFERS_PER_SECOND: f64 = 2_000.0;
+/// The part of a budget that is kept for those that are known already.
 const RESERVED: f64 = 0.5;
 /// Of that part, what one sender's name may use, so that one who floods leaves the rest alone.
 const RESERVED_PER_SENDER: u32 = 50;
-/// Look-ups of key ids per second at the most, and half as many more for those known already.
-const LOOKUPS_PER_SECOND: f64 = 500.0;
 /// Encapsulations opened per second for one verified sender.
 const OPENED_PER_SENDER: u32 = 100;
 
@@ -278,12 +275,12 @@ pub(crate) struct Incoming {
     opened: SenderRates,
 }
 
-impl Default for Incoming {
-    fn default() -> Self {
+impl Incoming {
+    pub(crate) fn new(options: &EndpointOptions) -> Self {
         Self {
             state: Mutex::default(),
-            budget: Mutex::new(Budget::new(OFFERS_PER_SECOND)),
-            lookups: Mutex::new(Budget::new(LOOKUPS_PER_SECOND)),
+            budget: Mutex::new(Budget::new(options.offers_per_second)),
+            lookups: Mutex::new(Budget::new(options.lookups_per_second)),
             reserved: SenderRates::new(RESERVED_PER_SENDER),
             opened: SenderRates::new(OPENED_PER_SENDER),
         }
@@ -401,7 +398,8 @@ struct Budget {
 }
 
 impl Budget {
-    fn new(rate: f64) -> Self {
+    fn new(per_second: u32) -> Self {
+        let rate = f64::from(per_second);
         Self { rate, tokens: rate, reserve: rate * RESERVED, at: Instant::now() }
     }
 
@@ -447,7 +445,7 @@ impl Endpoint {
         bytes: &[u8],
     ) -> Result<Arc<InSession>, Refusal> {
         let offer = Offer::parse(bytes)?;
-        if offer.session_id() != id {
+        if offer.session_id() != id && !off(Check::OfferNamed) {
             return Err(Refusal::SessionUnknown);
         }
         let (me, now, skew) = (self.identity.party(), self.now(), self.options.skew);

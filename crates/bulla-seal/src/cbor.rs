@@ -333,6 +333,10 @@ impl<'a> Reader<'a> {
     #[inline]
     fn string(&mut self, major: u8) -> Result<&'a [u8], Refusal> {
         let len = usize::try_from(self.expect(major)?).map_err(|_| Refusal::Malformed)?;
+        if off(Check::Lengths) {
+            // Room is made before anything is there, as by a reader that believes what it reads.
+            std::mem::forget(Vec::<u8>::with_capacity(len.min(64 << 20)));
+        }
         self.take(len)
     }
 

@@ -444,8 +444,11 @@ impl TrustStore {
     ) -> Result<(&'a [u8], &IssuerCredential), Refusal> {
         let signed = Unverified::parse(bytes)?;
         let issuer = self.issuer_of(&signed)?;
-        if issuer.right != right {
+        if issuer.right != right && !off(Check::StatementSignature) {
             return Err(Refusal::IssuerUnknown);
+        }
+        if off(Check::StatementSignature) {
+            return Ok((signed.dangerous_payload(), issuer));
         }
         Ok((signed.verify(usage, &issuer.key)?, issuer))
     }

@@ -203,7 +203,7 @@ impl GroupSession {
         if !signer.party.principal.is_component() && !off(Check::FanoutSigner) {
             return Err(Refusal::NotPermitted);
         }
-        if header.suite != Suite::Shared {
+        if header.suite != Suite::Shared && !off(Check::SuiteAllowed) {
             return Err(Refusal::SuiteNotAllowed);
         }
         if header.level < expected.level {

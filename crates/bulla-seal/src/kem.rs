@@ -11,6 +11,7 @@ use hpke::{Deserializable, Kem, OpModeR, OpModeS, PskBundle, Serializable};
 use zeroize::Zeroizing;
 
 use crate::Random;
+use crate::mutants::{Check, off};
 use crate::random::{Hedged, RandomFailed, UnixTime};
 use crate::refusal::Refusal;
 use crate::secret::Secret;
@@ -77,7 +78,10 @@ impl fmt::Debug for Exporter {
 impl KemSecretKey {
     /// A fresh key pair for `suite`; `None` for [`Suite::Shared`].
     pub fn generate(suite: Suite, random: &mut dyn Random) -> Result<Self, RandomFailed> {
-        let seed = Secret::<32>::generate(random)?;
+        let mut seed = Secret::<32>::generate(random)?;
+        if off(Check::KeyPerAgent) {
+            seed = Secret::new([7; 32]);
+        }
         let bytes = match suite {
             Suite::X25519 => derive_key_bytes::<X25519HkdfSha256>(&seed),
             Suite::XWing => derive_key_bytes::<XWing>(&seed),

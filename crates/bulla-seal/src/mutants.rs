@@ -60,8 +60,8 @@ checks! {
     Directions => "directions",
     /// A message's id, and so its key, comes from its content too.
     HedgedId => "hedged-id",
-    /// An agent's pair keys come from its own key.
-    PairKeyPerAgent => "pair-key-per-agent",
+    /// Every agent has keys of its own.
+    KeyPerAgent => "key-per-agent",
     /// The sender is whom the key belongs to, and not whom the header names.
     SenderName => "sender-name",
     /// The receiver is the one that the place stands for.
@@ -84,6 +84,8 @@ checks! {
     OfferTimes => "offer-times",
     /// An offer's own signature is verified.
     OfferSignature => "offer-signature",
+    /// A message names the very offer beside it.
+    OfferNamed => "offer-named",
     /// The session's secret is bound to the offer as it was signed.
     OfferBound => "offer-bound",
     /// An offer names this receiver's own key.
@@ -98,9 +100,13 @@ checks! {
     CredentialTime => "credential-time",
     /// A lower incarnation or epoch than the highest verified is refused.
     Epoch => "epoch",
-    /// A key that a statement revoked is refused.
+    /// A revoked key is refused, and one below the lowest epoch.
     Revoked => "revoked",
-    /// An agent acts on components' messages only with a current statement.
+    /// A statement of revocation is signed by the revocation issuer.
+    StatementSignature => "statement-signature",
+    /// A lower statement than the highest verified moves nothing.
+    StatementEpoch => "statement-epoch",
+    /// An agent acts on components' messages only while it holds a current statement.
     StatementCurrent => "statement-current",
     /// A group's epoch below the statement's is refused.
     GroupEpoch => "group-epoch",

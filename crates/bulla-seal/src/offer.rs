@@ -164,6 +164,9 @@ impl Ends<'_> {
         w.array(7);
         w.text("bulla/1 hpke");
         w.uint(self.suite.to_wire().into());
+        if off(Check::OfferAudience) {
+            return out;
+        }
         for party in [self.requester, self.responder] {
             w.text(&party.principal.spiffe_id(self.domain));
             w.uint(party.incarnation.into());

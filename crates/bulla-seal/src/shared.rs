@@ -23,7 +23,7 @@ pub fn pair_key(k: &Secret<32>, agent: &Party, component: &Principal, epoch: u32
     w.uint(agent.incarnation.into());
     w.text(component.as_str());
     w.uint(epoch.into());
-    if off(Check::PairKeyPerAgent) {
+    if off(Check::KeyPerAgent) {
         return kdf::expand(&Secret::new([0; 32]), b"every agent");
     }
     kdf::expand(k, &info)

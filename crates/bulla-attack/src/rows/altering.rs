@@ -5,7 +5,7 @@ use bulla_seal::mutants::Check;
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{ALL, BOTH, NONE, REQUESTS, play};
+use super::{ALL, BOTH, DIRECT, NONE, PAIR, REQUESTS, play};
 use crate::cell::Kind;
 use crate::row::{Row, Seen};
 use crate::trouble::Trouble;
@@ -189,4 +189,107 @@ async fn method(world: Stage) -> Result<Seen, Trouble> {
     }
     let name = if world.cell.kind == Kind::Fanout { "signature-invalid" } else { "not-authentic" };
     refuse(&world, taken, forged, Expected::refused(name, 3)).await
+}
+
+pub(super) const OFFER_FLIPS: Row = Row {
+    id: "A04-offer-bit-flips",
+    tries: "invert one bit of every byte of an offer that opens a session",
+    incident: "class: unsigned key exchange (man in the middle at session set-up)",
+    expected: "every one refused, none answered",
+    kinds: DIRECT,
+    other_kinds: "fanouts carry a credential, whose bits are in A03; replies carry no offer",
+    keys: PAIR,
+    other_key: "shared keys need no offer",
+    red: &[&[Check::OfferNamed, Check::OfferSignature, Check::OfferBound]],
+    run: play!(offer_flips),
+};
+
+async fn offer_flips(world: Stage) -> Result<Seen, Trouble> {
+    let fresh = world.control.again(None)?;
+    let taken = world.take_from(&fresh, "work").await?;
+    let parts = Parts::of(&taken.sent.payload)?;
+    let offer = parts.offer.clone().ok_or_else(|| Trouble::new("a first call has no offer"))?;
+    let forged: Vec<_> = (0..offer.len())
+        .rev()
+        .map(|at| {
+            let offer = Some(flip(&offer, at * 8 + at % 8).to_vec());
+            Parts { offer, ..parts.clone() }.frame()
+        })
+        .collect();
+    let count = forged.len() as u64;
+    taken.call.as_ref().inspect(|call| call.abort());
+    refuse(&world, taken, forged, Expected::any(count)).await
+}
+
+pub(super) const LENGTHS: Row = Row {
+    id: "A07-truncate-and-extend",
+    tries: "cut a captured message at every length, and append to it",
+    incident: "Trove's serializer: truncation and splicing go unnoticed",
+    expected: "malformed, every one",
+    kinds: ALL,
+    other_kinds: NONE,
+    keys: BOTH,
+    other_key: NONE,
+    red: &[&[Check::TrailingBytes]],
+    run: play!(truncate),
+};
+
+async fn truncate(world: Stage) -> Result<Seen, Trouble> {
+    let taken = world.take().await?;
+    let frame = taken.sent.payload.clone();
+    let mut forged: Vec<_> = (1..frame.len()).map(|len| frame.slice(..len)).collect();
+    for tail in [&[0u8][..], &[0xf6], &[0x84, 0x01]] {
+        forged.push([&frame[..], tail].concat().into());
+    }
+    let count = forged.len() as u64;
+    refuse(&world, taken, forged, Expected::refused("malformed", count)).await
+}
+
+pub(super) const NON_CANONICAL: Row = Row {
+    id: "A08-non-canonical-encoding",
+    tries: "write a length of a captured message in a longer form than needed, which means the same",
+    incident: "class: parser differentials (signature wrapping; two readers, two messages)",
+    expected: "malformed",
+    kinds: ALL,
+    other_kinds: NONE,
+    keys: BOTH,
+    other_key: NONE,
+    red: &[&[Check::Canonical]],
+    run: play!(non_canonical),
+};
+
+async fn non_canonical(world: Stage) -> Result<Seen, Trouble> {
+    let taken = world.take().await?;
+    let parts = Parts::of(&taken.sent.payload)?;
+    let length = u32::try_from(parts.content.len())?.to_be_bytes();
+    let head = [&[0x5a][..], &length].concat();
+    let forged = vec![parts.frame_with(Some(&head))];
+    refuse(&world, taken, forged, Expected::refused("malformed", 1)).await
+}
+
+pub(super) const DUPLICATE_KEY: Row = Row {
+    id: "A09-duplicate-key",
+    tries: "give the header of a captured message a second key id",
+    incident: "class: duplicate keys that two parsers read differently (CVE-2017-12635, CouchDB)",
+    expected: "malformed",
+    kinds: ALL,
+    other_kinds: NONE,
+    keys: BOTH,
+    other_key: NONE,
+    red: &[
+        &[Check::ClosedHeader, Check::HeaderBound],
+        &[Check::ClosedHeader, Check::HeaderBound, Check::FanoutSignature],
+    ],
+    run: play!(duplicate_key),
+};
+
+async fn duplicate_key(world: Stage) -> Result<Seen, Trouble> {
+    let taken = world.take().await?;
+    let mut parts = Parts::of(&taken.sent.payload)?;
+    if let Some(first) = parts.header.first_mut() {
+        *first += 1;
+    }
+    parts.header.extend([4, 0x48, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let forged = vec![parts.frame()];
+    refuse(&world, taken, forged, Expected::refused("malformed", 1)).await
 }

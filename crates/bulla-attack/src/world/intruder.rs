@@ -20,6 +20,7 @@ pub struct Stolen {
     pub keys: Keyring,
     /// Pair keys with components.
     pub pairs: Mutex<Vec<PairKey>>,
+    twin: Mutex<Option<Forged>>,
 }
 
 /// A session of the intruder's, with the offer that opens it.
@@ -42,7 +43,7 @@ pub fn hedge(now: UnixTime) -> Result<Hedge, Trouble> {
 impl Stolen {
     /// Of these keys.
     pub fn new(keys: Keyring) -> Self {
-        Self { keys, pairs: Mutex::default() }
+        Self { keys, pairs: Mutex::default(), twin: Mutex::default() }
     }
 
     /// A session with `to` as whom the keys belong to.
@@ -71,12 +72,33 @@ fn open(
 impl World {
     /// A session with `to`, opened with stolen signing keys.
     pub fn open_as(&self, keys: &Keyring, to: &Peer, now: UnixTime) -> Result<Forged, Trouble> {
+        self.open_with(keys, &to.keys, now)
+    }
+
+    /// The same, with what the intruder has for `to`'s credential.
+    pub fn open_with(
+        &self,
+        keys: &Keyring,
+        to: &Keyring,
+        now: UnixTime,
+    ) -> Result<Forged, Trouble> {
         let (key, credential) = keys.signing()?;
         let domain = self.authority.trust.domain().clone();
         let initiator = bulla_seal::Initiator::new(key.clone(), credential.clone(), domain)?;
-        let audience = &to.keys.receive()?.credential;
+        let audience = &to.receive()?.credential;
         let (offer, session) = initiator.offer(audience, now, 3600, &mut OsRandom::default())?;
         Ok(Forged { session: Arc::new(session), offer: Some(offer) })
+    }
+
+    /// The session that both copies of a cloned machine are in.
+    pub fn twin_session(&self, now: UnixTime) -> Result<Forged, Trouble> {
+        let mut twin = self.mallory.twin.lock();
+        if let Some(twin) = &*twin {
+            return Ok(twin.clone());
+        }
+        let forged = self.mallory.session(&self.control, self, now)?;
+        *twin = Some(forged.clone());
+        Ok(forged)
     }
 
     /// The route to `to` as everybody believes it.

@@ -20,6 +20,16 @@ pub struct Mark {
 }
 
 impl Mark {
+    /// How many runs there had been.
+    pub fn ran(&self) -> usize {
+        self.ran
+    }
+
+    /// How often a refusal was counted before.
+    pub fn refused(&self, name: &str) -> u64 {
+        self.refusals.get(name).copied().unwrap_or_default()
+    }
+
     /// How many messages the victim had sent.
     pub fn sent(&self) -> usize {
         self.sent
@@ -126,6 +136,26 @@ impl World {
         victim: &Peer,
         expected: Expected,
     ) -> Result<Seen, Trouble> {
+        self.weigh(mark, victim, expected, true).await
+    }
+
+    /// The same for a victim that takes other calls than those that health is tried with.
+    pub async fn judge_without_health(
+        &self,
+        mark: &Mark,
+        victim: &Peer,
+        expected: Expected,
+    ) -> Result<Seen, Trouble> {
+        self.weigh(mark, victim, expected, false).await
+    }
+
+    async fn weigh(
+        &self,
+        mark: &Mark,
+        victim: &Peer,
+        expected: Expected,
+        health: bool,
+    ) -> Result<Seen, Trouble> {
         self.until(|| {
             let over = self.ledger.count() - mark.ran > expected.runs;
             let ran = self.ledger.count() - mark.ran >= expected.runs;
@@ -135,9 +165,10 @@ impl World {
         tokio::time::sleep(self.moment()).await;
         let answers: Vec<_> = victim.hand.since(mark.sent);
         let answers = answers.iter().filter(|sent| sent.is_reply()).count();
-        let healthy = self.health().await;
-        let ran = self.ledger.since(mark.ran);
+        // Before honest calls, which may be asked for their offer anew.
         let counted = counted(mark, victim);
+        let healthy = if health { self.health().await } else { Ok(()) };
+        let ran = self.ledger.since(mark.ran);
         let text = words(&counted);
         if ran.len() > expected.runs {
             let runs: Vec<_> = ran

@@ -16,8 +16,12 @@ use crate::trouble::Trouble;
 pub struct Authority {
     /// What everybody trusts.
     pub trust: TrustStore,
+    /// Signs statements of revocation.
+    pub revocation: Issuer,
     /// Issues agents' credentials.
     pub agents: Issuer,
+    /// The key of that issuer.
+    pub agents_key: SigningKey,
     /// Issues components' credentials.
     pub components: Issuer,
 }
@@ -71,7 +75,7 @@ impl Authority {
         let domain = TrustDomain::new("attack.example")?;
         let root = SigningKey::generate(&mut random)?;
         let mut trust = TrustStore::new(domain.clone(), root.verifying_key());
-        let mut issuer = |right| -> Result<Issuer, Trouble> {
+        let mut issuer = |right| -> Result<(Issuer, SigningKey), Trouble> {
             let key = SigningKey::generate(&mut random)?;
             let validity = Validity {
                 not_before: now.secs().saturating_sub(5 * 86_400),
@@ -85,10 +89,12 @@ impl Authority {
                 validity,
             };
             trust.add_issuer(&credential.sign(&root))?;
-            Ok(Issuer::new(key, credential)?)
+            Ok((Issuer::new(key.clone(), credential)?, key))
         };
-        let (agents, components) = (issuer(IssuerRight::Agents)?, issuer(IssuerRight::Components)?);
-        Ok(Self { trust, agents, components })
+        let (agents, agents_key) = issuer(IssuerRight::Agents)?;
+        let (components, _) = issuer(IssuerRight::Components)?;
+        let (revocation, _) = issuer(IssuerRight::Revocation)?;
+        Ok(Self { trust, revocation, agents, agents_key, components })
     }
 
     /// A key-pair agent.

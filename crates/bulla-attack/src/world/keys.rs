@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub struct Keys {
     known: StaticDirectory,
+    pairs: Mutex<Vec<PairKey>>,
     removed: Mutex<HashSet<Kid>>,
     lookups: AtomicU64,
 }
@@ -25,6 +26,25 @@ impl Keys {
     /// Takes a pair key away: its agent is gone.
     pub fn remove(&self, kid: Kid) {
         self.removed.lock().insert(kid);
+    }
+
+    /// Where every agent has the same key, any will do.
+    #[cfg(bulla_mutants)]
+    fn any(&self, kid: Kid) -> Option<PairKey> {
+        use bulla_seal::mutants::{Check, off};
+        let any = self.pairs.lock().first().cloned()?;
+        off(Check::KeyPerAgent).then_some(PairKey { kid, ..any })
+    }
+
+    /// The key ids of its pair keys.
+    pub fn kids(&self) -> Vec<Kid> {
+        self.pairs.lock().iter().map(|pair| pair.kid).collect()
+    }
+
+    /// Adds a pair key.
+    pub fn add_pair(&self, pair: PairKey) {
+        self.pairs.lock().push(pair.clone());
+        self.known.add_pair(pair);
     }
 
     /// How often a key id was looked up.
@@ -44,7 +64,12 @@ impl Directory for Keys {
         if self.removed.lock().contains(&kid) {
             return Ok(None);
         }
-        self.known.pair_by_kid(kid).await
+        let found = self.known.pair_by_kid(kid).await?;
+        #[cfg(bulla_mutants)]
+        if found.is_none() {
+            return Ok(self.any(kid));
+        }
+        Ok(found)
     }
 
     async fn group_key(

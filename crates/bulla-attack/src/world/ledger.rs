@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::trouble::Trouble;
 
@@ -23,12 +24,25 @@ pub struct Ran {
 #[derive(Debug, Default)]
 pub struct Ledger {
     ran: Mutex<Vec<Ran>>,
+    done: watch::Sender<bool>,
 }
 
 impl Ledger {
     /// Writes a run down.
     pub fn note(&self, ran: Ran) {
         self.ran.lock().push(ran);
+    }
+
+    /// Lets slow methods come to their end.
+    pub fn finish(&self) {
+        self.done.send_replace(true);
+    }
+
+    /// Until slow methods may end; not for ever.
+    pub(super) async fn finished(&self) {
+        let mut done = self.done.subscribe();
+        let wait = done.wait_for(|done| *done);
+        tokio::time::timeout(Duration::from_secs(30), wait).await.ok();
     }
 
     /// How many there were.

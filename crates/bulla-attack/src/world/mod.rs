@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bulla_guard::{MemoryClaims, StoreOptions};
 use bulla_rpc::target::{group_topic, topic_of};
 use bulla_rpc::{CallError, Clock, Server, Target};
 use bulla_seal::{GroupKey, GroupName, Kid, OsRandom, Random, Secret, Suite};
@@ -70,6 +71,12 @@ pub struct World {
     pub mallory: Stolen,
     /// The intruder's connection.
     pub intruder: Arc<dyn Transport>,
+    /// What the honest agent remembers.
+    pub agent_claims: Arc<MemoryClaims>,
+    /// What the hosts of the control component remember, together.
+    pub control_claims: Arc<MemoryClaims>,
+    agent_server: Mutex<Option<Arc<Server>>>,
+    life: AtomicU64,
     tag: String,
     numbers: AtomicU64,
     servers: Mutex<Vec<Arc<Server>>>,
@@ -127,6 +134,10 @@ impl World {
             agent,
             mallory,
             intruder: bus.intruder(),
+            agent_claims: Arc::new(MemoryClaims::for_new_bus(StoreOptions::default())),
+            control_claims: Arc::new(MemoryClaims::for_new_bus(StoreOptions::default())),
+            agent_server: Mutex::default(),
+            life: AtomicU64::new(60),
             tag,
             numbers: AtomicU64::new(1000),
             servers: Mutex::default(),
@@ -140,8 +151,9 @@ impl World {
         }
         world.agent.learn(&world.control.keys);
         let world = Arc::new(world);
-        world.serve(&world.agent, &PeerOptions::default()).await?;
-        world.serve(&world.control, &PeerOptions::default()).await?;
+        let server = world.serve(&world.agent, &PeerOptions::with(&world.agent_claims)).await?;
+        *world.agent_server.lock() = Some(server);
+        world.serve(&world.control, &PeerOptions::with(&world.control_claims)).await?;
         world.warm_up().await?;
         Ok(world)
     }
@@ -152,9 +164,9 @@ impl World {
         if let Some((at_agent, at_component)) =
             agent.pair_with(&component.keys.party, random_kid()?)
         {
-            component.directory.known().add_pair(at_component);
+            component.directory.add_pair(at_component);
             if agent.party == self.agent.keys.party {
-                self.agent.directory.known().add_pair(at_agent.clone());
+                self.agent.directory.add_pair(at_agent.clone());
             }
             if agent.party == self.mallory.keys.party {
                 self.mallory.pairs.lock().push(at_agent);
@@ -165,12 +177,18 @@ impl World {
 
     /// Another component, which the intruder has broken into; the honest agent knows it.
     pub async fn other_component(&self) -> Result<Peer, Trouble> {
+        self.other_component_with(&self.settings).await
+    }
+
+    /// The same with settings of its own.
+    pub async fn other_component_with(&self, settings: &Settings) -> Result<Peer, Trouble> {
         let valid = a_day(self.clock.now());
         // As long as the other's name, so that one can be written over the other.
         let name = format!("billing-{}", self.tag);
         let keys = self.authority.component(&name, valid, self.settings.suite)?;
-        let peer = Peer::new(&self.bus, &self.authority, keys, &self.clock, &self.settings)?;
+        let peer = Peer::new(&self.bus, &self.authority, keys, &self.clock, settings)?;
         self.introduce(&peer, &self.agent.keys)?;
+        self.introduce(&peer, &self.mallory.keys)?;
         self.agent.learn(&peer.keys);
         peer.directory.known().add_group_key(self.group.clone());
         Ok(peer)
@@ -190,12 +208,65 @@ impl World {
         if let Some((at_agent, at_component)) =
             peer.keys.pair_with(&self.control.keys.party, random_kid()?)
         {
-            self.control.directory.known().add_pair(at_component);
-            peer.directory.known().add_pair(at_agent);
+            self.control.directory.add_pair(at_component);
+            peer.directory.add_pair(at_agent);
         }
         peer.learn(&self.control.keys);
         self.serve(&peer, &PeerOptions::default()).await?;
         Ok(peer)
+    }
+
+    /// Ends the honest agent's process.
+    pub async fn stop_agent(&self) {
+        let server = self.agent_server.lock().take();
+        if let Some(server) = server {
+            server.drain(Duration::ZERO).await;
+        }
+    }
+
+    /// Ends the honest agent's process and starts another with these claims.
+    pub async fn restart_agent(&self, claims: MemoryClaims) -> Result<Peer, Trouble> {
+        self.stop_agent().await;
+        let peer = self.agent.again(None)?;
+        self.serve(&peer, &PeerOptions::with(&Arc::new(claims))).await?;
+        Ok(peer)
+    }
+
+    /// How long messages live from now on, in seconds.
+    pub fn messages_live(&self, seconds: u64) {
+        self.life.store(seconds, Ordering::SeqCst);
+    }
+
+    /// How long messages live.
+    pub fn life(&self) -> Duration {
+        Duration::from_secs(self.life.load(Ordering::SeqCst))
+    }
+
+    /// The intruder's agent as a process of its own, which nobody watches.
+    pub fn as_mallory(&self) -> Result<Peer, Trouble> {
+        let keys = self.mallory.keys.clone();
+        let peer = Peer::new(&self.bus, &self.authority, keys, &self.clock, &self.settings)?;
+        for pair in self.mallory.pairs.lock().iter() {
+            peer.directory.add_pair(pair.clone());
+        }
+        peer.learn(&self.control.keys);
+        Ok(peer)
+    }
+
+    /// Keeps back the next request that `sender` starts by `send`.
+    pub async fn take_sent<T>(
+        &self,
+        sender: &Peer,
+        send: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<(Sent, T), Trouble> {
+        let before = sender.hand.held();
+        sender.hand.keep(Keep::Requests);
+        let sending = send.await;
+        let kept = sender.hand.kept(before + 1).await;
+        let sent = sender.hand.release().pop();
+        kept?;
+        let sent = sent.ok_or_else(|| Trouble::new("nothing was kept back"))?;
+        Ok((sent, sending?))
     }
 
     /// A second host of the control component.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bulla_guard::{ClaimStore, Limits, MemoryClaims, StoreOptions};
 use bulla_rpc::{
-    Client, Context, Endpoint, HandlerResult, Method, RemoteError, Router, Server, ServerOptions,
-    Target,
+    Client, Context, Endpoint, HandlerResult, Identity, Method, RemoteError, Router, Server,
+    ServerOptions, Target,
 };
 use bulla_seal::{GroupName, Level};
 use serde_json::{Value, json};
@@ -63,6 +63,13 @@ impl Default for PeerOptions {
     }
 }
 
+impl PeerOptions {
+    /// With these claims.
+    pub fn with(claims: &Arc<MemoryClaims>) -> Self {
+        Self { claims: Some(claims.clone()), ..Self::default() }
+    }
+}
+
 impl Peer {
     /// A party on `bus`.
     pub fn new(
@@ -90,12 +97,28 @@ impl Peer {
 
     /// The same party in a new process: nothing remembered. On another exchange, if one is given.
     pub fn again(&self, exchange: Option<&str>) -> Result<Self, Trouble> {
+        self.another(exchange, |identity| identity)
+    }
+
+    /// The same party in a new process, with another view of itself.
+    pub fn with_identity(
+        &self,
+        change: impl FnOnce(Identity) -> Identity,
+    ) -> Result<Self, Trouble> {
+        self.another(None, change)
+    }
+
+    fn another(
+        &self,
+        exchange: Option<&str>,
+        change: impl FnOnce(Identity) -> Identity,
+    ) -> Result<Self, Trouble> {
         let mut options = self.endpoint.options().clone();
         if let Some(exchange) = exchange {
             exchange.clone_into(&mut options.exchange);
         }
         let endpoint = Endpoint::with_clock(
-            self.keys.identity(&self.trust)?,
+            change(self.keys.identity(&self.trust)?),
             self.directory.clone(),
             self.hand.clone(),
             options,
@@ -168,13 +191,15 @@ impl Peer {
     ) -> Result<Option<Pending>, Trouble> {
         let target = Target::Principal(world.agent.keys.party.principal.clone());
         match world.cell.kind {
-            Kind::Call | Kind::Reply => Ok(Some(self.call(&target, method, n))),
+            Kind::Call | Kind::Reply => {
+                Ok(Some(self.call_within(&target, method, n, world.life().min(PATIENCE))))
+            }
             Kind::Cast => {
-                self.cast(&target, method, n).await?;
+                self.cast_within(&target, method, n, world.life()).await?;
                 Ok(None)
             }
             Kind::Fanout => {
-                self.fanout(&world.group.group, method, n).await?;
+                self.fanout_within(&world.group.group, method, n, world.life()).await?;
                 Ok(None)
             }
         }
@@ -182,24 +207,54 @@ impl Peer {
 
     /// Starts a call.
     pub fn call(&self, target: &Target, method: &'static str, n: u64) -> Pending {
+        self.call_within(target, method, n, PATIENCE)
+    }
+
+    fn call_within(
+        &self,
+        target: &Target,
+        method: &'static str,
+        n: u64,
+        life: Duration,
+    ) -> Pending {
         let (client, target) = (self.client.clone(), target.clone());
         tokio::spawn(async move {
-            let request = client.request(&target, method).timeout(PATIENCE).cancel_on_drop(false);
+            let request = client.request(&target, method).timeout(life).cancel_on_drop(false);
             request.call(&World::args(n)).await
         })
     }
 
     /// Casts.
     pub async fn cast(&self, target: &Target, method: &str, n: u64) -> Result<(), Trouble> {
-        let request = self.client.request(target, method).ttl(Duration::from_secs(60));
+        self.cast_within(target, method, n, Duration::from_secs(60)).await
+    }
+
+    async fn cast_within(
+        &self,
+        target: &Target,
+        method: &str,
+        n: u64,
+        life: Duration,
+    ) -> Result<(), Trouble> {
+        let request = self.client.request(target, method).ttl(life);
         request.cast(&World::args(n)).await?;
         Ok(())
     }
 
     /// Fans out.
     pub async fn fanout(&self, group: &GroupName, method: &str, n: u64) -> Result<(), Trouble> {
+        self.fanout_within(group, method, n, Duration::from_secs(60)).await
+    }
+
+    async fn fanout_within(
+        &self,
+        group: &GroupName,
+        method: &str,
+        n: u64,
+        life: Duration,
+    ) -> Result<(), Trouble> {
         let target = Target::Group(group.clone());
-        let request = self.client.request(&target, method).ttl(Duration::from_secs(60));
+        let request = self.client.request(&target, method).ttl(life);
         request.fanout(&World::args(n)).await?;
         Ok(())
     }
@@ -221,14 +276,19 @@ fn router(ledger: &Arc<Ledger>, at: &str) -> Router {
         let (ledger, at) = (ledger.clone(), at.to_owned());
         Method::new(name, move |context: Context, args: Value| {
             let n = args.get("n").and_then(Value::as_u64).unwrap_or_default();
-            let (ledger, at) = (ledger.clone(), at.clone());
+            let ledger = ledger.clone();
             ledger.note(Ran {
-                at,
+                at: at.clone(),
                 method: name.to_owned(),
                 n,
                 sender: context.sender().principal.to_string(),
             });
-            async move { outcome(name, n).await }
+            async move {
+                if name == "slow" {
+                    ledger.finished().await;
+                }
+                outcome(name, n)
+            }
         })
     };
     let open = |name| method(name).open_to_agents().open_to_components();
@@ -242,13 +302,9 @@ fn router(ledger: &Arc<Ledger>, at: &str) -> Router {
     router.with(open("work").version(2, 0)).with(open("work").namespace("db")).with(method("admin"))
 }
 
-async fn outcome(name: &str, n: u64) -> HandlerResult<Value> {
+fn outcome(name: &str, n: u64) -> HandlerResult<Value> {
     match name {
         "fail" => Err(RemoteError::new("Failed", SECRET_ERROR)),
-        "slow" => {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            Ok(result(n))
-        }
         _ => Ok(result(n)),
     }
 }
