@@ -150,9 +150,6 @@ impl Known {
 
     /// Judges a key (step 4 of protocol section 9, on every message).
     pub fn judge(&self, subject: &Subject) -> Result<(), Refusal> {
-        if off(Check::Revoked) {
-            return Ok(());
-        }
         if self.is_revoked(&subject.kid) {
             return Err(Refusal::Revoked);
         }
