@@ -538,3 +538,56 @@ async fn a_gap_in_fanouts_is_counted_group_by_group() {
     until("it came late", || counters.executed.get() == 5).await;
     assert_eq!(counters.gaps.get(), 1);
 }
+
+#[tokio::test]
+async fn one_agent_does_not_occupy_a_component() {
+    let world = World::new();
+    let (mut gate, wait) = Gate::new();
+    let options = ServerOptions { concurrency: 8, per_agent: Some(2), ..options() };
+    let control = world.component("control", "h1");
+    let _server = Server::start(control.clone(), echo().with(wait), options).await.unwrap();
+    let to = target("component/control");
+    let (greedy, modest) = (Client::new(world.agent("a")), Client::new(world.agent("b")));
+    // Two run, eight wait without a worker, and the others are refused.
+    let calls: Vec<_> = (0..20)
+        .map(|n: u32| {
+            let (client, to) = (greedy.clone(), to.clone());
+            tokio::spawn(async move {
+                let request = client.request(&to, "wait").timeout(Duration::from_secs(30));
+                request.call::<_, u32>(&n).await
+            })
+        })
+        .collect();
+    for _ in 0..2 {
+        gate.started.recv().await.unwrap();
+    }
+    until("ten are refused", || control.counters().refused(Refusal::RateLimited) == 10).await;
+    assert_eq!(gate.running.load(Ordering::SeqCst), 2);
+    // Another agent is served meanwhile, and so is a component, which has no such limit.
+    let request = modest.request(&to, "echo").timeout(Duration::from_secs(30));
+    assert_eq!(request.call::<_, u32>(&7).await.unwrap(), 7);
+    let api = Client::new(world.component("api", "h1"));
+    let more: Vec<_> = (100..105)
+        .map(|n: u32| {
+            let (client, to) = (api.clone(), to.clone());
+            tokio::spawn(async move {
+                let request = client.request(&to, "wait").timeout(Duration::from_secs(30));
+                request.call::<_, u32>(&n).await
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        assert!(gate.started.recv().await.unwrap() >= 100);
+    }
+    gate.go.send(true).unwrap();
+    for call in more {
+        call.await.unwrap().unwrap();
+    }
+    until("the ten that waited ran", || control.counters().executed.get() == 16).await;
+    let refused = calls.iter().filter(|call| !call.is_finished()).count();
+    until("ten were answered", || calls.iter().filter(|call| call.is_finished()).count() == 10)
+        .await;
+    assert!(refused >= 10);
+    assert!(gate.most.load(Ordering::SeqCst) <= 7);
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+}

@@ -257,3 +257,24 @@ async fn nothing_runs_before_the_rise_is_kept() {
     assert_eq!(calling.await.unwrap().unwrap(), 7);
     assert_eq!(at.counters().executed.get(), 1);
 }
+
+#[tokio::test]
+async fn what_is_below_the_floor_is_refused_before_it_is_opened() {
+    let world = World::new();
+    let at = control(&world, Arc::new(MemoryFloors::new()));
+    let _server = Server::start(at.clone(), methods(), options()).await.unwrap();
+    let identity = world.agent_identity("a", bulla_seal::Suite::X25519, 1);
+    // The content of each request is altered on the way, behind its header.
+    let plan = Plan::script(|sent, _| match sent.to {
+        bulla_transport::Address::Reply { .. } => vec![Act::Pass],
+        _ => vec![Act::Flip((sent.message.payload.len() as u64 / 4) * 8)],
+    });
+    let (agent, _bus) = world.hostile(identity, plan);
+    let client = Client::new(agent);
+    let calling =
+        tokio::spawn(async move { call(&client, CONTROL, "resize", Level::Signed).await });
+    until("refused", || at.counters().refusals().values().sum::<u64>() > 0).await;
+    calling.abort();
+    let refusals = at.counters().refusals();
+    assert_eq!(refusals.get("level-not-allowed"), Some(&1), "{refusals:?}");
+}

@@ -10,6 +10,7 @@ pub(crate) mod claim;
 pub(crate) mod dispatch;
 pub(crate) mod open;
 pub(crate) mod running;
+pub(crate) mod shares;
 
 use std::convert::Infallible;
 use std::future::Future;

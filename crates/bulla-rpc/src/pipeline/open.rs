@@ -18,6 +18,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tower::{Layer, Service};
 
+use super::shares::{Shares, Slot, Turn};
 use super::{BoxFuture, Settlement};
 use crate::endpoint::Endpoint;
 use crate::notice::OfferNeeded;
@@ -166,6 +167,7 @@ pub(crate) struct OpenLayer {
 struct Shared {
     endpoint: Endpoint,
     level: Level,
+    shares: Shares,
     inner_signature: bool,
     /// A handful: the principal's own inboxes and its groups'.
     places: RwLock<Vec<(Arc<Inbox>, Arc<Place>)>>,
@@ -221,6 +223,7 @@ impl OpenLayer {
             shared: Arc::new(Shared {
                 endpoint,
                 level: options.level,
+                shares: Shares::new(options.per_agent.unwrap_or(options.concurrency / 4)),
                 inner_signature: options.inner_signature,
                 places: RwLock::default(),
                 groups: Mutex::default(),
@@ -245,7 +248,7 @@ pub(crate) struct Open<S> {
     inner: S,
 }
 
-impl<S> Service<Delivery> for Open<S>
+impl<S> Service<(Delivery, Slot)> for Open<S>
 where
     S: Service<Opened, Response = Settlement, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -258,13 +261,17 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut delivery: Delivery) -> Self::Future {
+    fn call(&mut self, (mut delivery, slot): (Delivery, Slot)) -> Self::Future {
         let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
         Box::pin(async move {
             // Taken out, so that nobody else holds the bytes and they are opened in place.
             let payload = std::mem::take(&mut delivery.payload);
             let settlement = match shared.open(payload, &delivery).await {
-                Ok(opened) => inner.call(opened).await?,
+                Ok(opened) => match shared.turn(&opened, &slot).await {
+                    // Held until it ran.
+                    Ok(_turn) => inner.call(opened).await?,
+                    Err(stop) => shared.stop(stop, &delivery),
+                },
                 Err(stop) => shared.stop(stop, &delivery),
             };
             Ok((settlement, delivery))
@@ -296,6 +303,23 @@ impl Shared {
         #[cfg(bulla_mutants)]
         opened.hint.clone_from(&delivery.reply_hint);
         Ok(opened)
+    }
+
+    /// Waits until the sender may run one more: an agent has a share of a component's workers.
+    async fn turn(&self, opened: &Opened, slot: &Slot) -> Result<Turn, Stop> {
+        let sender = &opened.sender().principal;
+        let own = |body: RequestBody<'_>| body.namespace == Some(crate::builtin::NAMESPACE);
+        let limited = sender.is_agent() && self.endpoint.identity.principal().is_component();
+        // What stops a run must not wait for it.
+        if !limited || opened.body().is_ok_and(own) {
+            return Ok(Turn::free());
+        }
+        let turn = self.shares.turn(sender, slot).await.ok_or(Refusal::RateLimited)?;
+        let late = opened.expires().saturating_add(self.endpoint.options.skew);
+        if self.endpoint.now().secs() > late {
+            return Err(Refusal::Expired.into());
+        }
+        Ok(turn)
     }
 
     fn stop(&self, stop: Stop, delivery: &Delivery) -> Settlement {

@@ -19,6 +19,9 @@ pub struct ServerOptions {
     pub lease: Duration,
     /// Methods that run at the same time at the most.
     pub concurrency: usize,
+    /// Methods that run at the same time for one agent at the most, at a component; a quarter of
+    /// `concurrency` unless set. Four times as many wait, more are refused.
+    pub per_agent: Option<usize>,
     /// The lowest level taken.
     pub level: Level,
     /// Whether each request must carry its sender's signature inside the seal: then not even the
@@ -44,6 +47,7 @@ impl ServerOptions {
             worker: Worker(random_worker()),
             lease: Duration::from_secs(60),
             concurrency: 256,
+            per_agent: None,
             level: Level::Sealed,
             inner_signature: false,
             authorization: Arc::new(DefaultRule),

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::endpoint::Endpoint;
+use crate::pipeline::shares::Slot;
 use crate::pipeline::{Pipeline, Settlement};
 
 /// How long a message waits before it goes back to its queue when it could not be judged.
@@ -50,10 +51,11 @@ impl Work {
                 break;
             };
             let work = self.clone();
+            let slot = Slot::new(self.permits.clone(), permit);
             self.tasks.spawn(async move {
-                let held = work.run(delivery).await;
+                let held = work.run(delivery, &slot).await;
                 // What only waits does not keep others from running.
-                drop(permit);
+                slot.release();
                 if let Some((delivery, pause)) = held {
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
@@ -66,12 +68,12 @@ impl Work {
         consumer.stop().await;
     }
 
-    async fn run(&self, delivery: Delivery) -> Option<(Delivery, Duration)> {
+    async fn run(&self, delivery: Delivery, slot: &Slot) -> Option<(Delivery, Duration)> {
         if delivery.redelivered && off(Check::FlagIgnored) {
             delivery.acker.ack();
             return None;
         }
-        let Ok((settlement, delivery)) = self.pipeline.clone().call(delivery).await;
+        let Ok((settlement, delivery)) = self.pipeline.clone().call((delivery, slot.clone())).await;
         match settlement {
             Settlement::Refused if off(Check::RefusedGone) => delivery.acker.put_back(),
             Settlement::Refused => delivery.acker.ack(),
