@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use bulla_keystore::{Kek, Keystore};
 use bulla_services::{RabbitMq, require};
 use bulla_transport::address::routing_word;
 use bulla_transport::{
@@ -230,4 +231,34 @@ fn another_agent_can_neither_read_nor_answer() {
     deployment.call("agent/intruder", "agent.ping", "{}");
     drop(thief);
     assert_eq!(routing_word("agent/victim"), "agent.victim");
+}
+
+#[test]
+fn a_revoked_agent_is_cut_off_in_a_moment_and_the_others_go_on() {
+    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let deployment = Deployment::new(Some(rabbit.url()));
+    let _control = deployment.serve();
+    let keys = ["db-1", "db-2"].map(|id| deployment.add_agent(id, &[]));
+    let _agents = keys.each_ref().map(|key| deployment.agent(key, &[]));
+    for agent in ["agent/db-1", "agent/db-2"] {
+        assert_eq!(deployment.call(agent, "agent.ping", "{}")["pong"], true);
+    }
+    // As a program beside the control plane does it; the command is still to come.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let kek = Kek::from_file(deployment.home().join("kek")).unwrap();
+        let keystore = Keystore::open(deployment.home().join("keystore.db"), kek).await.unwrap();
+        keystore.revoke_principal(&"agent/db-1".parse().unwrap()).await.unwrap();
+        keystore.close().await;
+    });
+    let said = eventually("the agent is cut off", || {
+        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
+        (!output.status.success()).then(|| text(&output.stderr))
+    });
+    assert!(said.contains("is revoked (epoch-stale)"), "{said}");
+    assert_eq!(deployment.call("agent/db-2", "agent.ping", "{}")["pong"], true);
+    // A third, which joins now, gets the statement with its first message.
+    let key = deployment.add_agent("db-3", &["--key-type", "shared"]);
+    let _third = deployment.agent(&key, &[]);
+    assert_eq!(deployment.call("agent/db-3", "agent.ping", "{}")["pong"], true);
 }

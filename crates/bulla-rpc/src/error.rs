@@ -100,6 +100,14 @@ pub enum CallError {
         /// What is missing.
         why: String,
     },
+    /// A statement of revocation says that its keys count no more.
+    #[error("{target} is revoked ({refusal}): nothing is sent to it")]
+    Revoked {
+        /// Who was called.
+        target: String,
+        /// Revoked by name, or by an epoch.
+        refusal: bulla_seal::Refusal,
+    },
     /// The message would be larger than the limit.
     #[error(
         "the message has {size} bytes and the limit is {limit}; raise the limit on both ends or send less"

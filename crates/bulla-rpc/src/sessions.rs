@@ -208,8 +208,8 @@ impl Endpoint {
         let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
         let keys = self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))?;
         let opened = Arc::new(self.open_session(peer, keys, now)?);
-        let refused = |refusal: Refusal| unknown(format!("its key counts no more ({refusal})"));
-        self.check_standing(&opened.standing).map_err(refused)?;
+        let revoked = |refusal| CallError::Revoked { target: peer.to_string(), refusal };
+        self.check_standing(&opened.standing).map_err(revoked)?;
         // Of several that were opened at once, one is used by all.
         let mut sessions = self.outgoing.sessions.lock();
         if let Some(first) = sessions.get(peer).filter(|first| first.is_usable(now.secs())) {

@@ -84,7 +84,7 @@ async fn nobody_seals_to_a_revoked_key_or_believes_its_replies() {
     let statement = world.statement(1, |s| s.revoked = revoked(own_kid(&agent)));
     control.take_statement(statement.as_bytes()).unwrap();
     let error = call(&client, "agent/a").await.unwrap_err();
-    assert!(matches!(&error, CallError::UnknownTarget { why, .. } if why.contains("revoked")));
+    assert!(matches!(&error, CallError::Revoked { refusal: Refusal::Revoked, .. }), "{error}");
 }
 
 #[tokio::test]

@@ -220,6 +220,7 @@ fn failure(target: &Target, error: CallError) -> CallFailure {
         },
         CallError::Unroutable { .. } => CallFailure::NobodyThere { target },
         CallError::UnknownTarget { .. } => CallFailure::UnknownTarget { target },
+        error @ CallError::Revoked { .. } => CallFailure::NotPermitted { why: error.to_string() },
         CallError::TooLarge { size, limit } => {
             CallFailure::TooLarge { size: size as u64, limit: limit as u64 }
         }
