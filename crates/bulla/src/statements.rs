@@ -7,8 +7,13 @@ use bulla_rpc::Client;
 use bulla_seal::{OsRandom, Random};
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether to ask.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How often it is looked whether to ask: a machine that was asleep finds its statement over.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often a component asks.
+const COMPONENTS_ASK_EVERY: Duration = Duration::from_secs(10);
+/// How long nobody asks again after a question that failed: at first, and at the most. A control
+/// plane that comes back is not run over.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How old a statement may be before an agent asks, in seconds: a little past the half of its
 /// life, at which the control plane makes the next.
 const ASK_AFTER: u64 = 1_900;
@@ -42,21 +47,36 @@ pub(crate) fn keep(client: &Client, stop: &CancellationToken) {
     let (client, stop) = (client.clone(), stop.clone());
     let spread = spread();
     runtime.spawn(async move {
+        let mut pause = PAUSES.0;
         loop {
             let look = async {
-                if is_old(&client, spread)
-                    && let Err(error) = client.ask_statement().await
-                {
-                    tracing::debug!(%error, "the control plane gave no statement of revocation");
+                if !is_old(&client, spread) {
+                    return LOOK_EVERY;
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                match client.ask_statement().await {
+                    Ok(_) => {
+                        pause = PAUSES.0;
+                        rest(&client)
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "the control plane gave no statement of revocation");
+                        pause = (pause * 2).min(PAUSES.1);
+                        pause.mul_f64(1.0 + spread as f64 / SPREAD as f64)
+                    }
+                }
             };
+            let step = async { tokio::time::sleep(look.await).await };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = look => {}
+                () = step => {}
             }
         }
     });
+}
+
+fn rest(client: &Client) -> Duration {
+    let component = client.endpoint().identity().principal().is_component();
+    if component { COMPONENTS_ASK_EVERY } else { LOOK_EVERY }
 }
 
 fn is_old(client: &Client, spread: u64) -> bool {
