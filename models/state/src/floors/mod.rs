@@ -38,8 +38,8 @@ impl Floors {
     pub fn new(size: Size) -> Self {
         let full = size == Size::Full;
         Self {
-            peers: if full { vec![1, 1, 2] } else { vec![1, 2] },
-            exemptions: 1,
+            peers: vec![1, 2],
+            exemptions: if full { 2 } else { 1 },
             rollbacks: 1,
             crashes: u8::from(full),
             end: if full { 4 } else { 3 },
