@@ -124,8 +124,14 @@ fn check(tool: &PathBuf, case: &Case) -> Result<String, String> {
         .args([case.sessions.to_string()])
         .limit(Duration::from_secs(20 * 60))
         .output()?;
-    let found = verdicts(&output);
-    if found == case.verdicts {
+    compare(&verdicts(&output), &case.verdicts)
+}
+
+fn compare(
+    found: &BTreeMap<String, String>,
+    expected: &BTreeMap<String, String>,
+) -> Result<String, String> {
+    if found == expected {
         let count = |verdict| found.values().filter(|found| *found == verdict).count();
         return Ok(format!(
             "{} hold, {} broken as expected, {} duplicates",
@@ -135,8 +141,8 @@ fn check(tool: &PathBuf, case: &Case) -> Result<String, String> {
         ));
     }
     let mut wrong = String::from("verdicts differ");
-    for query in found.keys().chain(case.verdicts.keys()) {
-        let (is, was) = (found.get(query), case.verdicts.get(query));
+    for query in found.keys().chain(expected.keys()) {
+        let (is, was) = (found.get(query), expected.get(query));
         if is != was && !wrong.contains(query.as_str()) {
             wrong += &format!("\n    {query}: expected {was:?}, found {is:?}");
         }
@@ -187,6 +193,13 @@ mod tests {
                         duplicate authentication? A -> B: e1\n\nmodel y 1\nholds freshness? q\n";
         let cases = parse(expected).unwrap();
         assert_eq!(cases[0].verdicts, verdicts(REPORT));
+        assert!(compare(&verdicts(REPORT), &cases[0].verdicts).is_ok());
+        // A query that holds where it should not, one that is missing, a tool that says nothing.
+        let mut other = cases[0].verdicts.clone();
+        other.insert("confidentiality? r".to_owned(), "holds".to_owned());
+        assert!(compare(&verdicts(REPORT), &other).unwrap_err().contains("confidentiality? r"));
+        assert!(compare(&verdicts(REPORT), &cases[1].verdicts).is_err());
+        assert!(compare(&verdicts(""), &cases[0].verdicts).is_err());
         assert_eq!((cases[0].sessions, cases[0].slow, cases[1].slow), (2, true, false));
         assert_eq!(cases.len(), 2);
         assert!(parse("holds x").is_err());
