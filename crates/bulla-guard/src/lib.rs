@@ -17,15 +17,23 @@
     feature = "sqlite",
     doc = "- [`SqliteClaims`]: a file, on disk before a claim or completion returns; survives a kill."
 )]
+#![cfg_attr(
+    feature = "redis",
+    doc = "- [`RedisClaims`]: shared by hosts, one round trip a claim, by Redis's clock."
+)]
+#![cfg_attr(
+    any(feature = "mariadb", feature = "postgres"),
+    doc = "- [`SqlClaims`]: shared by hosts in PostgreSQL or MariaDB, by the database's clock."
+)]
 //! - `conformance` (feature of that name): what every store must do.
 //!
 //! # What it is not
 //!
 //! It verifies nothing: sender, id, digest, `iat` and `exp` of a [`ClaimRequest`] must come from a
 //! message that was opened and authorised (protocol section 9, steps 1 to 9). It seals nothing:
-//! replies come in sealed and go out as they came. Neither store here is shared between machines:
-//! several consumers of one queue on several machines need one that is
-//! ([`ClaimStore::is_shared`]).
+//! replies come in sealed and go out as they came. Memory and SQLite are not shared between machines:
+//! several consumers of one queue on several machines need a store that is
+//! ([`ClaimStore::is_shared`]), behind the features `redis`, `postgres` and `mariadb`.
 //!
 //! # Times
 //!
@@ -92,6 +100,8 @@
 
 #[cfg(any(feature = "mariadb", feature = "postgres", feature = "redis"))]
 mod address;
+#[cfg(feature = "sqlx")]
+mod batch;
 mod cbor;
 pub mod claim;
 mod clock;
@@ -107,6 +117,8 @@ mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod revocation;
+#[cfg(any(feature = "mariadb", feature = "postgres"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
@@ -117,6 +129,8 @@ pub use key::{ClaimKey, Scope, Worker};
 pub use memory::MemoryClaims;
 #[cfg(feature = "redis")]
 pub use redis::{RedisClaims, RedisOptions};
+#[cfg(any(feature = "mariadb", feature = "postgres"))]
+pub use sql::{SqlClaims, SqlOptions};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteClaims, SqliteOptions};
 pub use store::{

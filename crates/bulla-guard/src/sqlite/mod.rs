@@ -4,7 +4,6 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
-mod writer;
 
 use std::fmt;
 use std::fs::{self, OpenOptions, Permissions};
@@ -12,23 +11,12 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use bulla_seal::{Digest, Party};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Connection, Error, Row};
-use tokio::sync::{mpsc, oneshot};
+use sqlx::{Connection, Error};
 
-use self::writer::{First, Job, Step, Writer};
-use crate::claim::{Action, Event};
-use crate::counters::Counters;
-use crate::key::ClaimKey;
-use crate::store::{
-    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Grant, Lost, NewStore, Reply,
-    Stats, StoreError, StoreOptions, SweepRequest, Swept,
-};
-
-/// Jobs that may wait for the writer before callers do.
-const QUEUE: usize = 4096;
+use self::rows::Rows;
+use crate::batch::{Backend, Batches, store_of_batches};
+use crate::store::{NewStore, StoreError, StoreOptions};
 
 /// How to open a SQLite store.
 #[derive(Debug, Clone)]
@@ -59,7 +47,7 @@ impl SqliteOptions {
 #[derive(Clone)]
 pub struct SqliteClaims {
     path: Arc<Path>,
-    jobs: mpsc::Sender<Job>,
+    batches: Batches,
 }
 
 impl SqliteClaims {
@@ -68,16 +56,12 @@ impl SqliteClaims {
         let path = path.as_ref();
         let mut conn = connect(path).await?;
         let is_new = schema::upgrade(&mut conn, path).await?;
-        prepare(&mut conn, &options, is_new).await.map_err(|error| io_error(path, &error))?;
-        let writer = Writer {
-            conn,
-            path: path.to_owned(),
-            options: options.store,
-            counters: Arc::new(Counters::default()),
-        };
-        let (jobs, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(writer.run(queue));
-        Ok(Self { path: path.into(), jobs })
+        let mut rows = Rows { conn: Some(conn), path: path.to_owned() };
+        if let Err(error) = prepare(&mut rows, &options, is_new).await {
+            rows.give_up(&error).await;
+            return Err(io_error(path, &error));
+        }
+        Ok(Self { path: path.into(), batches: Batches::start(rows, options.store) })
     }
 
     /// Takes the file at `path` back to an older schema (0: an empty file), for an older
@@ -91,28 +75,7 @@ impl SqliteClaims {
 
     /// Finishes what is queued and closes the file.
     pub async fn close(&self) {
-        let (closed, done) = oneshot::channel();
-        if self.jobs.send(Job::Close(closed)).await.is_ok() {
-            let _ = done.await;
-        }
-    }
-
-    async fn ask<T>(
-        &self,
-        job: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Job,
-    ) -> Result<T, StoreError> {
-        let (answer, reply) = oneshot::channel();
-        self.jobs.send(job(answer)).await.map_err(|_| StoreError::Closed)?;
-        reply.await.map_err(|_| StoreError::Closed)?
-    }
-
-    async fn step(
-        &self,
-        key: ClaimKey,
-        event: Event<Digest>,
-        first: Option<First>,
-    ) -> Result<Action, StoreError> {
-        self.ask(|answer| Job::Step(Step { key, event, first, answer })).await
+        self.batches.close().await;
     }
 }
 
@@ -136,13 +99,8 @@ async fn connect(path: &Path) -> Result<SqliteConnection, StoreError> {
 }
 
 /// Settles what the file means at this start.
-async fn prepare(
-    conn: &mut SqliteConnection,
-    options: &SqliteOptions,
-    is_new: bool,
-) -> Result<(), Error> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-    let mut ledger = rows::load_ledger(&mut tx).await?;
+async fn prepare(rows: &mut Rows, options: &SqliteOptions, is_new: bool) -> Result<(), Error> {
+    let (mut ledger, _) = rows.begin().await?;
     let moved = options.generation.is_some()
         && ledger.generation.is_some()
         && options.generation != ledger.generation;
@@ -151,11 +109,9 @@ async fn prepare(
     }
     ledger.generation = options.generation.clone().or(ledger.generation);
     // Quotas may have been set anew since the last start.
-    let shared = sqlx::query("SELECT total(max(ids - ?, 0)) AS shared FROM sender");
-    let shared = shared.bind(rows::signed(options.store.limits.per_sender));
-    ledger.shared = shared.fetch_one(&mut *tx).await?.try_get::<f64, _>("shared")? as u64;
-    rows::save_ledger(&mut tx, &ledger).await?;
-    tx.commit().await
+    ledger.shared = rows.shared(options.store.limits.per_sender).await?;
+    rows.save_ledger(&ledger).await?;
+    rows.commit().await
 }
 
 /// What a failure of SQLite means to the operator, by its primary result code.
@@ -178,65 +134,4 @@ impl fmt::Debug for SqliteClaims {
     }
 }
 
-#[async_trait]
-impl ClaimStore for SqliteClaims {
-    async fn claim(&self, request: ClaimRequest) -> Result<ClaimOutcome, StoreError> {
-        let ClaimRequest { key, digest, worker, now_ms, lease_ms, idempotent, .. } = request;
-        let event = Event::Claim { digest, worker, now_ms, lease_ms, idempotent };
-        let first = First { iat: request.iat, exp: request.exp, envelope: request.envelope };
-        Ok(writer::outcome(self.step(key, event, Some(first)).await?))
-    }
-
-    async fn complete(
-        &self,
-        key: &ClaimKey,
-        grant: Grant,
-        completion: Completion,
-    ) -> Result<Completed, StoreError> {
-        let event = Event::Complete { grant, completion };
-        Ok(writer::completed(&self.step(key.clone(), event, None).await?))
-    }
-
-    async fn extend(
-        &self,
-        key: &ClaimKey,
-        grant: Grant,
-        until_ms: u64,
-    ) -> Result<Result<Grant, Lost>, StoreError> {
-        match self.step(key.clone(), Event::Extend { grant, until_ms }, None).await? {
-            Action::Extend(extended) => Ok(extended),
-            _ => Ok(Err(Lost::Unknown)),
-        }
-    }
-
-    async fn answer_in_doubt(
-        &self,
-        key: &ClaimKey,
-        error: Reply,
-    ) -> Result<Option<Reply>, StoreError> {
-        match self.step(key.clone(), Event::Answer(error), None).await? {
-            Action::Answer(standing) => Ok(standing),
-            _ => Ok(None),
-        }
-    }
-
-    async fn sweep(&self, request: SweepRequest) -> Result<Swept, StoreError> {
-        self.ask(|answer| Job::Sweep(request, answer)).await
-    }
-
-    async fn declare_lost(&self, now_ms: u64) -> Result<(), StoreError> {
-        self.ask(|answer| Job::Lose(now_ms, answer)).await
-    }
-
-    async fn held_by(&self, sender: &Party) -> Result<u64, StoreError> {
-        self.ask(|answer| Job::HeldBy(sender.clone(), answer)).await
-    }
-
-    async fn stats(&self) -> Result<Stats, StoreError> {
-        self.ask(Job::Stats).await
-    }
-
-    fn is_shared(&self) -> bool {
-        false
-    }
-}
+store_of_batches!(SqliteClaims, shared: false);

@@ -18,8 +18,9 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    up: "
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        up: "
         CREATE TABLE claim (
             n INTEGER PRIMARY KEY,
             key BLOB NOT NULL UNIQUE,
@@ -56,8 +57,14 @@ const MIGRATIONS: &[Migration] = &[Migration {
             generation TEXT
         ) STRICT;
         INSERT INTO ledger VALUES (1, 0, NULL, 0, 0, 1, 0, 0, NULL);",
-    down: "DROP TABLE ledger; DROP TABLE sender; DROP TABLE claim;",
-}];
+        down: "DROP TABLE ledger; DROP TABLE sender; DROP TABLE claim;",
+    },
+    // The name that it has in every store: `key` is a word of SQL elsewhere.
+    Migration {
+        up: "ALTER TABLE claim RENAME COLUMN key TO claim_key;",
+        down: "ALTER TABLE claim RENAME COLUMN claim_key TO key;",
+    },
+];
 
 /// Brings the file to [`VERSION`]; says whether it was empty before.
 pub(super) async fn upgrade(conn: &mut SqliteConnection, path: &Path) -> Result<bool, StoreError> {

@@ -6,7 +6,9 @@ use crate::claim::Limits;
 use crate::conformance::{
     self, ALICE, BOB, LEASE_MS, NOW_MS, NOW_S, done, granted, key, reply, request,
 };
-use crate::store::{Duplicate, Refused};
+use crate::store::{
+    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Duplicate, Grant, Lost, Refused, SweepRequest,
+};
 
 fn fresh_options() -> SqliteOptions {
     SqliteOptions::new(NewStore::NothingBefore, NOW_MS)

@@ -1,0 +1,3 @@
+DROP TABLE claim_ledger;
+DROP TABLE claim_sender;
+DROP TABLE claim;
