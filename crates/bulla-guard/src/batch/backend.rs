@@ -14,6 +14,7 @@ use crate::store::{Reply, StoreError};
 /// The columns of a claim, in the order of [`Columns`].
 pub(crate) const COLUMNS: &str = "claim_key, sender, digest, exp, state, worker, attempt, \
                                   until_ms, idempotent, envelope, reply_digest, reply";
+#[cfg(any(feature = "mariadb", feature = "sqlite"))]
 pub(crate) const WIDTH: usize = 12;
 
 /// A claim that was forgotten.

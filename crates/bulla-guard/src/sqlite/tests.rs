@@ -7,7 +7,8 @@ use crate::conformance::{
     self, ALICE, BOB, LEASE_MS, NOW_MS, NOW_S, done, granted, key, reply, request,
 };
 use crate::store::{
-    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Duplicate, Grant, Lost, Refused, SweepRequest,
+    ClaimOutcome, ClaimRequest, ClaimStore, Completed, Duplicate, Grant, Lost, Refused,
+    SweepRequest,
 };
 
 fn fresh_options() -> SqliteOptions {
