@@ -18,6 +18,14 @@ pub(crate) fn run(report: &mut Report) {
         report.cannot_run(&format!("tests on {server}"), &format!("{server} is not installed"));
     }
     cargo_test(report);
+    // Features that nothing in the workspace asks for.
+    report.suite("claim stores", "Claim stores on Redis, PostgreSQL and MariaDB", || {
+        let test = ["test", "--package", "bulla-guard", "--lib"];
+        let job = Job::cargo().args(test).args(["--features", "redis,postgres,mariadb"]);
+        let all = debian::missing_servers().is_empty();
+        let job = if all { job.env("BULLA_TEST_REQUIRE", "1") } else { job };
+        job.run().map(|()| String::new())
+    });
     let doing = "Showing that every attack's row can fail, in a build of its own";
     report.suite("mutants", doing, attacks::mutants);
     if !debian::python() {

@@ -27,6 +27,10 @@ pub(crate) struct Purged {
 
 /// What became of a transaction that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(feature = "mariadb", feature = "postgres")),
+    expect(dead_code, reason = "a file has no connection to lose")
+)]
 pub(crate) enum Ended {
     /// It would fail again.
     ForGood,
