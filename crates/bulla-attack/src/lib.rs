@@ -12,6 +12,7 @@
 
 pub mod bus;
 mod cell;
+pub mod live;
 mod page;
 mod report;
 mod row;
@@ -24,7 +25,7 @@ pub mod world;
 pub use bus::Bus;
 pub use cell::{Cell, KeyType, Kind};
 pub use page::page;
-pub use report::{CellReport, Report, RowReport, Verdict};
+pub use report::{CellReport, LiveReport, Report, RowReport, Verdict};
 pub use row::{Group, Row, Seen, Trial};
 pub use rows::ROWS;
 pub use suite::{Settings, play, run};

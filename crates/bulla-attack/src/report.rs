@@ -87,6 +87,23 @@ impl RowReport {
     }
 }
 
+/// What came of one live row.
+#[derive(Debug, Clone, Serialize)]
+pub struct LiveReport {
+    /// Its id.
+    pub id: &'static str,
+    /// What was tried.
+    pub tries: &'static str,
+    /// What was expected.
+    pub expected: &'static str,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What the bus showed.
+    pub seen: String,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
 /// A run on one transport.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {

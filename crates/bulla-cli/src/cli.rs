@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Fanout(CastArgs),
     /// Show what the bus sees, live.
     Tap(TapArgs),
+    /// Attack a deployment of its own, and yours if you say so: exit code 1 if anything works.
+    Attack(AttackArgs),
     /// Measure plain and sealed side by side.
     Bench(crate::bench::BenchArgs),
 }
@@ -305,6 +307,32 @@ pub(crate) struct TapArgs {
     /// End after this many messages.
     #[arg(long, value_name = "N")]
     pub(crate) count: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    /// The broker to attack over, amqp:// or amqps://; without it, a bus in memory. Better in
+    /// BULLA_BUS_URL than here if it holds a password: other users can see a command line.
+    #[arg(long, value_name = "URL")]
+    pub(crate) bus: Option<String>,
+    /// One agent's key file, as an intruder would have it: adds what can be tried with it.
+    #[arg(long, value_name = "FILE", requires = "bus")]
+    pub(crate) key: Option<PathBuf>,
+    /// Only the rows with this id, or whose ids begin with it (may be repeated).
+    #[arg(long, value_name = "ID")]
+    pub(crate) only: Vec<String>,
+    /// Show the rows and try nothing.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Attack your own deployment on that broker too, without asking. The bait is the suite's own
+    /// calls of a method that does not exist; nothing of yours is run or removed.
+    #[arg(long, requires = "bus")]
+    pub(crate) yes: bool,
+    /// The live agent that the bait goes to [default: the first that answers].
+    #[arg(long, value_name = "ID", requires = "bus")]
+    pub(crate) agent: Option<String>,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

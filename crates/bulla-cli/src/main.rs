@@ -62,6 +62,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Cast(args) => commands::call::cast(&home, args, false, out).await,
         Command::Fanout(args) => commands::call::cast(&home, args, true, out).await,
         Command::Tap(args) => commands::tap::run(&home, args, out).await,
+        Command::Attack(args) => commands::attack::run(&home, args, out).await,
         Command::Bench(args) => bench(&home, args.clone(), out).await,
     }
 }

@@ -169,7 +169,10 @@ impl World {
         let counted = counted(mark, victim);
         let healthy = if health { self.health().await } else { Ok(()) };
         let ran = self.ledger.since(mark.ran);
-        let text = words(&counted);
+        let text = match expected.any {
+            Some(_) => in_all(&counted),
+            None => words(&counted),
+        };
         if ran.len() > expected.runs {
             let runs: Vec<_> = ran
                 .iter()
@@ -255,6 +258,15 @@ fn counted(mark: &Mark, victim: &Peer) -> BTreeMap<&'static str, u64> {
     }
     counted.retain(|_, count| *count > 0);
     counted
+}
+
+/// How many, by which names.
+fn in_all(counted: &BTreeMap<&'static str, u64>) -> String {
+    let names: Vec<_> = counted.keys().copied().collect();
+    match names.len() {
+        0..=3 => words(counted),
+        many => format!("{} refused, by {many} names", counted.values().sum::<u64>()),
+    }
 }
 
 fn words(counted: &BTreeMap<&'static str, u64>) -> String {

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub(crate) mod agent;
+pub(crate) mod attack;
 pub(crate) mod call;
 pub(crate) mod component;
 pub(crate) mod doctor;
