@@ -9,11 +9,11 @@ use common::*;
 #[test]
 fn shows_rows_and_attacks_a_deployment_of_its_own() {
     let deployment = Deployment::new(None);
-    let listed = deployment.json(&["attack", "--list", "--json"]);
+    let listed = deployment.json(&["attack", "--list"]);
     assert!(listed.as_array().unwrap().len() >= 45);
     let said = deployment.ok(&["attack", "--only", "A01", "--only", "E02"]);
     assert!(said.contains("A01-plaintext-injection") && said.contains("trials held"), "{said}");
-    let report = deployment.json(&["attack", "--only", "P01", "--json"]);
+    let report = deployment.json(&["attack", "--only", "P01"]);
     assert_eq!(report["good"], true);
     assert_eq!(report["own"]["rows"][0]["cells"].as_array().unwrap().len(), 8);
     assert!(deployment.fails(2, &["attack", "--only", "Z99"]).contains("--list"));
@@ -36,7 +36,7 @@ fn attacks_a_deployment_that_is_in_use_and_leaves_nothing_behind() {
     };
     let before = (sorted(list("list_queues")), sorted(list("list_exchanges")));
     let url = rabbit.url();
-    let attack = ["attack", "--bus", &url, "--only", "A01", "--only", "live", "--json"];
+    let attack = ["attack", "--bus", &url, "--only", "A01", "--only", "live"];
 
     // Not without being told to.
     let alone = deployment.json(&attack);
