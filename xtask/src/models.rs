@@ -19,6 +19,11 @@ pub(crate) fn run(report: &mut Report, full: bool) {
         let args = ["run", "--release", "--quiet", "--package", "bulla-models", "--", "--full"];
         Job::cargo().args(args).run().map(|()| String::new())
     });
+    symbolic(report, full);
+}
+
+/// Every verdict of every symbolic model; the slow runs too if `full`.
+pub(crate) fn symbolic(report: &mut Report, full: bool) {
     let tool = match tool() {
         Ok(tool) => tool,
         Err(why) => return report.cannot_run("symbolic models", &why),

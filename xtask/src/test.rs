@@ -7,7 +7,7 @@ use crate::console::step;
 use crate::outcome::{Outcome, Tests};
 use crate::report::Report;
 use crate::run::Job;
-use crate::{attacks, debian, python};
+use crate::{attacks, debian, models, python};
 
 pub(crate) fn run(report: &mut Report) {
     step("Looking for what the tests need");
@@ -28,6 +28,7 @@ pub(crate) fn run(report: &mut Report) {
     });
     let doing = "Showing that every attack's row can fail, in a build of its own";
     report.suite("mutants", doing, attacks::mutants);
+    models::symbolic(report, false);
     if !debian::python() {
         return report.cannot_run("vectors", "Python can't make environments here");
     }
