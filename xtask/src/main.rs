@@ -1,8 +1,9 @@
 //! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `attacks`,
-//! `models`, `fuzz`.
+//! `models`, `fuzz`, `chaos`.
 
 mod attacks;
 mod bench;
+mod chaos;
 mod console;
 mod debian;
 mod deps;
@@ -29,6 +30,7 @@ cargo xtask vectors   write docs/vectors anew and check them
 cargo xtask attacks   write docs/attacks.md anew, and show that every attack's row can fail
 cargo xtask models [--full]              the symbolic and the state models; --full: the slow ones too
 cargo xtask fuzz [TARGET] [--hours N]    libFuzzer where there is a nightly compiler, else the stable engine
+cargo xtask chaos [RUN]... [--calls N] [--json]  20,000 calls each while workers, servers and networks fail
 ";
 
 fn main() -> ExitCode {
@@ -45,6 +47,9 @@ fn main() -> ExitCode {
             Err(why) => return usage(&why),
         }
         return report.close("cargo xtask fuzz");
+    }
+    if chore == "chaos" {
+        return chaos::run(report, &more);
     }
     let full = chore == "models" && more == ["--full"];
     if let Some(more) = more.first().filter(|_| !full) {

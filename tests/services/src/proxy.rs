@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ struct State {
     /// Counts the cuts: a connection of before one ends even if the network is back at once.
     cuts: AtomicU64,
     bytes: AtomicU64,
+    to: AtomicU16,
 }
 
 /// Forwards one loopback port to another until it is told not to. Gone on drop.
@@ -41,15 +42,20 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed())?;
         let port = listener.local_addr().map_err(failed())?.port();
         listener.set_nonblocking(true).map_err(failed())?;
-        let state = Arc::new(State::default());
+        let state = Arc::new(State { to: AtomicU16::new(to), ..State::default() });
         let shared = Arc::clone(&state);
-        thread::spawn(move || accept(&listener, &shared, to));
+        thread::spawn(move || accept(&listener, &shared));
         Ok(Self { state, port })
     }
 
     /// Its port on 127.0.0.1.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port that it forwards to.
+    pub fn to(&self) -> u16 {
+        self.state.to.load(SeqCst)
     }
 
     /// How many bytes went through, both ways.
@@ -66,6 +72,12 @@ impl Proxy {
     /// Nothing goes through any more, and nobody is told.
     pub fn hang(&self) {
         self.state.mode.store(HUNG, SeqCst);
+    }
+
+    /// Forwards to another port from now on, and ends the connections to the one before.
+    pub fn point_to(&self, to: u16) {
+        self.state.to.store(to, SeqCst);
+        self.state.cuts.fetch_add(1, SeqCst);
     }
 
     /// All is well again; what hung goes on.
@@ -86,7 +98,7 @@ impl std::fmt::Debug for Proxy {
     }
 }
 
-fn accept(listener: &TcpListener, state: &Arc<State>, to: u16) {
+fn accept(listener: &TcpListener, state: &Arc<State>) {
     loop {
         let mode = state.mode.load(SeqCst);
         if mode == GONE {
@@ -96,6 +108,7 @@ fn accept(listener: &TcpListener, state: &Arc<State>, to: u16) {
             // Dropped: the client sees its connection end.
             Ok(_) if mode == CUT => {}
             Ok((client, _)) => {
+                let to = state.to.load(SeqCst);
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, to));
                 if let Ok(server) = TcpStream::connect(address) {
                     let _ = join(client, server, state);
