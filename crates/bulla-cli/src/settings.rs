@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
 
@@ -20,6 +21,7 @@ pub(crate) struct Settings {
     pub(crate) bus: Bus,
     pub(crate) api: Api,
     pub(crate) control: Control,
+    pub(crate) claims: Claims,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -54,6 +56,28 @@ pub(crate) struct Api {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Control {
     pub(crate) instance: Option<String>,
+}
+
+/// Where the control plane remembers which messages ran.
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Claims {
+    pub(crate) store: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    /// From the environment only.
+    #[serde(skip)]
+    pub(crate) password: Option<Zeroizing<String>>,
+    pub(crate) only_host: bool,
+}
+
+impl std::fmt::Debug for Claims {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The address may hold a password.
+        f.debug_struct("Claims")
+            .field("store", &self.store.is_some())
+            .field("only_host", &self.only_host)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Settings {
@@ -113,6 +137,18 @@ impl Settings {
         }
         if let Some(instance) = get("BULLA_CONTROL_INSTANCE") {
             self.control.instance = Some(instance);
+        }
+        if let Some(store) = get("BULLA_CLAIMS_STORE") {
+            self.claims.store = Some(store);
+        }
+        if let Some(path) = get("BULLA_CLAIMS_PASSWORD_FILE") {
+            self.claims.password_file = Some(path.into());
+        }
+        if let Some(password) = get("BULLA_CLAIMS_PASSWORD") {
+            self.claims.password = Some(password.into());
+        }
+        if let Some(only) = get("BULLA_CLAIMS_ONLY_HOST") {
+            self.claims.only_host = only.parse().map_err(|_| bad("BULLA_CLAIMS_ONLY_HOST"))?;
         }
         Ok(())
     }
@@ -204,6 +240,7 @@ mod tests {
         let settings = Settings::parse(&uncommented, Path::new(FILE)).unwrap();
         assert!(settings.bus.url.is_some() && settings.api.listen.is_some());
         assert!(settings.control.instance.is_some());
+        assert!(settings.claims.store.is_some() && settings.claims.password_file.is_some());
     }
 
     #[test]
@@ -211,6 +248,10 @@ mod tests {
         let mut settings = Settings::parse("[bus]\nexchange = 'a'\n", Path::new(FILE)).unwrap();
         settings.overlay(|name| (name == "BULLA_BUS_EXCHANGE").then(|| "b".into())).unwrap();
         assert_eq!(settings.bus.exchange.as_deref(), Some("b"));
+        settings.overlay(|name| (name == "BULLA_CLAIMS_PASSWORD").then(|| "hush".into())).unwrap();
+        settings.overlay(|name| (name == "BULLA_CLAIMS_ONLY_HOST").then(|| "true".into())).unwrap();
+        assert!(settings.claims.only_host && settings.claims.password.is_some());
+        assert!(!format!("{settings:?}").contains("hush"));
         assert!(settings.overlay(|name| (name == "BULLA_API_LISTEN").then(|| "x".into())).is_err());
     }
 

@@ -11,7 +11,10 @@ use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::{MAX_LIFE, Party};
 
 use crate::error::ConnectError;
+use crate::shared::SharedClaims;
 
+/// What a note says of claims in a folder; of shared ones it says their place.
+const IN_FOLDER: &str = "folder";
 /// The claims' file in the state folder.
 const FILE: &str = "claims.db";
 
@@ -25,6 +28,9 @@ pub enum Claims {
     /// In memory: after every start, what was sealed before it and 2 minutes after is refused,
     /// but for `read_only` methods.
     Memory,
+    /// On a server that hosts share. When it is found empty, or the claims were in another place
+    /// before, what may have run is refused as above.
+    Shared(SharedClaims),
     /// In a store of the caller's.
     Store(Arc<dyn ClaimStore>),
 }
@@ -53,15 +59,39 @@ pub(crate) struct Owner<'a> {
 /// younger than the longest life of a message: one that was brought back from a backup, without
 /// what lay beside it, is then no danger for longer than it was new.
 fn new_file(owner: &Owner<'_>, now: u64) -> NewStore {
-    let served = fs::read_to_string(beside(owner.key_file, ".served")).unwrap_or_default();
-    let before = served.trim() == owner.party.to_string();
+    let before = served(owner).is_some();
     let young = owner.since.is_some_and(|since| now.saturating_sub(since) <= MAX_LIFE);
     if young && !before { NewStore::NothingBefore } else { NewStore::MayBeLost }
 }
 
+/// Where this principal and incarnation kept its claims when it was last served, as far as a note
+/// beside the key file says.
+fn served(owner: &Owner<'_>) -> Option<String> {
+    let note = fs::read_to_string(beside(owner.key_file, ".served")).unwrap_or_default();
+    let mut lines = note.lines().map(str::trim);
+    let ours = lines.next() == Some(owner.party.to_string().as_str());
+    ours.then(|| lines.next().unwrap_or(IN_FOLDER).to_owned())
+}
+
+/// What ran while claims were kept elsewhere is not in a store that is come back to.
+async fn lost_if_moved(
+    store: &dyn ClaimStore,
+    owner: &Owner<'_>,
+    place: &str,
+    now_ms: u64,
+) -> Result<(), ConnectError> {
+    let Some(before) = served(owner).filter(|before| before != place) else { return Ok(()) };
+    tracing::warn!(
+        before,
+        place,
+        "claims were kept elsewhere: what was sent before now and two minutes after is refused"
+    );
+    Ok(store.declare_lost(now_ms).await?)
+}
+
 /// Notes beside the key file that it was served. Where nothing can be written, its age alone
 /// decides.
-fn note_served(owner: &Owner<'_>) {
+fn note_served(owner: &Owner<'_>, place: &str) {
     let path = beside(owner.key_file, ".served");
     let written = OpenOptions::new()
         .write(true)
@@ -70,7 +100,7 @@ fn note_served(owner: &Owner<'_>) {
         .mode(0o600)
         .open(&path)
         .and_then(|mut file| {
-            writeln!(file, "{}", owner.party)?;
+            writeln!(file, "{}\n{place}", owner.party)?;
             file.sync_all()
         });
     if let Err(error) = written {
@@ -87,6 +117,17 @@ pub(crate) async fn open(
     match claims {
         Claims::Store(store) => Ok(store.clone()),
         Claims::Memory => Ok(Arc::new(MemoryClaims::new(StoreOptions::default(), now_ms))),
+        Claims::Shared(shared) => {
+            // Of a component's other hosts this one knows nothing: they may have run things.
+            let new_store = match owner.party.principal.is_component() {
+                true => NewStore::MayBeLost,
+                false => new_file(owner, now.secs()),
+            };
+            let store = shared.open(&owner.party.to_string(), new_store).await?;
+            lost_if_moved(&*store, owner, shared.place(), now_ms).await?;
+            note_served(owner, shared.place());
+            Ok(store)
+        }
         Claims::Folder(folder) => {
             let failed = |source| ConnectError::State { path: folder.clone(), source };
             private_folder(folder).map_err(failed)?;
@@ -100,7 +141,8 @@ pub(crate) async fn open(
                 );
             }
             let store = SqliteClaims::open(&path, SqliteOptions::new(new_file, now_ms)).await?;
-            note_served(owner);
+            lost_if_moved(&store, owner, IN_FOLDER, now_ms).await?;
+            note_served(owner, IN_FOLDER);
             Ok(Arc::new(store))
         }
     }

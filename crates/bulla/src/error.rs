@@ -9,6 +9,8 @@ use bulla_seal::{NameError, RandomFailed};
 use bulla_transport::TransportError;
 use thiserror::Error;
 
+use crate::shared::AddressError;
+
 /// A connection could not be opened, or nothing can be served over it.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -53,6 +55,9 @@ pub enum ConnectError {
     /// The claims can't be kept.
     #[error(transparent)]
     Claims(#[from] StoreError),
+    /// The address of the claims can't be used.
+    #[error(transparent)]
+    ClaimsAddress(#[from] AddressError),
     /// The server could not start.
     #[error(transparent)]
     Serve(#[from] ServeError),

@@ -98,6 +98,7 @@ mod connection;
 mod error;
 pub mod memory;
 mod serving;
+mod shared;
 mod statements;
 
 pub use bulla_rpc::client::{DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Request, Step};
@@ -114,3 +115,4 @@ pub use claims::{Claims, default_state};
 pub use connection::Connection;
 pub use error::ConnectError;
 pub use serving::{ServeOptions, Serving};
+pub use shared::{AddressError, SharedClaims};

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::api_client;
 use crate::control::bus::Bus;
+use crate::control::claims;
 use crate::control::{CONTROL, open_keystore};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -69,6 +70,7 @@ pub(crate) async fn run(home: &Home, out: Output) -> Result<()> {
     certificates(home, &mut findings);
     if let Some(settings) = &settings {
         bus(settings, &mut findings).await;
+        findings.judge("claims", claims::examine(home, &settings.claims).await, Clone::clone);
     }
     api(home, &mut findings).await;
     clock(&mut findings);

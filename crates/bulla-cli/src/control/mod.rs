@@ -1,6 +1,7 @@
 //! One control-plane process: `component/control` on the bus, with the keystore behind it.
 
 pub(crate) mod bus;
+pub(crate) mod claims;
 pub(crate) mod directory;
 pub(crate) mod key_file;
 mod peers;
@@ -10,7 +11,6 @@ mod statements;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_guard::{ClaimStore, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions};
 use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME};
 use bulla_rpc::{
     Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions,
@@ -74,7 +74,7 @@ impl ControlNode {
         // message.
         let statement = keystore.statement().await?;
         endpoint.take_statement(statement.as_bytes())?;
-        let claims = claims(home, &bus).await?;
+        let claims = claims::open(home, &settings.claims, &bus).await?;
         let server_options = ServerOptions { only_host: true, ..ServerOptions::new(claims) };
         let router = directory_router(keystore.clone());
         let server = Server::start(endpoint.clone(), router, server_options).await?;
@@ -180,30 +180,6 @@ async fn identity(keystore: &Keystore, instance: &str) -> Result<Identity> {
     let (key, signing) = keystore.issue_signing(CONTROL, instance, SIGNING_LIFETIME).await?;
     let receive = vec![ReceiveKey { credential: Arc::new(audience), key: kem }];
     Ok(Identity::pair(keystore.trust_store(), key, Arc::new(signing), receive)?)
-}
-
-/// A bus in memory was born with this process, so nothing was received before. On a broker's
-/// queues the memory has to outlive the process.
-async fn claims(home: &Home, bus: &Bus) -> Result<Arc<dyn ClaimStore>> {
-    if bus.is_memory() {
-        return Ok(Arc::new(MemoryClaims::for_new_bus(StoreOptions::default())));
-    }
-    let state = home.state();
-    std::fs::create_dir_all(&state)
-        .map_err(|e| Failure::new(format!("can't make {}: {e}", state.display())))?;
-    // `init` leaves a mark that nothing ran yet; the first start takes it away. Without it a
-    // missing file means that what ran is forgotten, and then what may have run is refused.
-    let unused = home.unused();
-    let new_file = if unused.exists() { NewStore::NothingBefore } else { NewStore::MayBeLost };
-    let now_ms = SystemClock.now().ns / 1_000_000;
-    let options = SqliteOptions::new(new_file, now_ms);
-    let store = SqliteClaims::open(state.join("control-claims.db"), options).await?;
-    match std::fs::remove_file(&unused) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::new(format!("can't take {} away: {error}", unused.display())))
-        }
-        _ => Ok(Arc::new(store)),
-    }
 }
 
 /// The host's name as far as it can be a name, unless set.
