@@ -27,6 +27,8 @@ pub struct Capabilities {
     pub returns_unroutable: bool,
     /// A message that was not acknowledged comes back.
     pub redelivers: bool,
+    /// How many consumers a queue has can be asked (see [`Transport::consumers`]).
+    pub counts_consumers: bool,
     /// Largest message in bytes.
     pub max_message: usize,
 }
@@ -181,6 +183,16 @@ pub trait Transport: Send + Sync + 'static {
     /// Removes an inbox's queue with what waits in it, once nobody needs it again. One that is
     /// not there is as good.
     async fn delete(&self, inbox: &Inbox) -> Result<(), TransportError>;
+
+    /// How many consumers an inbox's queue has, on all connections: the broker's word, which
+    /// shows mistakes, not attacks. None if there is no such queue.
+    ///
+    /// # Errors
+    /// [`TransportError::Unsupported`] unless [`Capabilities::counts_consumers`]; or the broker
+    /// can't be asked.
+    async fn consumers(&self, _inbox: &Inbox) -> Result<u32, TransportError> {
+        Err(TransportError::Unsupported { what: "count of a queue's consumers" })
+    }
 
     /// What happens to the connection from now on.
     fn events(&self) -> broadcast::Receiver<TransportEvent>;

@@ -181,6 +181,10 @@ impl Transport for Hand {
         self.inner.delete(inbox).await
     }
 
+    async fn consumers(&self, inbox: &Inbox) -> Result<u32, TransportError> {
+        self.inner.consumers(inbox).await
+    }
+
     fn events(&self) -> broadcast::Receiver<TransportEvent> {
         self.inner.events()
     }

@@ -75,7 +75,11 @@ impl ControlNode {
         let statement = keystore.statement().await?;
         endpoint.take_statement(statement.as_bytes())?;
         let claims = claims::open(home, &settings.claims, &bus).await?;
-        let server_options = ServerOptions { only_host: true, ..ServerOptions::new(claims) };
+        let server_options = ServerOptions {
+            only_host: settings.claims.only_host,
+            only_host_by_bus: true,
+            ..ServerOptions::new(claims)
+        };
         let router = directory_router(keystore.clone());
         let server = Server::start(endpoint.clone(), router, server_options).await?;
         let client = Client::new(endpoint);

@@ -1,5 +1,6 @@
 //! Serving methods: consuming from this principal's inboxes and running what arrives.
 
+mod alone;
 mod options;
 mod watch;
 mod work;
@@ -25,6 +26,7 @@ use crate::endpoint::Endpoint;
 use crate::pipeline;
 use crate::router::Router;
 use crate::target::{Target, group_topic};
+use alone::Alone;
 use watch::Watch;
 use work::Work;
 
@@ -36,6 +38,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const FLOORS_EVERY: Duration = Duration::from_secs(1);
 /// Every how many times the census is written down.
 const CENSUS_EVERY: u64 = 10;
+
+/// For what was taken before another host was seen.
+const LAST_GRACE: Duration = Duration::from_secs(10);
 
 /// A running server. Dropping it does not stop it: call [`Server::drain`].
 #[derive(Debug)]
@@ -61,6 +66,18 @@ pub enum ServeError {
          (`only_host`)"
     )]
     UnsharedStore,
+    /// Somebody else consumes from the queue already.
+    #[error(
+        "another consumer is on the queue `{queue}`, and this claim store is not shared between \
+         hosts: a message could run on both. Give all hosts one store (Redis, PostgreSQL or \
+         MariaDB: `[claims] store`), or stop the other host; if there is none (a consumer of a \
+         host that lost its power stays until the broker misses its heartbeats), say so: \
+         `only-host`"
+    )]
+    NotAlone {
+        /// The queue.
+        queue: String,
+    },
 }
 
 impl Server {
@@ -71,8 +88,13 @@ impl Server {
         options: ServerOptions,
     ) -> Result<Self, ServeError> {
         let principal = endpoint.identity.principal().clone();
-        if principal.is_component() && !options.claims.is_shared() && !options.only_host {
+        let unshared = principal.is_component() && !options.claims.is_shared();
+        if unshared && !options.only_host && !options.only_host_by_bus {
             return Err(ServeError::UnsharedStore);
+        }
+        let alone = unshared.then(|| Alone::new(&endpoint, &principal, &options)).flatten();
+        if let Some(alone) = &alone {
+            alone.before().await?;
         }
         let pipeline = pipeline::build(&endpoint, Arc::new(router), &options);
         let stop = CancellationToken::new();
@@ -94,6 +116,12 @@ impl Server {
         }
         for inbox in targets.iter().filter_map(|target| target.inbox(&exchange)) {
             server.consume(&inbox).await?;
+        }
+        if let Some(alone) = &alone
+            && let Err(error) = alone.after().await
+        {
+            server.drain(LAST_GRACE).await;
+            return Err(error);
         }
         server.sweep(&options);
         server.keep_floors();

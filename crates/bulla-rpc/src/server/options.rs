@@ -32,6 +32,10 @@ pub struct ServerOptions {
     /// The operator's word that no other host of this component runs, for a claim store that is
     /// not shared.
     pub only_host: bool,
+    /// On a claim store that is not shared, and without the word `only_host`: start if the bus says
+    /// that nobody else consumes from this component's queue. That is the broker's word: it keeps
+    /// operators from mistakes, and is asked at the start only.
+    pub only_host_by_bus: bool,
     /// Requests of read-only methods per second and sender.
     pub read_only_per_second: u32,
     /// Denials that a sender is told per second.
@@ -52,6 +56,7 @@ impl ServerOptions {
             inner_signature: false,
             authorization: Arc::new(DefaultRule),
             only_host: false,
+            only_host_by_bus: false,
             read_only_per_second: 20_000,
             denials_per_second: 20,
         }

@@ -112,6 +112,10 @@ impl Transport for HostileTransport {
         self.inner.delete(inbox).await
     }
 
+    async fn consumers(&self, inbox: &Inbox) -> Result<u32, TransportError> {
+        self.inner.consumers(inbox).await
+    }
+
     fn events(&self) -> broadcast::Receiver<TransportEvent> {
         self.events.subscribe()
     }

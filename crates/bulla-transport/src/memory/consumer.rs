@@ -48,6 +48,7 @@ impl MemoryConsumer {
         closed: Arc<AtomicBool>,
         closing: watch::Receiver<bool>,
     ) -> Self {
+        queue.consumer_comes();
         let taken = Taken {
             queue,
             prefetch: usize::from(prefetch),
@@ -92,6 +93,7 @@ impl MemoryConsumer {
             return;
         }
         self.stopped = true;
+        self.taken.queue.consumer_goes();
         if matches!(*self.taken.queue.inbox, Inbox::Reply { .. }) {
             self.bus.table.remove(&self.taken.queue);
         } else {

@@ -181,6 +181,7 @@ impl Transport for MemoryTransport {
             prefetch: true,
             returns_unroutable: true,
             redelivers: true,
+            counts_consumers: true,
             max_message: self.bus.max_message,
         }
     }
@@ -227,6 +228,11 @@ impl Transport for MemoryTransport {
             self.bus.table.remove(&queue);
         }
         Ok(())
+    }
+
+    async fn consumers(&self, inbox: &Inbox) -> Result<u32, TransportError> {
+        self.ensure_open()?;
+        Ok(self.bus.table.get(inbox).map_or(0, |queue| queue.consumers()))
     }
 
     fn events(&self) -> broadcast::Receiver<TransportEvent> {

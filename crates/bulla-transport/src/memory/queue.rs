@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +39,7 @@ pub(super) struct Queue {
     limit: AtomicU64,
     ready: Mutex<VecDeque<Message>>,
     arrived: Notify,
+    consumers: AtomicU32,
 }
 
 impl Queue {
@@ -50,7 +51,20 @@ impl Queue {
             limit: AtomicU64::new(NO_LIMIT),
             ready: Mutex::new(VecDeque::new()),
             arrived: Notify::new(),
+            consumers: AtomicU32::new(0),
         }
+    }
+
+    pub(super) fn consumers(&self) -> u32 {
+        self.consumers.load(Ordering::Acquire)
+    }
+
+    pub(super) fn consumer_comes(&self) {
+        self.consumers.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(super) fn consumer_goes(&self) {
+        self.consumers.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub(super) fn set_limit(&self, limit: Option<Duration>) {

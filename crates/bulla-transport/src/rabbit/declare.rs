@@ -12,6 +12,7 @@ use crate::error::TransportError;
 use crate::transport::ConsumeOptions;
 
 const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 const PRECONDITION_FAILED: u16 = 406;
 
@@ -95,6 +96,26 @@ async fn found(connection: &Connection, inbox: &Inbox) -> Result<(), TransportEr
         .map_err(|error| refused(format!("to use the queue {queue}"), &error))?;
     close(&channel).await;
     Ok(())
+}
+
+/// How many consumers the queue of an inbox has; none if there is no queue.
+pub(super) async fn consumers(
+    connection: &Connection,
+    inbox: &Inbox,
+) -> Result<u32, TransportError> {
+    let queue = inbox.queue_name();
+    let channel = open(connection).await?;
+    let found = channel
+        .queue_declare(short(&queue)?, declaration(inbox, true), FieldTable::default())
+        .await;
+    match found {
+        Ok(found) => {
+            close(&channel).await;
+            Ok(found.consumer_count())
+        }
+        Err(error) if code(&error) == Some(NOT_FOUND) => Ok(0),
+        Err(error) => Err(refused(format!("to say who consumes from {queue}"), &error)),
+    }
 }
 
 /// Removes the queue of an inbox; the broker takes it well if there is none.

@@ -116,6 +116,7 @@ impl Transport for RabbitTransport {
             prefetch: true,
             returns_unroutable: true,
             redelivers: true,
+            counts_consumers: true,
             max_message: self.link.options.max_message,
         }
     }
@@ -149,6 +150,11 @@ impl Transport for RabbitTransport {
         self.link.forget(inbox);
         let live = self.link.live().await?;
         declare::delete(&live.connection, inbox).await
+    }
+
+    async fn consumers(&self, inbox: &Inbox) -> Result<u32, TransportError> {
+        let live = self.link.live().await?;
+        declare::consumers(&live.connection, inbox).await
     }
 
     fn events(&self) -> broadcast::Receiver<TransportEvent> {
