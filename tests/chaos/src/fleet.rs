@@ -127,7 +127,7 @@ impl Shared {
             Deaths::At(point) => point,
             Deaths::None | Deaths::Random => return None,
         };
-        Some(Death { point, passing: self.dice.between(15, 60) })
+        Some(Death { point, passing: self.dice.between(8, 40) })
     }
 
     /// From its start to its death. It is killed when this is dropped.

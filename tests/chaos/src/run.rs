@@ -79,9 +79,9 @@ impl Run {
     fn faults(self, calls: u64) -> u64 {
         match self {
             Self::Kill | Self::Points | Self::Forgetful => 0,
-            Self::Broker => (calls / 2000).max(2),
-            Self::Redis | Self::Postgres => (calls / 1000).max(4),
-            Self::Network => (calls / 300).max(6),
+            Self::Broker => (calls / 2000).max(1),
+            Self::Redis | Self::Postgres => (calls / 1000).max(2),
+            Self::Network => (calls / 300).max(4),
             Self::Cluster => (calls / 4000).max(1),
         }
     }
