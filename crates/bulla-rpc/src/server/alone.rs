@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_seal::Principal;
-use bulla_transport::{Inbox, Transport};
+use bulla_transport::{ConsumeOptions, Inbox, Transport};
 
 use super::{ServeError, ServerOptions};
 use crate::endpoint::Endpoint;
@@ -18,6 +18,7 @@ const LOOKS: u32 = 20;
 pub(super) struct Alone {
     transport: Arc<dyn Transport>,
     inbox: Inbox,
+    queue: ConsumeOptions,
     /// The operator's word goes over what the bus says.
     word: bool,
 }
@@ -30,11 +31,14 @@ impl Alone {
     ) -> Option<Self> {
         let exchange = &endpoint.options.exchange;
         let inbox = Target::Principal(principal.clone()).inbox(exchange)?;
-        Some(Self { transport: endpoint.transport.clone(), inbox, word: options.only_host })
+        let (transport, queue) = (endpoint.transport.clone(), endpoint.options.queues.clone());
+        Some(Self { transport, inbox, queue, word: options.only_host })
     }
 
     /// Before consuming: nobody is there.
     pub(super) async fn before(&self) -> Result<(), ServeError> {
+        // A queue that is not there can't be asked.
+        self.transport.declare(&self.inbox, &self.queue).await?;
         self.at_most(0).await
     }
 
