@@ -1,27 +1,22 @@
-//! Sessions that this process opened and sessions that were opened to it.
+//! Sessions that were opened to this process.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bulla_guard::floor::{FloorError, Peer};
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{
-    Audience, Digest, GroupName, Handle, Header, Kid, Offer, OsRandom, Parsed, Party, Principal,
-    Refusal, Route, Session, SessionId, SignedCredential, SignedStatement, UnixTime, shared,
+    Digest, Handle, Header, Kid, Offer, Parsed, Principal, Refusal, Session, SessionId,
+    SignedCredential, SignedStatement, UnixTime, shared,
 };
-use bulla_transport::Address;
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::directory::PeerKeys;
 use crate::endpoint::{Endpoint, EndpointOptions};
-use crate::error::CallError;
 use crate::rate::SenderRates;
 use crate::standing::Standing;
-use crate::target::Target;
 
 /// Sessions that one sender may have open here (protocol section 9).
 const MAX_PER_SENDER: usize = 8;
@@ -37,23 +32,6 @@ const RESERVED: f64 = 0.5;
 const RESERVED_PER_SENDER: u32 = 50;
 /// Encapsulations opened per second for one verified sender.
 const OPENED_PER_SENDER: u32 = 100;
-
-/// A session to a peer, with the offer that opens it.
-pub(crate) struct OutSession {
-    pub(crate) session: Session,
-    /// `None` for a pair key.
-    pub(crate) offer: Option<Bytes>,
-    /// A reply has shown that the peer holds the session.
-    proven: AtomicBool,
-    /// Stop starting messages with it (Unix seconds).
-    renew_at: u64,
-    /// The path to the peer itself, not to one of its hosts.
-    path: OnceLock<Arc<Path>>,
-    /// How the peer's key stands.
-    pub(crate) standing: Standing,
-    /// The epoch of the newest statement that the peer has shown to hold.
-    shown: AtomicU64,
-}
 
 /// A session that a peer opened to this process.
 #[derive(Debug)]
@@ -88,187 +66,9 @@ impl InSession {
     }
 }
 
-/// Where messages of a session go: on the bus, and as they are sealed for it.
-pub(crate) struct Path {
-    pub(crate) route: Route,
-    pub(crate) address: Arc<Address>,
-}
-
-impl Path {
-    fn new(exchange: &str, target: &Target, peer: &Party) -> Result<Self, CallError> {
-        let audience = Audience::Party(peer.clone());
-        let route = Route::new(exchange, &target.topic(), target.server(), audience)
-            .map_err(|e| CallError::Usage(e.to_string()))?;
-        Ok(Self { route, address: Arc::new(target.address(exchange)) })
-    }
-}
-
-impl OutSession {
-    /// The offer, as long as a call has to carry it.
-    pub(crate) fn offer_for_call(&self) -> Option<&Bytes> {
-        if self.proven.load(Ordering::Relaxed) { None } else { self.offer.as_ref() }
-    }
-
-    /// The path to `target`, which is this session's peer or a host of it.
-    pub(crate) fn path_to(
-        &self,
-        endpoint: &Endpoint,
-        target: &Target,
-    ) -> Result<Arc<Path>, CallError> {
-        let path = || Path::new(&endpoint.options.exchange, target, self.session.responder());
-        if !matches!(target, Target::Principal(_)) {
-            return path().map(Arc::new);
-        }
-        if let Some(known) = self.path.get() {
-            return Ok(known.clone());
-        }
-        let path = path().map(Arc::new)?;
-        Ok(self.path.get_or_init(|| path).clone())
-    }
-
-    /// Whether messages made at `now` may start in it; a clock that was set back has to catch up
-    /// with an offer first.
-    fn is_usable(&self, now: u64) -> bool {
-        now < self.renew_at && self.session.window().is_none_or(|window| now >= window.iat)
-    }
-
-    /// The statement to send along with a message: until the peer has shown that it holds it.
-    /// What is not answered, and what carries an offer, carries the statement too.
-    pub(crate) fn statement(
-        &self,
-        endpoint: &Endpoint,
-        always: bool,
-    ) -> Option<Arc<SignedStatement>> {
-        let shown = if always { 0 } else { self.shown.load(Ordering::Relaxed) };
-        endpoint.statement_for(shown)
-    }
-
-    /// The peer answered a message that carried a statement of this epoch.
-    pub(crate) fn has_shown(&self, epoch: u64) {
-        if epoch > self.shown.load(Ordering::Relaxed) {
-            self.shown.fetch_max(epoch, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn set_proven(&self, proven: bool) {
-        if self.proven.load(Ordering::Relaxed) != proven {
-            self.proven.store(proven, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Sessions that this process opened, by peer.
-#[derive(Default)]
-pub(crate) struct Outgoing {
-    sessions: Mutex<HashMap<Principal, Arc<OutSession>>>,
-    /// Of this process's fanouts, by group: a gap that a member sees is one of its own group.
-    sequences: Mutex<HashMap<GroupName, u64>>,
-}
-
-impl Outgoing {
-    /// Opens a new session next time.
-    pub(crate) fn forget(&self, peer: &Principal) {
-        self.sessions.lock().remove(peer);
-    }
-
-    /// Opens a new session next time, if this is still the one in use.
-    pub(crate) fn forget_if(&self, peer: &Principal, session: &Arc<OutSession>) {
-        let mut sessions = self.sessions.lock();
-        if sessions.get(peer).is_some_and(|used| Arc::ptr_eq(used, session)) {
-            sessions.remove(peer);
-        }
-    }
-
-    /// The sequence number of the next fanout to `group`. Starts from the clock, so that it rises
-    /// over restarts too.
-    pub(crate) fn next_in_sequence(&self, group: &GroupName, now: UnixTime) -> u64 {
-        let mut sequences = self.sequences.lock();
-        let next = sequences.entry(group.clone()).or_insert(now.ns);
-        let sequence = *next;
-        *next += 1;
-        sequence
-    }
-
-    fn usable(&self, peer: &Principal, now: u64) -> Option<Arc<OutSession>> {
-        let sessions = self.sessions.lock();
-        sessions.get(peer).filter(|session| session.is_usable(now)).cloned()
-    }
-}
-
-impl Endpoint {
-    /// The session to `peer`, opened now if there is none or it is near its end.
-    pub(crate) async fn session_to(&self, peer: &Principal) -> Result<Arc<OutSession>, CallError> {
-        let now = self.now();
-        if let Some(session) = self.outgoing.usable(peer, now.secs()) {
-            if self.check_standing(&session.standing).is_ok() {
-                return Ok(session);
-            }
-            self.outgoing.forget_if(peer, &session);
-        }
-        let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
-        let keys = self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))?;
-        let opened = Arc::new(self.open_session(peer, keys, now)?);
-        let revoked = |refusal| CallError::Revoked { target: peer.to_string(), refusal };
-        self.check_standing(&opened.standing).map_err(revoked)?;
-        // Of several that were opened at once, one is used by all.
-        let mut sessions = self.outgoing.sessions.lock();
-        if let Some(first) = sessions.get(peer).filter(|first| first.is_usable(now.secs())) {
-            return Ok(first.clone());
-        }
-        sessions.insert(peer.clone(), opened.clone());
-        Ok(opened)
-    }
-
-    fn open_session(
-        &self,
-        peer: &Principal,
-        keys: Option<PeerKeys>,
-        now: UnixTime,
-    ) -> Result<OutSession, CallError> {
-        let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
-        match keys {
-            None => Err(unknown("there is no such principal".into())),
-            Some(PeerKeys::Shared(pair)) => Ok(OutSession {
-                standing: Standing::of_pair(&pair, self.identity.party()),
-                shown: AtomicU64::new(0),
-                session: shared::session(
-                    pair.kid,
-                    &pair.key,
-                    self.identity.party().clone(),
-                    pair.peer,
-                ),
-                offer: None,
-                proven: AtomicBool::new(true),
-                // Asked again now and then: the name may have a new incarnation.
-                renew_at: now.secs() + 300,
-                path: OnceLock::new(),
-            }),
-            Some(PeerKeys::Pair(credential)) => {
-                let initiator = self
-                    .identity
-                    .initiator()
-                    .ok_or_else(|| unknown("a shared-key agent has no pair key with it".into()))?;
-                let life = self.options.offer_life;
-                let mut random = OsRandom::default();
-                let (offer, session) = initiator.offer(&credential, now, life, &mut random)?;
-                let end = session.window().map_or(now.secs(), |window| window.exp);
-                Ok(OutSession {
-                    session,
-                    offer: Some(offer),
-                    proven: AtomicBool::new(false),
-                    renew_at: now.secs() + end.saturating_sub(now.secs()) / 2,
-                    path: OnceLock::new(),
-                    standing: Standing::of_credential(&credential),
-                    shown: AtomicU64::new(0),
-                })
-            }
-        }
-    }
-}
-
 /// Sessions that were opened to this process.
 pub(crate) struct Incoming {
-    state: Mutex<IncomingState>,
+    pub(super) state: Mutex<IncomingState>,
     budget: Mutex<Budget>,
     lookups: Mutex<Budget>,
     reserved: SenderRates,
@@ -304,14 +104,14 @@ struct Highest {
 }
 
 #[derive(Default)]
-struct IncomingState {
-    sessions: HashMap<Handle, Arc<InSession>>,
-    by_sender: HashMap<Holder, VecDeque<Handle>>,
+pub(super) struct IncomingState {
+    pub(super) sessions: HashMap<Handle, Arc<InSession>>,
+    pub(super) by_sender: HashMap<Holder, VecDeque<Handle>>,
     order: VecDeque<Handle>,
     unknown: HashMap<Kid, Instant>,
     /// Key ids that named a key once.
     valid: HashSet<Kid>,
-    credentials: HashMap<Digest, Arc<SignedCredential>>,
+    pub(super) credentials: HashMap<Digest, Arc<SignedCredential>>,
     highest: HashMap<Principal, Highest>,
 }
 
@@ -369,7 +169,7 @@ impl IncomingState {
         Ok(())
     }
 
-    fn drop_sessions(&mut self, of: impl Fn(&Holder) -> bool) {
+    pub(super) fn drop_sessions(&mut self, of: impl Fn(&Holder) -> bool) {
         let sessions = &mut self.sessions;
         self.by_sender.retain(|holder, handles| {
             let gone = of(holder);
@@ -544,14 +344,6 @@ impl Endpoint {
         self.incoming.state.lock().sessions.values().next().cloned()
     }
 
-    /// The session with this name to whomever, where replies of anybody are taken.
-    #[cfg(bulla_mutants)]
-    pub(crate) fn any_outgoing(&self, handle: Handle) -> Option<Arc<OutSession>> {
-        let sessions = self.outgoing.sessions.lock();
-        let named = sessions.values().find(|open| open.session.handle() == handle);
-        named.filter(|_| off(Check::ReplyParty)).cloned()
-    }
-
     /// Verifies the credential beside a fanout, or knows it already.
     pub(crate) fn fanout_signer(
         &self,
@@ -572,45 +364,6 @@ impl Endpoint {
         state.check_epoch(&credential)?;
         state.keep(&credential);
         Ok(credential)
-    }
-
-    /// Drops what a new statement of revocation refuses: sessions in both directions, and
-    /// credentials that were verified.
-    pub(crate) fn drop_refused(&self) {
-        let stands = |standing: &Standing| self.check_standing(standing).is_ok();
-        self.outgoing.sessions.lock().retain(|_, session| stands(&session.standing));
-        let mut state = self.incoming.state.lock();
-        let state = &mut *state;
-        state.sessions.retain(|_, session| stands(&session.standing));
-        let sessions = &state.sessions;
-        state.by_sender.retain(|_, handles| {
-            handles.retain(|handle| sessions.contains_key(handle));
-            !handles.is_empty()
-        });
-        state.credentials.retain(|_, credential| self.check_credential(credential).is_ok());
-    }
-
-    /// Opens new sessions from now on: after this process's own credential was renewed.
-    pub fn forget_sessions(&self) {
-        self.outgoing.sessions.lock().clear();
-    }
-
-    /// Drops what is held of a peer in both directions, so that it is looked up again.
-    pub fn forget_peer(&self, peer: &Principal) {
-        self.outgoing.forget(peer);
-        let mut state = self.incoming.state.lock();
-        state.drop_sessions(|(principal, _)| principal == peer);
-    }
-
-    /// Drops every session in both directions: what was opened before a jump of the clock, or in
-    /// another life of this machine, counts for nothing (protocol section 7).
-    pub fn drop_sessions(&self) {
-        self.forget_sessions();
-        self.incoming.state.lock().drop_sessions(|_| true);
-    }
-
-    pub(crate) fn is_me(&self, party: &Party) -> bool {
-        party == self.identity.party() || off(Check::Audience)
     }
 }
 

@@ -1,0 +1,214 @@
+//! Sessions that this process opened.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bulla_seal::{
+    Audience, GroupName, OsRandom, Party, Principal, Route, Session, SignedStatement, UnixTime,
+    shared,
+};
+use bulla_transport::Address;
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::directory::PeerKeys;
+use crate::endpoint::Endpoint;
+use crate::error::CallError;
+use crate::standing::Standing;
+use crate::target::Target;
+
+/// A session to a peer, with the offer that opens it.
+pub(crate) struct OutSession {
+    pub(crate) session: Session,
+    /// `None` for a pair key.
+    pub(crate) offer: Option<Bytes>,
+    /// A reply has shown that the peer holds the session.
+    proven: AtomicBool,
+    /// Stop starting messages with it (Unix seconds).
+    renew_at: u64,
+    /// The path to the peer itself, not to one of its hosts.
+    path: OnceLock<Arc<Path>>,
+    /// How the peer's key stands.
+    pub(crate) standing: Standing,
+    /// The epoch of the newest statement that the peer has shown to hold.
+    shown: AtomicU64,
+}
+
+/// Where messages of a session go: on the bus, and as they are sealed for it.
+pub(crate) struct Path {
+    pub(crate) route: Route,
+    pub(crate) address: Arc<Address>,
+}
+
+impl Path {
+    fn new(exchange: &str, target: &Target, peer: &Party) -> Result<Self, CallError> {
+        let audience = Audience::Party(peer.clone());
+        let route = Route::new(exchange, &target.topic(), target.server(), audience)
+            .map_err(|e| CallError::Usage(e.to_string()))?;
+        Ok(Self { route, address: Arc::new(target.address(exchange)) })
+    }
+}
+
+impl OutSession {
+    /// The offer, as long as a call has to carry it.
+    pub(crate) fn offer_for_call(&self) -> Option<&Bytes> {
+        if self.proven.load(Ordering::Relaxed) { None } else { self.offer.as_ref() }
+    }
+
+    /// The path to `target`, which is this session's peer or a host of it.
+    pub(crate) fn path_to(
+        &self,
+        endpoint: &Endpoint,
+        target: &Target,
+    ) -> Result<Arc<Path>, CallError> {
+        let path = || Path::new(&endpoint.options.exchange, target, self.session.responder());
+        if !matches!(target, Target::Principal(_)) {
+            return path().map(Arc::new);
+        }
+        if let Some(known) = self.path.get() {
+            return Ok(known.clone());
+        }
+        let path = path().map(Arc::new)?;
+        Ok(self.path.get_or_init(|| path).clone())
+    }
+
+    /// Whether messages made at `now` may start in it; a clock that was set back has to catch up
+    /// with an offer first.
+    fn is_usable(&self, now: u64) -> bool {
+        now < self.renew_at && self.session.window().is_none_or(|window| now >= window.iat)
+    }
+
+    /// The statement to send along with a message: until the peer has shown that it holds it.
+    /// What is not answered, and what carries an offer, carries the statement too.
+    pub(crate) fn statement(
+        &self,
+        endpoint: &Endpoint,
+        always: bool,
+    ) -> Option<Arc<SignedStatement>> {
+        let shown = if always { 0 } else { self.shown.load(Ordering::Relaxed) };
+        endpoint.statement_for(shown)
+    }
+
+    /// The peer answered a message that carried a statement of this epoch.
+    pub(crate) fn has_shown(&self, epoch: u64) {
+        if epoch > self.shown.load(Ordering::Relaxed) {
+            self.shown.fetch_max(epoch, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn set_proven(&self, proven: bool) {
+        if self.proven.load(Ordering::Relaxed) != proven {
+            self.proven.store(proven, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Sessions that this process opened, by peer.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    pub(super) sessions: Mutex<HashMap<Principal, Arc<OutSession>>>,
+    /// Of this process's fanouts, by group: a gap that a member sees is one of its own group.
+    sequences: Mutex<HashMap<GroupName, u64>>,
+}
+
+impl Outgoing {
+    /// Opens a new session next time.
+    pub(crate) fn forget(&self, peer: &Principal) {
+        self.sessions.lock().remove(peer);
+    }
+
+    /// Opens a new session next time, if this is still the one in use.
+    pub(crate) fn forget_if(&self, peer: &Principal, session: &Arc<OutSession>) {
+        let mut sessions = self.sessions.lock();
+        if sessions.get(peer).is_some_and(|used| Arc::ptr_eq(used, session)) {
+            sessions.remove(peer);
+        }
+    }
+
+    /// The sequence number of the next fanout to `group`. Starts from the clock, so that it rises
+    /// over restarts too.
+    pub(crate) fn next_in_sequence(&self, group: &GroupName, now: UnixTime) -> u64 {
+        let mut sequences = self.sequences.lock();
+        let next = sequences.entry(group.clone()).or_insert(now.ns);
+        let sequence = *next;
+        *next += 1;
+        sequence
+    }
+
+    fn usable(&self, peer: &Principal, now: u64) -> Option<Arc<OutSession>> {
+        let sessions = self.sessions.lock();
+        sessions.get(peer).filter(|session| session.is_usable(now)).cloned()
+    }
+}
+
+impl Endpoint {
+    /// The session to `peer`, opened now if there is none or it is near its end.
+    pub(crate) async fn session_to(&self, peer: &Principal) -> Result<Arc<OutSession>, CallError> {
+        let now = self.now();
+        if let Some(session) = self.outgoing.usable(peer, now.secs()) {
+            if self.check_standing(&session.standing).is_ok() {
+                return Ok(session);
+            }
+            self.outgoing.forget_if(peer, &session);
+        }
+        let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
+        let keys = self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))?;
+        let opened = Arc::new(self.open_session(peer, keys, now)?);
+        let revoked = |refusal| CallError::Revoked { target: peer.to_string(), refusal };
+        self.check_standing(&opened.standing).map_err(revoked)?;
+        // Of several that were opened at once, one is used by all.
+        let mut sessions = self.outgoing.sessions.lock();
+        if let Some(first) = sessions.get(peer).filter(|first| first.is_usable(now.secs())) {
+            return Ok(first.clone());
+        }
+        sessions.insert(peer.clone(), opened.clone());
+        Ok(opened)
+    }
+
+    fn open_session(
+        &self,
+        peer: &Principal,
+        keys: Option<PeerKeys>,
+        now: UnixTime,
+    ) -> Result<OutSession, CallError> {
+        let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
+        match keys {
+            None => Err(unknown("there is no such principal".into())),
+            Some(PeerKeys::Shared(pair)) => Ok(OutSession {
+                standing: Standing::of_pair(&pair, self.identity.party()),
+                shown: AtomicU64::new(0),
+                session: shared::session(
+                    pair.kid,
+                    &pair.key,
+                    self.identity.party().clone(),
+                    pair.peer,
+                ),
+                offer: None,
+                proven: AtomicBool::new(true),
+                // Asked again now and then: the name may have a new incarnation.
+                renew_at: now.secs() + 300,
+                path: OnceLock::new(),
+            }),
+            Some(PeerKeys::Pair(credential)) => {
+                let initiator = self
+                    .identity
+                    .initiator()
+                    .ok_or_else(|| unknown("a shared-key agent has no pair key with it".into()))?;
+                let life = self.options.offer_life;
+                let mut random = OsRandom::default();
+                let (offer, session) = initiator.offer(&credential, now, life, &mut random)?;
+                let end = session.window().map_or(now.secs(), |window| window.exp);
+                Ok(OutSession {
+                    session,
+                    offer: Some(offer),
+                    proven: AtomicBool::new(false),
+                    renew_at: now.secs() + end.saturating_sub(now.secs()) / 2,
+                    path: OnceLock::new(),
+                    standing: Standing::of_credential(&credential),
+                    shown: AtomicU64::new(0),
+                })
+            }
+        }
+    }
+}
