@@ -78,14 +78,7 @@ async fn flood(bus: &dyn Transport, to: &Address, forged: &[Bytes], seconds: u64
     let begun = Instant::now();
     let mut sent = 0;
     for payload in forged {
-        let outbound = Outbound {
-            payload: payload.clone(),
-            ttl: None,
-            reply_hint: None,
-            persistent: false,
-            mandatory: false,
-            confirm: false,
-        };
+        let outbound = Outbound::new(payload.clone());
         bus.publish(to, outbound).await.unwrap();
         sent += 1;
         let due = Duration::from_secs_f64(sent as f64 / rate as f64);

@@ -195,14 +195,7 @@ impl Live {
         let forged = self.forge(attack, &captured)?;
         let count = forged.len();
         for (to, payload, hint) in forged {
-            let outbound = Outbound {
-                payload,
-                ttl: None,
-                reply_hint: hint,
-                persistent: false,
-                mandatory: false,
-                confirm: false,
-            };
+            let outbound = Outbound { reply_hint: hint, ..Outbound::new(payload) };
             self.intruder.publish(&to, outbound).await?;
         }
         let judged = self.watch(attack, &captured, count).await;

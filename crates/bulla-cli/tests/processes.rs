@@ -201,14 +201,7 @@ fn another_agent_can_neither_read_nor_answer() {
         }
     });
     let send = |to: Address, payload: bytes::Bytes| {
-        let outbound = Outbound {
-            payload,
-            ttl: None,
-            reply_hint: None,
-            persistent: false,
-            mandatory: false,
-            confirm: true,
-        };
+        let outbound = Outbound { confirm: true, ..Outbound::new(payload) };
         runtime.block_on(bus.publish(&to, outbound)).unwrap();
     };
     let exchange = || "bulla".to_owned();

@@ -87,14 +87,7 @@ impl Answer {
     }
 
     pub(crate) async fn publish(&self, payload: bytes::Bytes) -> Result<(), CallError> {
-        let outbound = Outbound {
-            payload,
-            ttl: None,
-            reply_hint: None,
-            persistent: false,
-            mandatory: false,
-            confirm: false,
-        };
+        let outbound = Outbound::new(payload);
         Ok(self.endpoint.transport().publish(&self.address, outbound).await?)
     }
 }

@@ -11,9 +11,10 @@ use bulla_guard::{ClaimStore, Limits, MemoryClaims, StoreOptions};
 use bulla_rpc::*;
 use bulla_seal::{Level, Refusal, Suite, Validity};
 use bulla_transport::hostile::{Act, Plan};
+use common::gate::Gate;
 use common::*;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 fn target(text: &str) -> Target {
     text.parse().unwrap()
@@ -33,35 +34,6 @@ fn remote(error: CallError) -> String {
 
 fn short<'a>(client: &'a Client, to: &'a Target, method: &'a str) -> client::Request<'a> {
     client.request(to, method).timeout(Duration::from_millis(300))
-}
-
-/// Runs until it is told to go on; says when it started.
-struct Gate {
-    started: mpsc::Receiver<u32>,
-    go: watch::Sender<bool>,
-    running: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-}
-
-impl Gate {
-    fn new() -> (Self, Method) {
-        let (tx, started) = mpsc::channel(1000);
-        let (go, wait) = watch::channel(false);
-        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (now, top) = (running.clone(), most.clone());
-        let method = Method::new("wait", move |_, n: u32| {
-            let (tx, mut wait, now, top) = (tx.clone(), wait.clone(), now.clone(), top.clone());
-            async move {
-                let running = now.fetch_add(1, Ordering::SeqCst) + 1;
-                top.fetch_max(running, Ordering::SeqCst);
-                tx.send(n).await.unwrap();
-                wait.wait_for(|go| *go).await.ok();
-                now.fetch_sub(1, Ordering::SeqCst);
-                Ok(n)
-            }
-        });
-        (Self { started, go, running, most }, method.open_to_agents().open_to_components())
-    }
 }
 
 #[tokio::test]

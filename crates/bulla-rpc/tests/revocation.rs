@@ -10,6 +10,7 @@ use bulla_guard::revocation::Applied;
 use bulla_rpc::*;
 use bulla_seal::{Kid, Lowest, Party, Principal, Refusal, Revoked, Suite};
 use bulla_transport::hostile::{Act, Plan};
+use common::gate::Gate;
 use common::*;
 
 fn target(text: &str) -> Target {
@@ -72,6 +73,31 @@ async fn a_revoked_key_is_refused_in_its_session_and_with_a_new_offer() {
     let other = Client::new(world.component("control", "h2"));
     assert_eq!(call(&other, "agent/a").await.unwrap(), 7);
     assert_eq!(agent.take_statement(statement.as_bytes()), Ok(Applied::Same));
+}
+
+#[tokio::test]
+async fn what_waits_for_its_senders_share_is_refused_once_the_sender_is_revoked() {
+    let world = World::new();
+    let (mut gate, wait) = Gate::new();
+    let options = ServerOptions { concurrency: 8, per_agent: Some(1), ..options() };
+    let control = world.component("control", "h1");
+    let _server = Server::start(control.clone(), Router::new().with(wait), options).await.unwrap();
+    let agent = world.agent("a");
+    let client = Client::new(agent.clone());
+    let to = target("component/control");
+    // One runs, four wait without a worker, and the sixth is refused.
+    for n in 0..6u32 {
+        client.cast(&to, "wait", &n).await.unwrap();
+    }
+    gate.started.recv().await.unwrap();
+    let refused = |refusal| control.counters().refused(refusal);
+    until("four wait", || refused(Refusal::RateLimited) == 1).await;
+    let statement = world.statement(1, |s| s.revoked = revoked(own_kid(&agent)));
+    control.take_statement(statement.as_bytes()).unwrap();
+    gate.go.send(true).unwrap();
+    let executed = || control.counters().executed.get();
+    until("all were judged", || refused(Refusal::Revoked) + executed() == 5).await;
+    assert_eq!((refused(Refusal::Revoked), executed()), (4, 1));
 }
 
 #[tokio::test]

@@ -51,6 +51,20 @@ pub struct Outbound {
     pub confirm: bool,
 }
 
+impl Outbound {
+    /// `payload`, with everything else off: not kept over a restart, not confirmed.
+    pub fn new(payload: Bytes) -> Self {
+        Self {
+            payload,
+            ttl: None,
+            reply_hint: None,
+            persistent: false,
+            mandatory: false,
+            confirm: false,
+        }
+    }
+}
+
 /// How to consume.
 #[derive(Debug, Clone)]
 pub struct ConsumeOptions {

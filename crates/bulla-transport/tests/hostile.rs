@@ -19,14 +19,7 @@ fn address(topic: &str) -> Address {
 }
 
 fn message(payload: &[u8]) -> Outbound {
-    Outbound {
-        payload: payload.to_vec().into(),
-        ttl: None,
-        reply_hint: None,
-        persistent: false,
-        mandatory: true,
-        confirm: true,
-    }
+    Outbound { mandatory: true, confirm: true, ..Outbound::new(payload.to_vec().into()) }
 }
 
 /// What waits at `topic`, with its flags "redelivered".

@@ -17,14 +17,7 @@ fn address() -> Address {
 }
 
 fn message(payload: &'static str) -> Outbound {
-    Outbound {
-        payload: payload.into(),
-        ttl: None,
-        reply_hint: None,
-        persistent: false,
-        mandatory: false,
-        confirm: true,
-    }
+    Outbound { confirm: true, ..Outbound::new(payload.into()) }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,14 +41,7 @@ fn address(topic: &str) -> Address {
 }
 
 fn message(payload: &str) -> Outbound {
-    Outbound {
-        payload: payload.to_owned().into(),
-        ttl: None,
-        reply_hint: None,
-        persistent: true,
-        mandatory: false,
-        confirm: true,
-    }
+    Outbound { persistent: true, confirm: true, ..Outbound::new(payload.to_owned().into()) }
 }
 
 async fn next(consumer: &mut Box<dyn Consumer>) -> String {

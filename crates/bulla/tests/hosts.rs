@@ -106,14 +106,8 @@ mod redis {
                     continue;
                 }
                 let (exchange, topic) = ("bulla".to_owned(), tapped.routing_key);
-                let again = Outbound {
-                    payload: tapped.payload,
-                    ttl: None,
-                    reply_hint: None,
-                    persistent: false,
-                    mandatory: true,
-                    confirm: true,
-                };
+                let again =
+                    Outbound { mandatory: true, confirm: true, ..Outbound::new(tapped.payload) };
                 broker.publish(&Address::Topic { exchange, topic }, again).await.unwrap();
                 counted.fetch_add(1, Ordering::SeqCst);
             }

@@ -380,12 +380,8 @@ impl World {
     /// Publishes as the intruder, with properties.
     pub async fn inject_with(&self, message: &Sent) -> Result<(), Trouble> {
         let outbound = bulla_transport::Outbound {
-            payload: message.payload.clone(),
-            ttl: None,
             reply_hint: message.hint.clone(),
-            persistent: false,
-            mandatory: false,
-            confirm: false,
+            ..bulla_transport::Outbound::new(message.payload.clone())
         };
         Ok(self.intruder.publish(&message.to, outbound).await?)
     }

@@ -92,12 +92,10 @@ impl PlainClient {
         self.pending.shard(id).lock().insert(id, tx);
         let _waiting = Waiting { pending: &self.pending, id };
         let outbound = Outbound {
-            payload,
             ttl: Some(DEFAULT_TIMEOUT),
             reply_hint: Some(self.name.clone()),
-            persistent: false,
             mandatory: true,
-            confirm: false,
+            ..Outbound::new(payload)
         };
         self.transport.publish(&self.to, outbound).await?;
         let reply = tokio::time::timeout(DEFAULT_TIMEOUT, reply)
@@ -110,12 +108,11 @@ impl PlainClient {
     pub(super) async fn cast(&self, args: &Echo) -> Result<(), BenchError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes();
         let outbound = Outbound {
-            payload: request(id, args, None)?,
             ttl: Some(DEFAULT_TTL),
-            reply_hint: None,
             persistent: true,
             mandatory: true,
             confirm: true,
+            ..Outbound::new(request(id, args, None)?)
         };
         Ok(self.transport.publish(&self.to, outbound).await?)
     }
@@ -204,14 +201,7 @@ impl Work {
             Some(Some((to, payload))) => {
                 let to =
                     Address::Reply { exchange: EXCHANGE.to_owned(), to, from: self.me.clone() };
-                let outbound = Outbound {
-                    payload,
-                    ttl: None,
-                    reply_hint: None,
-                    persistent: false,
-                    mandatory: false,
-                    confirm: false,
-                };
+                let outbound = Outbound::new(payload);
                 if let Err(error) = self.transport.publish(&to, outbound).await {
                     tracing::warn!(%error, "a plain reply could not be sent");
                 }

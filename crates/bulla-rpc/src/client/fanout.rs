@@ -60,12 +60,10 @@ impl Client {
             return Err(CallError::TooLarge { size, limit });
         }
         let outbound = Outbound {
-            payload: frame.bytes().clone(),
             ttl: Some(request.ttl),
-            reply_hint: None,
             persistent: true,
-            mandatory: false,
             confirm: true,
+            ..Outbound::new(frame.bytes().clone())
         };
         let address = request.target.address(&endpoint.options.exchange);
         endpoint.transport.publish(&address, outbound).await?;

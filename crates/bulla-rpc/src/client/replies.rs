@@ -154,14 +154,8 @@ impl Listener {
     }
 
     async fn send_again(&self, resend: Resend) {
-        let outbound = Outbound {
-            payload: resend.payload,
-            ttl: None,
-            reply_hint: Some(self.reply_name.clone()),
-            persistent: false,
-            mandatory: false,
-            confirm: false,
-        };
+        let outbound =
+            Outbound { reply_hint: Some(self.reply_name.clone()), ..Outbound::new(resend.payload) };
         if let Err(error) = self.endpoint.transport.publish(&resend.address, outbound).await {
             tracing::warn!(%error, "a waiting call could not be sent again");
         }

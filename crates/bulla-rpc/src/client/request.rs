@@ -186,12 +186,10 @@ impl<'a> Request<'a> {
         let (sent, address) = prepared.into_sent(self.asks_statement);
         let waiting = Waiting::register(client, &self, sent, progress, self.cancel_on_drop);
         let outbound = Outbound {
-            payload,
             ttl: Some(self.timeout),
             reply_hint: Some(client.reply_name().clone()),
-            persistent: false,
             mandatory: true,
-            confirm: false,
+            ..Outbound::new(payload)
         };
         if let Err(error) = client.publish(&self, &address, outbound).await {
             waiting.not_sent();
@@ -218,12 +216,11 @@ impl<'a> Request<'a> {
         let client = self.client;
         let prepared = client.prepare(&self, kind, self.ttl, args).await?;
         let outbound = Outbound {
-            payload: prepared.frame.bytes().clone(),
             ttl: Some(self.ttl),
-            reply_hint: None,
             persistent: true,
             mandatory: true,
             confirm: true,
+            ..Outbound::new(prepared.frame.bytes().clone())
         };
         client.declare_target(self.target).await;
         client.publish(&self, &prepared.path.address, outbound).await?;

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use crate::endpoint::Endpoint;
+use crate::pipeline::open::Sifted;
 use crate::pipeline::shares::Slot;
 use crate::pipeline::{Pipeline, Settlement};
 
@@ -39,7 +40,17 @@ impl Work {
                 delivery = consumer.next() => delivery,
                 () = self.stop.cancelled() => None,
             };
-            let Some(delivery) = delivery else { break };
+            let Some(mut delivery) = delivery else { break };
+            if delivery.redelivered && off(Check::FlagIgnored) {
+                delivery.acker.ack();
+                continue;
+            }
+            let Some(sifted) = self.pipeline.sift(&mut delivery) else {
+                drop_refused(delivery);
+                // A flood must not keep this thread from the rest.
+                tokio::task::coop::consume_budget().await;
+                continue;
+            };
             // After the delivery: an inbox where nothing arrives keeps no permit from the others.
             let permit = tokio::select! {
                 biased;
@@ -53,7 +64,7 @@ impl Work {
             let work = self.clone();
             let slot = Slot::new(self.permits.clone(), permit);
             self.tasks.spawn(async move {
-                let held = work.run(delivery, &slot).await;
+                let held = work.run(sifted, delivery, &slot).await;
                 // What only waits does not keep others from running.
                 slot.release();
                 if let Some((delivery, pause)) = held {
@@ -68,25 +79,19 @@ impl Work {
         consumer.stop().await;
     }
 
-    async fn run(&self, delivery: Delivery, slot: &Slot) -> Option<(Delivery, Duration)> {
-        if delivery.redelivered && off(Check::FlagIgnored) {
-            delivery.acker.ack();
-            return None;
-        }
-        let Ok((settlement, delivery)) = self.pipeline.clone().call((delivery, slot.clone())).await;
+    async fn run(
+        &self,
+        sifted: Sifted,
+        delivery: Delivery,
+        slot: &Slot,
+    ) -> Option<(Delivery, Duration)> {
+        let message = (sifted, delivery, slot.clone());
+        let Ok((settlement, delivery)) = self.pipeline.clone().call(message).await;
         match settlement {
-            Settlement::Refused if off(Check::RefusedGone) => delivery.acker.put_back(),
-            Settlement::Refused => delivery.acker.ack(),
+            Settlement::Refused => drop_refused(delivery),
             Settlement::Done { reply } => {
                 if let Some((address, payload)) = reply {
-                    let outbound = Outbound {
-                        payload,
-                        ttl: None,
-                        reply_hint: None,
-                        persistent: false,
-                        mandatory: false,
-                        confirm: false,
-                    };
+                    let outbound = Outbound::new(payload);
                     // A reply that is lost here is sent again when the request comes again.
                     if let Err(error) = self.endpoint.transport.publish(&address, outbound).await {
                         tracing::warn!(%error, "a reply could not be sent");
@@ -98,6 +103,15 @@ impl Work {
             Settlement::Retry => return Some((delivery, RETRY_AFTER)),
         }
         None
+    }
+}
+
+/// What is refused is gone: it would be refused again.
+fn drop_refused(delivery: Delivery) {
+    if off(Check::RefusedGone) {
+        delivery.acker.put_back();
+    } else {
+        delivery.acker.ack();
     }
 }
 

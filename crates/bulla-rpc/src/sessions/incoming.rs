@@ -58,12 +58,29 @@ impl InSession {
         Ok(self.peer.get_or_init(|| peer))
     }
 
+    /// The sender's floor, if it was looked up.
+    #[cfg(bulla_mutants)]
+    pub(crate) fn known_peer(&self) -> Option<&Arc<Peer>> {
+        self.peer.get()
+    }
+
     /// The statement to send along with a reply: once after each new one.
     pub(crate) fn statement(&self, endpoint: &Endpoint) -> Option<Arc<SignedStatement>> {
         let statement = endpoint.statement_for(self.told.load(Ordering::Relaxed))?;
         self.told.fetch_max(statement.epoch, Ordering::Relaxed);
         Some(statement)
     }
+}
+
+/// Where the session that a message names comes from.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// It is there.
+    Session(Arc<InSession>),
+    /// The offer beside the message opens it.
+    Offer(SessionId),
+    /// The directory may know the key; asking it is paid for.
+    Pair(Kid),
 }
 
 /// Sessions that were opened to this process.
@@ -221,20 +238,38 @@ impl Budget {
 }
 
 impl Endpoint {
-    /// The session that a message names: cached, derived from a pair key, or opened from the
-    /// offer beside it (step 3 of protocol section 9).
-    pub(crate) async fn incoming_session(
-        &self,
-        parsed: &Parsed,
-    ) -> Result<Arc<InSession>, Refusal> {
+    /// Where the session that a message names comes from, as far as that is known without waiting
+    /// or asymmetric work (step 3 of protocol section 9). A look-up that it needs is charged.
+    pub(crate) fn find_session(&self, parsed: &Parsed) -> Result<Found, Refusal> {
         let handle = parsed.header().handle;
         if let Some(session) = self.incoming.state.lock().sessions.get(&handle) {
-            return Ok(session.clone());
+            return Ok(Found::Session(session.clone()));
         }
         match (handle, parsed.offer()) {
-            (Handle::Session(id), Some(offer)) => self.accept_offer(id, parsed, offer),
+            (Handle::Session(id), Some(_)) => Ok(Found::Offer(id)),
             (Handle::Session(_), None) => Err(Refusal::SessionUnknown),
-            (Handle::Key(kid), _) => self.pair_session(kid).await,
+            (Handle::Key(kid), _) => self.charge_lookup(kid),
+        }
+    }
+
+    /// The session: cached, derived from a pair key, or opened from the offer beside the message.
+    pub(crate) async fn incoming_session(
+        &self,
+        found: Found,
+        parsed: &Parsed,
+    ) -> Result<Arc<InSession>, Refusal> {
+        match found {
+            Found::Session(session) => Ok(session),
+            Found::Offer(id) => {
+                // A message before this one may have opened it.
+                let handle = Handle::Session(id);
+                if let Some(session) = self.incoming.state.lock().sessions.get(&handle) {
+                    return Ok(session.clone());
+                }
+                let offer = parsed.offer().ok_or(Refusal::SessionUnknown)?;
+                self.accept_offer(id, parsed, offer)
+            }
+            Found::Pair(kid) => self.pair_session(kid).await,
         }
     }
 
@@ -292,7 +327,7 @@ impl Endpoint {
         self.incoming.budget.lock().spend(known)
     }
 
-    async fn pair_session(&self, kid: Kid) -> Result<Arc<InSession>, Refusal> {
+    fn charge_lookup(&self, kid: Kid) -> Result<Found, Refusal> {
         {
             let mut state = self.incoming.state.lock();
             if let Some(since) = state.unknown.get(&kid) {
@@ -303,6 +338,10 @@ impl Endpoint {
             }
         }
         self.spend_on_lookup(kid)?;
+        Ok(Found::Pair(kid))
+    }
+
+    async fn pair_session(&self, kid: Kid) -> Result<Arc<InSession>, Refusal> {
         let found = self.directory.pair_by_kid(kid).await.map_err(|error| {
             // Not known to be unknown: asked again with the next message.
             tracing::warn!(%error, "a pair key could not be looked up");

@@ -14,7 +14,7 @@ use bulla_seal::{Party, Principal};
 use crate::endpoint::Endpoint;
 use crate::standing::Standing;
 
-pub(crate) use incoming::{InSession, Incoming};
+pub(crate) use incoming::{Found, InSession, Incoming};
 pub(crate) use outgoing::{OutSession, Outgoing, Path};
 
 impl Endpoint {

@@ -8,6 +8,8 @@
     reason = "shared by several test binaries"
 )]
 
+pub mod gate;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

@@ -132,14 +132,7 @@ fn topic_of(topic: &str) -> (Inbox, Address) {
 }
 
 fn message(payload: impl Into<Bytes>) -> Outbound {
-    Outbound {
-        payload: payload.into(),
-        ttl: None,
-        reply_hint: None,
-        persistent: false,
-        mandatory: false,
-        confirm: true,
-    }
+    Outbound { confirm: true, ..Outbound::new(payload.into()) }
 }
 
 fn text(text: &str) -> Outbound {

@@ -126,7 +126,7 @@ impl HostileBroker {
 
     /// Publishes something of its own, or of somebody's once more. No plan, no record.
     pub async fn inject(&self, to: &Address, payload: Bytes) {
-        self.send(to, plain(payload)).await;
+        self.send(to, Outbound::new(payload)).await;
     }
 
     /// What it did.
@@ -279,16 +279,6 @@ fn noise(len: usize, seed: u64) -> Bytes {
 }
 
 /// A message with nothing but its bytes.
-fn plain(payload: Bytes) -> Outbound {
-    Outbound {
-        payload,
-        ttl: None,
-        reply_hint: None,
-        persistent: false,
-        mandatory: false,
-        confirm: false,
-    }
-}
 
 impl fmt::Debug for HostileBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

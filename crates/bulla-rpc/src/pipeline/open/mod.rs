@@ -1,52 +1,43 @@
 //! Step one: from bytes to a message whose sender is proven (steps 1 to 8 of protocol section 9).
 
-use std::collections::{BTreeSet, HashMap};
+mod opened;
+mod place;
+mod sequence;
+
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use tokio::time::Instant;
 
-use bulla_guard::Scope;
 use bulla_guard::floor::{Action, FloorError, Judgement, Peer};
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{
-    Audience, Detail, Digest, Expected, GroupName, GroupSession, Kid, Level, MessageId,
-    MessageKind, OpenedFanout, OpenedRequest, Parsed, Party, Refusal, RequestBody, Route, UnixTime,
+    Detail, Expected, GroupName, GroupSession, Kid, Level, MessageKind, Parsed, Party, Refusal,
+    RequestBody, UnixTime,
 };
 use bulla_transport::{Address, Delivery, Inbox, Outbound};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tower::{Layer, Service};
 
+use place::Place;
+use sequence::{Noted, Sequence};
+
 use super::shares::{Shares, Slot, Turn};
 use super::{BoxFuture, Settlement};
 use crate::endpoint::Endpoint;
 use crate::notice::OfferNeeded;
 use crate::server::ServerOptions;
-use crate::sessions::InSession;
+use crate::sessions::{Found, InSession};
+
+use opened::Content;
+pub(crate) use opened::Opened;
 
 /// Notices that may be sent per second.
 const NOTICES_PER_SECOND: f64 = 50.0;
-/// Sequence numbers further apart than this are a new start of the signer, not a gap.
-const NEW_START: u64 = 1_000_000;
-/// Missing fanouts remembered for one signer and group, and signers and groups remembered.
-const MAX_MISSING: usize = 1024;
+/// Signers and groups whose sequences are remembered.
 const MAX_SIGNERS: usize = 10_000;
-
-/// A message whose sender is proven and whose content is as it was sealed.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    content: Content,
-    place: Arc<Place>,
-    /// The session of a request, for what its reply carries.
-    session: Option<Arc<InSession>>,
-    peer: Arc<Peer>,
-    judgement: Judgement,
-    now: u64,
-    /// Where the message's properties say that replies go.
-    #[cfg(bulla_mutants)]
-    hint: Option<bulla_transport::ReplyName>,
-}
 
 /// Why a message goes no further.
 #[derive(Debug)]
@@ -71,94 +62,6 @@ impl From<FloorError> for Stop {
     }
 }
 
-#[derive(Debug)]
-enum Content {
-    Request(OpenedRequest),
-    Fanout(OpenedFanout),
-}
-
-macro_rules! either {
-    ($self:ident, $message:ident => $value:expr) => {
-        match &$self.content {
-            Content::Request($message) => $value,
-            Content::Fanout($message) => $value,
-        }
-    };
-}
-
-impl Opened {
-    pub(crate) fn sender(&self) -> &Party {
-        either!(self, m => m.sender())
-    }
-
-    pub(crate) fn kind(&self) -> MessageKind {
-        either!(self, m => m.kind())
-    }
-
-    pub(crate) fn id(&self) -> MessageId {
-        either!(self, m => m.id())
-    }
-
-    pub(crate) fn issued_at(&self) -> u64 {
-        either!(self, m => m.issued_at())
-    }
-
-    pub(crate) fn expires(&self) -> u64 {
-        either!(self, m => m.expires())
-    }
-
-    pub(crate) fn digest(&self) -> Digest {
-        either!(self, m => m.digest())
-    }
-
-    pub(crate) fn body(&self) -> Result<RequestBody<'_>, Refusal> {
-        either!(self, m => m.body())
-    }
-
-    fn level(&self) -> Level {
-        match &self.content {
-            Content::Request(request) => request.level(),
-            Content::Fanout(_) => Level::Sealed,
-        }
-    }
-
-    /// Takes the message into the census, under the name of its method.
-    pub(crate) fn note(&self, method: &str) {
-        self.peer.note(method, self.level(), self.now, self.judgement);
-    }
-
-    pub(crate) fn scope(&self) -> &Scope {
-        &self.place.scope
-    }
-
-    /// The request to answer; `None` for what came by fanout.
-    pub(crate) fn request(&self) -> Option<&OpenedRequest> {
-        match &self.content {
-            Content::Request(request) => Some(request),
-            Content::Fanout(_) => None,
-        }
-    }
-
-    /// The session of a call, and where its reply goes if the address that the caller gave lies
-    /// in its own reply name space.
-    pub(crate) fn reply_path(
-        &self,
-        exchange: &str,
-        me: &Party,
-    ) -> Option<(Arc<InSession>, Address)> {
-        let request = self.request().filter(|request| request.kind() == MessageKind::Call)?;
-        let body = request.body().ok()?;
-        let to = bulla_transport::ReplyName::parse(body.reply_to?)?;
-        #[cfg(bulla_mutants)]
-        let to = self.hint.clone().filter(|_| off(Check::ReplyAddress)).unwrap_or(to);
-        if !to.belongs_to(request.sender().principal.as_str()) && !off(Check::ReplyNameSpace) {
-            return None;
-        }
-        let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
-        Some((self.session.clone()?, Address::Reply { exchange, to, from }))
-    }
-}
-
 #[derive(Clone)]
 pub(crate) struct OpenLayer {
     shared: Arc<Shared>,
@@ -174,47 +77,6 @@ struct Shared {
     groups: Mutex<HashMap<(GroupName, u32), Arc<GroupSession>>>,
     sequences: Mutex<HashMap<(Kid, GroupName), Sequence>>,
     notices: Mutex<(f64, Instant)>,
-}
-
-/// What came of one signer's fanouts to one group.
-struct Sequence {
-    last: u64,
-    /// Below `last` and not here yet; the lowest are given up first.
-    missing: BTreeSet<u64>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Noted {
-    Next,
-    Late,
-    Gap(u64),
-}
-
-impl Sequence {
-    fn note(&mut self, sequence: u64) -> Noted {
-        if sequence <= self.last {
-            return if self.missing.remove(&sequence) { Noted::Late } else { Noted::Next };
-        }
-        let gap = sequence - self.last - 1;
-        let from = self.last.saturating_add(1).max(sequence.saturating_sub(MAX_MISSING as u64));
-        self.last = sequence;
-        if gap == 0 || gap >= NEW_START {
-            return Noted::Next;
-        }
-        self.missing.extend(from..sequence);
-        while self.missing.len() > MAX_MISSING {
-            self.missing.pop_first();
-        }
-        Noted::Gap(gap)
-    }
-}
-
-/// What an inbox means: the route that messages taken from it must have been sealed for.
-#[derive(Debug)]
-struct Place {
-    route: Route,
-    scope: Scope,
-    group: Option<GroupName>,
 }
 
 impl OpenLayer {
@@ -248,7 +110,36 @@ pub(crate) struct Open<S> {
     inner: S,
 }
 
-impl<S> Service<(Delivery, Slot)> for Open<S>
+/// A message that parsed and was not refused by what is known without waiting for anything.
+pub(crate) enum Sifted {
+    Request {
+        parsed: Parsed,
+        place: Arc<Place>,
+        found: Found,
+    },
+    Fanout {
+        parsed: Parsed,
+        place: Arc<Place>,
+    },
+    #[cfg(bulla_mutants)]
+    Plain(Opened),
+}
+
+impl<S> Open<S> {
+    /// The part of opening that waits for nothing and does no cryptography, apart from the rest,
+    /// so that a flood of what nobody here can open takes no task and no worker. `None` if the
+    /// message is refused, which is counted.
+    pub(crate) fn sift(&self, delivery: &mut Delivery) -> Option<Sifted> {
+        // Taken out, so that nobody else holds the bytes and they are opened in place.
+        let payload = std::mem::take(&mut delivery.payload);
+        self.shared
+            .sift(payload, delivery)
+            .map_err(|refusal| self.shared.endpoint.refused(refusal, "message refused"))
+            .ok()
+    }
+}
+
+impl<S> Service<(Sifted, Delivery, Slot)> for Open<S>
 where
     S: Service<Opened, Response = Settlement, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
@@ -261,12 +152,10 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, (mut delivery, slot): (Delivery, Slot)) -> Self::Future {
+    fn call(&mut self, (sifted, delivery, slot): (Sifted, Delivery, Slot)) -> Self::Future {
         let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
         Box::pin(async move {
-            // Taken out, so that nobody else holds the bytes and they are opened in place.
-            let payload = std::mem::take(&mut delivery.payload);
-            let settlement = match shared.open(payload, &delivery).await {
+            let settlement = match shared.open(sifted, &delivery).await {
                 Ok(opened) => match shared.turn(&opened, &slot).await {
                     // Held until it ran.
                     Ok(_turn) => inner.call(opened).await?,
@@ -280,24 +169,40 @@ where
 }
 
 impl Shared {
-    async fn open(&self, payload: Bytes, delivery: &Delivery) -> Result<Opened, Stop> {
+    fn sift(&self, payload: Bytes, delivery: &Delivery) -> Result<Sifted, Refusal> {
         #[cfg(bulla_mutants)]
-        if let Some(opened) = self.open_plaintext(&payload, delivery).await {
-            return Ok(opened);
+        if let Some(opened) = self.open_plaintext(&payload, delivery) {
+            return Ok(Sifted::Plain(opened));
         }
         let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
         self.endpoint.note_statement(&parsed);
         let place = self.place(&delivery.inbox)?;
-        let mut opened = match (&place.group, &parsed.header().detail) {
-            (None, Detail::Request) => self.open_request(parsed, place, delivery).await?,
-            (Some(_), Detail::Group { .. }) => self.open_fanout(parsed, place).await?,
-            (_, Detail::Request) if off(Check::QueueKind) => {
-                self.open_request(parsed, place, delivery).await?
+        let fanout = match (&place.group, &parsed.header().detail) {
+            (None, Detail::Request) => false,
+            (Some(_), Detail::Group { .. }) => true,
+            (_, Detail::Request) if off(Check::QueueKind) => false,
+            (_, Detail::Group { .. }) if off(Check::QueueKind) => true,
+            _ => return Err(Refusal::KindNotAllowed),
+        };
+        if fanout {
+            return Ok(Sifted::Fanout { parsed, place });
+        }
+        let found = self.endpoint.find_session(&parsed).inspect_err(|refusal| {
+            if *refusal == Refusal::SessionUnknown {
+                self.ask_for_offer(&parsed, delivery);
             }
-            (_, Detail::Group { .. }) if off(Check::QueueKind) => {
-                self.open_fanout(parsed, place).await?
+        })?;
+        Ok(Sifted::Request { parsed, place, found })
+    }
+
+    async fn open(&self, sifted: Sifted, delivery: &Delivery) -> Result<Opened, Stop> {
+        let mut opened = match sifted {
+            Sifted::Request { parsed, place, found } => {
+                self.open_request(parsed, place, found, delivery).await?
             }
-            _ => return Err(Refusal::KindNotAllowed.into()),
+            Sifted::Fanout { parsed, place } => self.open_fanout(parsed, place).await?,
+            #[cfg(bulla_mutants)]
+            Sifted::Plain(opened) => return Ok(opened),
         };
         self.settle_floor(&mut opened).await?;
         #[cfg(bulla_mutants)]
@@ -315,11 +220,20 @@ impl Shared {
             return Ok(Turn::free());
         }
         let turn = self.shares.turn(sender, slot).await.ok_or(Refusal::RateLimited)?;
+        self.still_good(opened)?;
+        Ok(turn)
+    }
+
+    /// What may have changed while a message waited: it expired, or its sender's key was revoked.
+    fn still_good(&self, opened: &Opened) -> Result<(), Refusal> {
         let late = opened.expires().saturating_add(self.endpoint.options.skew);
         if self.endpoint.now().secs() > late {
-            return Err(Refusal::Expired.into());
+            return Err(Refusal::Expired);
         }
-        Ok(turn)
+        match &opened.session {
+            Some(session) => self.check_standing(session),
+            None => Ok(()),
+        }
     }
 
     fn stop(&self, stop: Stop, delivery: &Delivery) -> Settlement {
@@ -399,12 +313,12 @@ impl Shared {
 
     /// The mistake of taking messages in the clear: one of somebody who has a session here.
     #[cfg(bulla_mutants)]
-    async fn open_plaintext(&self, payload: &[u8], delivery: &Delivery) -> Option<Opened> {
+    fn open_plaintext(&self, payload: &[u8], delivery: &Delivery) -> Option<Opened> {
         let place = self.place(&delivery.inbox).ok().filter(|_| off(Check::NoPlaintext))?;
         let session = self.endpoint.any_session()?;
         let route = &place.route;
         let request = bulla_seal::mutants::plaintext_request(payload, &session.session, route)?;
-        let peer = session.peer(&self.endpoint).await.ok()?.clone();
+        let peer = session.known_peer()?.clone();
         Some(Opened {
             content: Content::Request(request),
             place,
@@ -441,9 +355,10 @@ impl Shared {
         &self,
         parsed: Parsed,
         place: Arc<Place>,
+        found: Found,
         delivery: &Delivery,
     ) -> Result<Opened, Stop> {
-        let session = self.endpoint.incoming_session(&parsed).await;
+        let session = self.endpoint.incoming_session(found, &parsed).await;
         let session = session.inspect_err(|refusal| {
             if *refusal == Refusal::SessionUnknown {
                 self.ask_for_offer(&parsed, delivery);
@@ -526,7 +441,7 @@ impl Shared {
         }
         let seen = sequences
             .entry((signer, group.clone()))
-            .or_insert_with(|| Sequence { last: sequence, missing: BTreeSet::new() });
+            .or_insert_with(|| Sequence::starting_at(sequence));
         match seen.note(sequence) {
             _ if off(Check::FanoutGap) => {}
             Noted::Next => {}
@@ -558,14 +473,7 @@ impl Shared {
         let payload = OfferNeeded { message: header.id }.encode().into();
         endpoint.counters.notices.add(1);
         tokio::spawn(async move {
-            let outbound = Outbound {
-                payload,
-                ttl: None,
-                reply_hint: None,
-                persistent: false,
-                mandatory: false,
-                confirm: false,
-            };
+            let outbound = Outbound::new(payload);
             if let Err(error) = endpoint.transport.publish(&address, outbound).await {
                 tracing::debug!(%error, "offer-needed could not be sent");
             }
@@ -591,38 +499,5 @@ pub(crate) fn full_name(namespace: Option<&str>, method: &str) -> String {
     match namespace {
         Some(namespace) => format!("{namespace}.{method}"),
         None => method.to_owned(),
-    }
-}
-
-impl Place {
-    /// What this receiver believes of an inbox of its own.
-    fn of(inbox: &Inbox, me: &Party) -> Result<Self, Refusal> {
-        let (exchange, topic) = match inbox {
-            Inbox::Topic { exchange, topic }
-            | Inbox::Server { exchange, topic, .. }
-            | Inbox::Fanout { exchange, topic, .. } => (exchange, topic),
-            Inbox::Reply { .. } => return Err(Refusal::KindNotAllowed),
-        };
-        let (server, group) = match inbox {
-            // The bus writes `~` for the `.` of a name; the message was sealed for the name.
-            Inbox::Server { server, .. } => (Some(server.replace('~', ".")), None),
-            Inbox::Fanout { topic, .. } => {
-                let name = topic.strip_prefix("group.").unwrap_or(topic).replace('~', ".");
-                (None, Some(GroupName::new(&name).map_err(|_| Refusal::GroupUnknown)?))
-            }
-            _ => (None, None),
-        };
-        let audience = match &group {
-            Some(group) => Audience::Group(group.clone()),
-            None => Audience::Party(me.clone()),
-        };
-        let route = Route::new(exchange, topic, server.as_deref(), audience)
-            .map_err(|_| Refusal::Malformed)?;
-        let scope = match (inbox, &group) {
-            (Inbox::Fanout { member, .. }, Some(group)) => Scope::fanout(me, topic, member, group),
-            (Inbox::Server { server, .. }, _) => Scope::server(me, topic, server),
-            _ => Scope::shared(me, topic),
-        };
-        Ok(Self { route, scope, group })
     }
 }

@@ -1,0 +1,117 @@
+//! A message that was opened: what the steps after it may know of it.
+
+use std::sync::Arc;
+
+use bulla_guard::Scope;
+use bulla_guard::floor::{Judgement, Peer};
+use bulla_seal::mutants::{Check, off};
+use bulla_seal::{
+    Digest, Level, MessageId, MessageKind, OpenedFanout, OpenedRequest, Party, Refusal, RequestBody,
+};
+use bulla_transport::Address;
+
+use super::place::Place;
+use crate::sessions::InSession;
+
+/// A message whose sender is proven and whose content is as it was sealed.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(super) content: Content,
+    pub(super) place: Arc<Place>,
+    /// The session of a request, for what its reply carries.
+    pub(super) session: Option<Arc<InSession>>,
+    pub(super) peer: Arc<Peer>,
+    pub(super) judgement: Judgement,
+    pub(super) now: u64,
+    /// Where the message's properties say that replies go.
+    #[cfg(bulla_mutants)]
+    pub(super) hint: Option<bulla_transport::ReplyName>,
+}
+
+#[derive(Debug)]
+pub(super) enum Content {
+    Request(OpenedRequest),
+    Fanout(OpenedFanout),
+}
+
+macro_rules! either {
+    ($self:ident, $message:ident => $value:expr) => {
+        match &$self.content {
+            Content::Request($message) => $value,
+            Content::Fanout($message) => $value,
+        }
+    };
+}
+
+impl Opened {
+    pub(crate) fn sender(&self) -> &Party {
+        either!(self, m => m.sender())
+    }
+
+    pub(crate) fn kind(&self) -> MessageKind {
+        either!(self, m => m.kind())
+    }
+
+    pub(crate) fn id(&self) -> MessageId {
+        either!(self, m => m.id())
+    }
+
+    pub(crate) fn issued_at(&self) -> u64 {
+        either!(self, m => m.issued_at())
+    }
+
+    pub(crate) fn expires(&self) -> u64 {
+        either!(self, m => m.expires())
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        either!(self, m => m.digest())
+    }
+
+    pub(crate) fn body(&self) -> Result<RequestBody<'_>, Refusal> {
+        either!(self, m => m.body())
+    }
+
+    pub(super) fn level(&self) -> Level {
+        match &self.content {
+            Content::Request(request) => request.level(),
+            Content::Fanout(_) => Level::Sealed,
+        }
+    }
+
+    /// Takes the message into the census, under the name of its method.
+    pub(crate) fn note(&self, method: &str) {
+        self.peer.note(method, self.level(), self.now, self.judgement);
+    }
+
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.place.scope
+    }
+
+    /// The request to answer; `None` for what came by fanout.
+    pub(crate) fn request(&self) -> Option<&OpenedRequest> {
+        match &self.content {
+            Content::Request(request) => Some(request),
+            Content::Fanout(_) => None,
+        }
+    }
+
+    /// The session of a call, and where its reply goes if the address that the caller gave lies
+    /// in its own reply name space.
+    pub(crate) fn reply_path(
+        &self,
+        exchange: &str,
+        me: &Party,
+    ) -> Option<(Arc<InSession>, Address)> {
+        let request = self.request().filter(|request| request.kind() == MessageKind::Call)?;
+        let body = request.body().ok()?;
+        let to = bulla_transport::ReplyName::parse(body.reply_to?)?;
+        #[cfg(bulla_mutants)]
+        let to = self.hint.clone().filter(|_| off(Check::ReplyAddress)).unwrap_or(to);
+        if !to.belongs_to(request.sender().principal.as_str()) && !off(Check::ReplyNameSpace) {
+            return None;
+        }
+        let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
+        Some((self.session.clone()?, Address::Reply { exchange, to, from }))
+    }
+}
