@@ -17,7 +17,7 @@ use crate::key::ClaimKey;
 use crate::store::{Expired, Grant, Stats, StoreError, StoreOptions, SweepRequest, Swept};
 
 /// Most transitions in one transaction.
-pub(super) const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 128;
 /// Most ids that are forgotten in one transaction: nobody claims meanwhile.
 const PURGE: u64 = 1000;
 /// How often a transaction that met a deadlock, or a lost connection, is begun again.
