@@ -278,8 +278,6 @@ fn noise(len: usize, seed: u64) -> Bytes {
     (0..len).map(|_| (random.next() >> 32) as u8).collect()
 }
 
-/// A message with nothing but its bytes.
-
 impl fmt::Debug for HostileBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HostileBroker({:?})", self.0.plan.lock())
