@@ -122,6 +122,19 @@ pub(crate) enum ComponentCommand {
         #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
         suite: SuiteArg,
     },
+    /// Make the type's next key to receive with; the ones before stay good until their end.
+    Rotate {
+        /// The type.
+        name: String,
+    },
+    /// Revoke one host of a type, and make everything new that it held with the others.
+    Revoke {
+        /// The type.
+        name: String,
+        /// The host, as its key file was made for.
+        #[arg(long, value_name = "NAME")]
+        instance: String,
+    },
     /// List the component types.
     List,
 }
@@ -141,6 +154,11 @@ pub(crate) enum AgentCommand {
         /// Where the key file goes [default: HOME/agents/ID.key].
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+    /// Revoke an agent: nothing takes its keys any more, and its name is free again.
+    Revoke {
+        /// Its id.
+        id: String,
     },
     /// Run as an agent: answer calls until stopped.
     Run(AgentRunArgs),

@@ -73,6 +73,16 @@ pub enum KeystoreError {
         /// Version that this program needs.
         known: u32,
     },
+    /// No host of that name has a credential that counts.
+    #[error(
+        "{component} has no host `{instance}` with a signing credential: `bulla component list` names the types, and a host is named when its key file is written"
+    )]
+    UnknownInstance {
+        /// The component type.
+        component: Principal,
+        /// The host's name.
+        instance: String,
+    },
     /// Going back below version 1 would delete every key.
     #[error(
         "schema version 0 has no place for anything: revert to version 1 at the lowest, or delete the keystore's file"

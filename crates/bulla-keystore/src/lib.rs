@@ -71,6 +71,6 @@ pub use kek::{Kek, Row, UnwrapError, WrapKey, Wrapped};
 pub use keystore::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
     EVERY_AGENT, GroupRecord, ISSUER_LIFETIME, Initialized, KeyType, Keystore,
-    MAX_SIGNING_LIFETIME, Page, PairKey, PairKeyId, PeerKeys, SIGNING_LIFETIME, SKEW,
-    STATEMENT_LIFETIME,
+    MAX_SIGNING_LIFETIME, Page, PairKey, PairKeyId, PeerKeys, Reach, RevokedHost, SIGNING_LIFETIME,
+    SKEW, STATEMENT_LIFETIME,
 };

@@ -1,4 +1,4 @@
-//! `bulla agent add|run|list|show`.
+//! `bulla agent add|run|list|show|revoke`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,6 +35,7 @@ pub(crate) async fn run(home: &Home, command: &AgentCommand, out: Output) -> Res
             Ok(())
         }
         AgentCommand::Run(args) => serve(args, out).await,
+        AgentCommand::Revoke { id } => revoke(home, id, out).await,
         AgentCommand::List => list(home, out).await,
         AgentCommand::Show { id } => show(home, id, out).await,
     }
@@ -86,6 +87,29 @@ fn added(id: &str, key_type: KeyType, path: &Path, out: Output) -> Result<()> {
         }
         out.say("Take it to the agent's machine, mode 0600, and run there:");
         out.say(format!("  {}", out.bold(&format!("bulla agent run --key {id}.key"))));
+    })
+}
+
+async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
+    let keystore = open_keystore(home).await?;
+    let groups = keystore.groups_of(&bulla_seal::Principal::agent(id)?).await?;
+    let party = keystore.remove_agent(id).await?;
+    keystore.close().await;
+    let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+    let revoked = json!({
+        "agent": party.principal.to_string(),
+        "incarnation": party.incarnation,
+        "groups_rekeyed": groups,
+    });
+    out.result(&revoked, |out| {
+        out.say(format!("Revoked {party}: nobody takes its keys any more."));
+        if !groups.is_empty() {
+            out.say(format!("New keys for: {}", groups.join(" ")));
+        }
+        out.say(
+            "Control-plane processes know within a second; agents as soon as they hear of it, an \
+             hour later at the most.",
+        );
     })
 }
 

@@ -1,8 +1,8 @@
-//! `bulla component add|list`.
+//! `bulla component add|rotate|revoke|list`.
 
 use std::path::PathBuf;
 
-use bulla_keystore::KeystoreError;
+use bulla_keystore::{KeystoreError, Reach};
 use bulla_seal::{Principal, SuiteSet};
 use serde_json::json;
 
@@ -20,6 +20,8 @@ pub(crate) async fn run(home: &Home, command: &ComponentCommand, out: Output) ->
             let suites = SuiteSet::only(suite.suite());
             add(home, name, &instance, file.clone(), suites, out).await
         }
+        ComponentCommand::Rotate { name } => rotate(home, name, out).await,
+        ComponentCommand::Revoke { name, instance } => revoke(home, name, instance, out).await,
         ComponentCommand::List => list(home, out).await,
     }
 }
@@ -69,6 +71,74 @@ async fn add(
     })?;
     super::agent::bus_notice(&settings, out);
     Ok(())
+}
+
+async fn rotate(home: &Home, name: &str, out: Output) -> Result<()> {
+    let keystore = open_keystore(home).await?;
+    let audience = keystore.rotate_component(name).await?;
+    keystore.close().await;
+    let rotated = json!({
+        "component": audience.party.principal.to_string(),
+        "epoch": audience.epoch,
+        "kid": audience.kid.to_string(),
+        "expires": audience.validity.not_after,
+    });
+    out.result(&rotated, |out| {
+        out.say(format!(
+            "component/{name} has a new key to receive with: epoch {}, until {}.",
+            audience.epoch,
+            date(audience.validity.not_after)
+        ));
+        reissue(name, None, out);
+    })
+}
+
+async fn revoke(home: &Home, name: &str, instance: &str, out: Output) -> Result<()> {
+    let reach = if name == CONTROL { Reach::Everything } else { Reach::Type };
+    let keystore = open_keystore(home).await?;
+    let revoked = keystore.revoke_host(name, instance, reach).await?;
+    keystore.close().await;
+    let groups: Vec<String> = revoked.groups.iter().map(|(group, _)| group.to_string()).collect();
+    let value = json!({
+        "component": Principal::component(name)?.to_string(),
+        "instance": instance,
+        "kids": revoked.signing.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "epoch": revoked.epoch,
+        "pair_epoch": revoked.pair_epoch,
+        "groups_rekeyed": groups,
+    });
+    out.result(&value, |out| {
+        out.say(format!("Revoked host {instance} of component/{name}: nobody takes its keys."));
+        out.say(format!("New: the type's key to receive with (epoch {}).", revoked.epoch));
+        if let Some(epoch) = revoked.pair_epoch {
+            out.say(format!("New: its pair keys with agents (epoch {epoch})."));
+        }
+        if !groups.is_empty() {
+            out.say(format!("New: keys of {}.", groups.join(" ")));
+        }
+        if reach == Reach::Everything {
+            out.say(
+                "It was a host of the control plane, which could read the whole keystore: take away \
+                 its access to that and to the key-encryption key, and add agents with shared keys \
+                 anew.",
+            );
+        }
+        reissue(name, Some(instance), out);
+    })
+}
+
+/// Hosts with key files hold the type's key in them.
+fn reissue(name: &str, but: Option<&str>, out: Output) {
+    if name == CONTROL {
+        out.say("Control-plane processes take it up by themselves within a second.");
+        return;
+    }
+    let others = if but.is_some() { "each other host" } else { "each host" };
+    out.say(format!("Give {others} of the type a new key file and restart it there:"));
+    out.say(format!(
+        "  {}",
+        out.bold(&format!("bulla component add {name} --instance HOST --out FILE"))
+    ));
 }
 
 /// Never overwrites: a key file that is lost can't be made again.

@@ -68,12 +68,14 @@ pub(crate) async fn component_key_file(
     instance: &str,
     bus: Option<BusEntry>,
 ) -> Result<KeyFile> {
-    let (kem, audience) = keystore.component_keys(name).await?;
+    let receive = keystore.receive_keys(name).await?;
     let (signing, credential) =
         keystore.issue_signing(name, instance, MAX_SIGNING_LIFETIME).await?;
     let mut file = blank(keystore, &credential.party.clone(), bus).await?;
     sign_with(&mut file, &signing, &credential);
-    receive_with(&mut file, &kem, &audience);
+    for (kem, audience) in &receive {
+        receive_with(&mut file, kem, audience);
+    }
     Ok(file)
 }
 

@@ -180,10 +180,16 @@ impl ControlNode {
 }
 
 async fn identity(keystore: &Keystore, instance: &str) -> Result<Identity> {
-    let (kem, audience) = keystore.component_keys(CONTROL).await?;
+    let receive = receive_keys(keystore).await?;
     let (key, signing) = keystore.issue_signing(CONTROL, instance, SIGNING_LIFETIME).await?;
-    let receive = vec![ReceiveKey { credential: Arc::new(audience), key: kem }];
     Ok(Identity::pair(keystore.trust_store(), key, Arc::new(signing), receive)?)
+}
+
+/// What the control plane receives with.
+async fn receive_keys(keystore: &Keystore) -> bulla_keystore::Result<Vec<ReceiveKey>> {
+    let keys = keystore.receive_keys(CONTROL).await?;
+    let receive = |(key, credential)| ReceiveKey { credential: Arc::new(credential), key };
+    Ok(keys.into_iter().map(receive).collect())
 }
 
 /// The host's name as far as it can be a name, unless set.

@@ -1,11 +1,13 @@
-//! Statements of revocation: issued by whichever control-plane process is first, taken by all, and
-//! told to whoever listens.
+//! What changes in the keystore while processes run: statements of revocation, issued by whichever
+//! control-plane process is first, taken by all, and told to whoever listens; and the keys that the
+//! control plane receives with.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use bulla_keystore::{EVERY_AGENT, Keystore};
-use bulla_rpc::{Client, Target, builtin};
-use bulla_seal::{GroupName, SignedStatement};
+use bulla_keystore::{EVERY_AGENT, Keystore, KeystoreError};
+use bulla_rpc::{Client, Endpoint, Target, builtin};
+use bulla_seal::{GroupName, Kid, SignedStatement};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +22,14 @@ pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToke
     let (keystore, client, stop) = (keystore.clone(), client.clone(), stop.clone());
     tokio::spawn(async move {
         let mut failing = false;
+        let mut receiving = BTreeSet::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Err(error) = receive(&keystore, client.endpoint(), &mut receiving).await {
+                tracing::error!(%error, "the control plane's own keys can't be read");
             }
             let failed = look(&keystore, &client).await.err();
             if let Some(error) = failed.as_ref().filter(|_| !failing) {
@@ -36,6 +42,30 @@ pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToke
             failing = failed.is_some();
         }
     });
+}
+
+/// Receives with the keys that the keystore has now.
+async fn receive(
+    keystore: &Keystore,
+    endpoint: &Endpoint,
+    last: &mut BTreeSet<Kid>,
+) -> Result<(), KeystoreError> {
+    let keys = super::receive_keys(keystore).await?;
+    let kids: BTreeSet<Kid> = keys.iter().map(|key| key.credential.kid).collect();
+    if kids == *last {
+        return Ok(());
+    }
+    let revoked = !last.is_subset(&kids);
+    endpoint.identity().receive_with(keys);
+    if revoked {
+        // Whoever has a key that was taken back reads what was opened under it.
+        endpoint.drop_sessions();
+        tracing::warn!("a key to receive with was revoked; all sessions are opened anew");
+    } else if !last.is_empty() {
+        tracing::info!("there is a new key to receive with");
+    }
+    *last = kids;
+    Ok(())
 }
 
 async fn look(keystore: &Keystore, client: &Client) -> Result<(), String> {

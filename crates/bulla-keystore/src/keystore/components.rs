@@ -14,7 +14,7 @@ use super::{Keystore, from_column, seconds, stored_component};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 use crate::sqlite::credentials::{self, AudienceRow};
-use crate::sqlite::principals;
+use crate::sqlite::{principals, rotation};
 
 /// A component type as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,24 +95,39 @@ impl Keystore {
         Ok(records)
     }
 
-    /// The current KEM key of a component type with its audience credential: what every host of
-    /// the type receives with.
+    /// The current KEM key of a component type with its audience credential.
     pub async fn component_keys(&self, name: &str) -> Result<(KemSecretKey, SignedCredential)> {
+        let mut keys = self.receive_keys(name).await?;
+        Ok(keys.swap_remove(0))
+    }
+
+    /// What every host of a component type receives with: each KEM key that peers may seal to
+    /// now, with its audience credential, newest first. There is at least one.
+    pub async fn receive_keys(&self, name: &str) -> Result<Vec<(KemSecretKey, SignedCredential)>> {
         let principal = Principal::component(name)?;
         let now = self.now();
-        let row = credentials::audience(&mut *self.db.read().await?, name, seconds(now)).await?;
-        let Some(row) = row else {
+        let rows = rotation::receive(&mut *self.db.read().await?, name, seconds(now)).await?;
+        if rows.is_empty() {
             self.party(&principal).await?;
             return Err(KeystoreError::NoCredential(principal));
-        };
+        }
+        rows.iter().map(|row| self.receive_key(&principal, row, now)).collect()
+    }
+
+    fn receive_key(
+        &self,
+        principal: &Principal,
+        row: &AudienceRow,
+        now: UnixTime,
+    ) -> Result<(KemSecretKey, SignedCredential)> {
         let what = || format!("audience key of {principal}");
         let place = audience_row(principal.as_str(), row.incarnation, row.epoch);
         let bytes = self
             .kek
-            .for_component(&principal)
+            .for_component(principal)
             .unwrap(&place, &row.encrypted_key)
             .map_err(|e| KeystoreError::unwrap_failed(e, what()))?;
-        let credential = self.verified(&principal, row.incarnation, &row.credential, now)?;
+        let credential = self.verified(principal, row.incarnation, &row.credential, now)?;
         let key = Suite::from_wire(row.suite.into())
             .and_then(|suite| KemSecretKey::from_bytes(suite, &bytes).ok())
             .filter(|key| credential.kem.as_ref() == Some(key.public()))
@@ -173,7 +188,7 @@ impl Keystore {
         Ok(signed)
     }
 
-    async fn store_audience_key(
+    pub(super) async fn store_audience_key(
         &self,
         conn: &mut SqliteConnection,
         principal_id: i64,

@@ -8,6 +8,7 @@ mod issue;
 mod lookup;
 mod pairs;
 mod revocation;
+mod rotation;
 mod schema;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use issue::{
 };
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
 pub use revocation::STATEMENT_LIFETIME;
+pub use rotation::{Reach, RevokedHost};
 
 use crate::error::{KeystoreError, Result};
 use crate::kek::Kek;

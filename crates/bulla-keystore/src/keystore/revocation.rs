@@ -19,10 +19,10 @@ use crate::sqlite::{groups, principals};
 pub const STATEMENT_LIFETIME: Duration =
     Duration::from_secs(bulla_seal::statement::MAX_STATEMENT_LIFE);
 /// The end of what has none: pair keys. 31 December 9999.
-const NO_END: u64 = 253_402_300_799;
+pub(super) const NO_END: u64 = 253_402_300_799;
 
 /// Until when a kid has to be listed whose credential ends at `end`.
-fn listed_until(end: u64) -> u64 {
+pub(super) fn listed_until(end: u64) -> u64 {
     end.saturating_add(MAX_LIFE).saturating_add(SKEW.as_secs())
 }
 
@@ -91,7 +91,11 @@ impl Keystore {
     }
 
     /// Never lowers anything.
-    async fn raise_lowest(&self, conn: &mut SqliteConnection, new: LowestRow) -> Result<()> {
+    pub(super) async fn raise_lowest(
+        &self,
+        conn: &mut SqliteConnection,
+        new: LowestRow,
+    ) -> Result<()> {
         let now = seconds(self.now());
         let known = revocation::lowest(conn, i64::MIN).await?;
         let known = known.into_iter().find(|row| row.principal == new.principal);

@@ -57,8 +57,6 @@ pub(crate) async fn current(
     Ok(query.fetch_optional(conn).await?)
 }
 
-type AudienceColumns = (u32, u32, u32, Vec<u8>, Vec<u8>);
-
 pub(crate) struct AudienceRow {
     pub(crate) incarnation: u32,
     pub(crate) epoch: u32,
@@ -87,29 +85,4 @@ pub(crate) async fn insert_audience_key(
         .execute(conn)
         .await?;
     Ok(())
-}
-
-pub(crate) const AUDIENCE: &str =
-    "SELECT p.incarnation, k.epoch, k.suite, k.encrypted_key, c.bytes FROM principals p
-     JOIN credentials c ON c.principal_id = p.id AND c.purpose = 'audience'
-         AND c.not_before <= ?2 AND c.not_after > ?2
-     JOIN audience_keys k ON k.kid = c.kid
-     WHERE p.kind = 'component' AND p.name = ?1 AND p.state = 'active'
-     ORDER BY c.epoch DESC LIMIT 1";
-
-/// A component type's current KEM key with its credential.
-pub(crate) async fn audience(
-    conn: &mut SqliteConnection,
-    component: &str,
-    now: i64,
-) -> Result<Option<AudienceRow>> {
-    let row: Option<AudienceColumns> =
-        sqlx::query_as(AUDIENCE).bind(component).bind(now).fetch_optional(conn).await?;
-    Ok(row.map(|(incarnation, epoch, suite, encrypted_key, credential)| AudienceRow {
-        incarnation,
-        epoch,
-        suite,
-        encrypted_key,
-        credential,
-    }))
 }

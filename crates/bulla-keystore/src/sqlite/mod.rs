@@ -8,6 +8,7 @@ pub(crate) mod migrations;
 pub(crate) mod pairs;
 pub(crate) mod principals;
 pub(crate) mod revocation;
+pub(crate) mod rotation;
 pub(crate) mod trust;
 
 use std::fs::OpenOptions;
@@ -190,7 +191,6 @@ mod tests {
         migrations::prepare(&mut conn).await.unwrap();
         migrations::up(&mut conn, 0).await.unwrap();
         for sql in [
-            credentials::AUDIENCE,
             credentials::CURRENT,
             groups::KEY,
             groups::OF,
@@ -200,6 +200,7 @@ mod tests {
             pairs::PEER,
             principals::ACTIVE,
             principals::PAGE,
+            rotation::RECEIVE,
         ] {
             let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
             let plan: Vec<(i64, i64, i64, String)> =

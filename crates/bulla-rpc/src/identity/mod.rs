@@ -134,6 +134,15 @@ impl Identity {
         }
     }
 
+    /// Receives with `keys` from now on, newest first: after the component type's audience key was
+    /// rotated. Sessions that were opened before go on. A shared-key agent has none: it is left as
+    /// it is.
+    pub fn receive_with(&self, keys: Vec<ReceiveKey>) {
+        if let Keys::Pair { receive, .. } = &self.keys {
+            *receive.write() = keys;
+        }
+    }
+
     /// The key to receive with that `kid` names.
     pub fn receive_key(&self, kid: Kid) -> Option<ReceiveKey> {
         match &self.keys {
