@@ -85,6 +85,31 @@ fn lists_show_what_was_added() {
 }
 
 #[test]
+fn agents_and_hosts_are_revoked_and_types_rotated() {
+    let deployment = Deployment::new(None);
+    deployment.add_agent("db-1", &[]);
+    for host in ["conductor-1", "conductor-2"] {
+        deployment.ok(&["component", "add", "conductor", "--instance", host]);
+    }
+    deployment.ok(&["group", "add", "databases", "--member", "component/conductor"]);
+    assert_eq!(deployment.json(&["component", "rotate", "conductor"])["epoch"], 2);
+    let revoke = ["component", "revoke", "conductor", "--instance", "conductor-1"];
+    let revoked = deployment.json(&revoke);
+    assert_eq!((&revoked["epoch"], &revoked["pair_epoch"]), (&json!(3), &json!(2)));
+    assert_eq!(revoked["groups_rekeyed"], json!(["group/databases"]));
+    assert_eq!(revoked["kids"].as_array().unwrap().len(), 1);
+    let said = deployment.fails(1, &["component", "revoke", "conductor", "--instance", "x"]);
+    assert!(said.contains("has no host `x`"), "{said}");
+    let said = deployment.ok(&["component", "revoke", "conductor", "--instance", "conductor-2"]);
+    assert!(said.contains("new key file"), "{said}");
+
+    assert_eq!(deployment.json(&["agent", "revoke", "db-1"])["incarnation"], 1);
+    let said = deployment.fails(1, &["agent", "revoke", "db-1"]);
+    assert!(said.contains("db-1"), "{said}");
+    assert_eq!(deployment.json(&["agent", "list"]), json!([]));
+}
+
+#[test]
 fn plain_http_needs_the_token() {
     let deployment = Deployment::new(None);
     let _up = up(&deployment, &["--plain"]);

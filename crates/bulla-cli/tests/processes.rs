@@ -10,7 +10,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bulla_keystore::{Kek, Keystore};
 use bulla_services::{RabbitMq, require};
 use bulla_transport::address::routing_word;
 use bulla_transport::{
@@ -232,24 +231,28 @@ fn a_revoked_agent_is_cut_off_in_a_moment_and_the_others_go_on() {
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let keys = ["db-1", "db-2"].map(|id| deployment.add_agent(id, &[]));
-    let _agents = keys.each_ref().map(|key| deployment.agent(key, &[]));
+    let [former, _other] = keys.each_ref().map(|key| deployment.agent(key, &[]));
     for agent in ["agent/db-1", "agent/db-2"] {
         assert_eq!(deployment.call(agent, "agent.ping", "{}")["pong"], true);
     }
-    // As a program beside the control plane does it; the command is still to come.
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let kek = Kek::from_file(deployment.home().join("kek")).unwrap();
-        let keystore = Keystore::open(deployment.home().join("keystore.db"), kek).await.unwrap();
-        keystore.revoke_principal(&"agent/db-1".parse().unwrap()).await.unwrap();
-        keystore.close().await;
-    });
+    let revoked = deployment.json(&["agent", "revoke", "db-1"]);
+    assert_eq!((&revoked["agent"], &revoked["incarnation"]), (&json!("agent/db-1"), &json!(1)));
+    assert_eq!(revoked["groups_rekeyed"], json!(["group/all"]));
     let said = eventually("the agent is cut off", || {
         let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
         (!output.status.success()).then(|| text(&output.stderr))
     });
-    assert!(said.contains("is revoked (epoch-stale)"), "{said}");
+    assert!(said.contains("agent/db-1"), "{said}");
     assert_eq!(deployment.call("agent/db-2", "agent.ping", "{}")["pong"], true);
+    // The name is given out anew. (With its broker login, the former holder could still take
+    // messages out of the queue, though not read them.)
+    drop(former);
+    fs::remove_file(&keys[0]).unwrap();
+    let key = deployment.add_agent("db-1", &[]);
+    let _again =
+        deployment.agent(&key, &["--state", deployment.home().join("again").to_str().unwrap()]);
+    assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
+    assert_eq!(deployment.json(&["agent", "show", "db-1"])["incarnation"], 2);
     // A third, which joins now, gets the statement with its first message.
     let key = deployment.add_agent("db-3", &["--key-type", "shared"]);
     let _third = deployment.agent(&key, &[]);

@@ -110,6 +110,10 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
             "Control-plane processes know within a second; agents as soon as they hear of it, an \
              hour later at the most.",
         );
+        out.say(
+            "Its login at the broker is for you to take away: with that it can still remove \
+             messages from its queue, though not read them.",
+        );
     })
 }
 
