@@ -40,14 +40,18 @@ impl MariaDb {
              GRANT ALL ON *.* TO {USER}@'%';\n"
         );
         fs::write(here.join("users.sql"), users).map_err(ServiceError::io("users.sql"))?;
+        // A starting server clears away what it takes for its own leftovers, in the shared folder
+        // those of others that start at the same time.
+        let temporary = format!("--tmpdir={}", here.join("tmp").display());
+        fs::create_dir(here.join("tmp")).map_err(ServiceError::io("making a directory"))?;
         hand_over(here, SYSTEM_USER)?;
         let mut install = as_user(SYSTEM_USER, Path::new(INSTALL));
-        install.extend(["--no-defaults".to_owned(), data.clone()]);
+        install.extend(["--no-defaults".to_owned(), data.clone(), temporary.clone()]);
         install.extend(["--skip-test-db", "--skip-name-resolve"].map(str::to_owned));
         install.push("--auth-root-authentication-method=normal".to_owned());
         run(here, &install)?;
         let mut args = as_user(SYSTEM_USER, Path::new(PROGRAM));
-        args.extend(["--no-defaults".to_owned(), data]);
+        args.extend(["--no-defaults".to_owned(), data, temporary]);
         args.extend([
             format!("--port={port}"),
             format!("--socket={}", here.join("socket").display()),
