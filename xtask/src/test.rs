@@ -26,6 +26,14 @@ pub(crate) fn run(report: &mut Report) {
         let job = if all { job.env("BULLA_TEST_REQUIRE", "1") } else { job };
         job.run().map(|()| String::new())
     });
+    report.suite("keystores", "Keystores on PostgreSQL and MariaDB", || {
+        let test = ["test", "--package", "bulla-keystore", "--features", "postgres,mariadb"];
+        let job =
+            Job::cargo().args(test).args(["--lib", "--test", "postgres", "--test", "mariadb"]);
+        let all = debian::missing_servers().is_empty();
+        let job = if all { job.env("BULLA_TEST_REQUIRE", "1") } else { job };
+        job.run().map(|()| String::new())
+    });
     let doing = "Showing that every attack's row can fail, in a build of its own";
     report.suite("mutants", doing, attacks::mutants);
     models::symbolic(report, false);

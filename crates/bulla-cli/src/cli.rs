@@ -46,6 +46,9 @@ pub(crate) enum Command {
     Group(GroupCommand),
     /// Floors of peers, what came in below them, and exemptions.
     Peers(PeersArgs),
+    /// The schema of the keystore's database.
+    #[command(subcommand)]
+    Db(DbCommand),
     /// Call a method and print its result.
     Call(CallArgs),
     /// Send a method without waiting for it to run.
@@ -204,6 +207,27 @@ pub(crate) enum GroupCommand {
     },
     /// List the groups.
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Bring the schema up to this program's version; finishes what was interrupted.
+    Migrate {
+        /// Print the SQL and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take the schema back, for an older program. What the older version has no place for is lost.
+    Revert {
+        /// The version to go back to [default: one below].
+        #[arg(long, value_name = "VERSION")]
+        to: Option<u32>,
+        /// Print the SQL and change nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Show which version the schema has, and what brought it there.
+    Status,
 }
 
 #[derive(Debug, Args)]

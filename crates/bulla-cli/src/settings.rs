@@ -22,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) api: Api,
     pub(crate) control: Control,
     pub(crate) claims: Claims,
+    pub(crate) keystore: KeystoreSettings,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -78,6 +79,40 @@ impl std::fmt::Debug for Claims {
             .field("only_host", &self.only_host)
             .finish_non_exhaustive()
     }
+}
+
+/// Where the keystore is.
+#[derive(Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct KeystoreSettings {
+    pub(crate) url: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    /// From the environment only.
+    #[serde(skip)]
+    pub(crate) password: Option<Zeroizing<String>>,
+}
+
+impl std::fmt::Debug for KeystoreSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The address may hold a password.
+        f.debug_struct("KeystoreSettings").field("url", &self.url.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// A store's password: as given, or alone in a file.
+pub(crate) fn password(
+    given: Option<&Zeroizing<String>>,
+    file: Option<&PathBuf>,
+    of: &str,
+) -> Result<Option<Zeroizing<String>>> {
+    if given.is_some() {
+        return Ok(given.cloned());
+    }
+    let Some(path) = file else { return Ok(None) };
+    let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
+        Failure::new(format!("can't read the {of}'s password {}: {error}", path.display()))
+    })?;
+    Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
 impl Settings {
@@ -150,6 +185,15 @@ impl Settings {
         if let Some(only) = get("BULLA_CLAIMS_ONLY_HOST") {
             self.claims.only_host = only.parse().map_err(|_| bad("BULLA_CLAIMS_ONLY_HOST"))?;
         }
+        if let Some(url) = get("BULLA_KEYSTORE_URL") {
+            self.keystore.url = Some(url);
+        }
+        if let Some(path) = get("BULLA_KEYSTORE_PASSWORD_FILE") {
+            self.keystore.password_file = Some(path.into());
+        }
+        if let Some(password) = get("BULLA_KEYSTORE_PASSWORD") {
+            self.keystore.password = Some(password.into());
+        }
         Ok(())
     }
 }
@@ -181,6 +225,7 @@ impl Home {
         self.dir.join("root.key")
     }
 
+    /// Where the keystore is unless the settings say otherwise.
     pub(crate) fn keystore(&self) -> PathBuf {
         self.dir.join("keystore.db")
     }
@@ -216,7 +261,8 @@ impl Home {
     }
 
     pub(crate) fn is_initialised(&self) -> bool {
-        self.keystore().exists()
+        // The keystore may be on a server.
+        self.keystore().exists() || self.tls().exists()
     }
 }
 
@@ -241,6 +287,7 @@ mod tests {
         assert!(settings.bus.url.is_some() && settings.api.listen.is_some());
         assert!(settings.control.instance.is_some());
         assert!(settings.claims.store.is_some() && settings.claims.password_file.is_some());
+        assert!(settings.keystore.url.is_some() && settings.keystore.password_file.is_some());
     }
 
     #[test]
@@ -251,6 +298,12 @@ mod tests {
         settings.overlay(|name| (name == "BULLA_CLAIMS_PASSWORD").then(|| "hush".into())).unwrap();
         settings.overlay(|name| (name == "BULLA_CLAIMS_ONLY_HOST").then(|| "true".into())).unwrap();
         assert!(settings.claims.only_host && settings.claims.password.is_some());
+        for name in ["BULLA_KEYSTORE_PASSWORD", "BULLA_KEYSTORE_URL"] {
+            settings
+                .overlay(|asked| (asked == name).then(|| "postgres://u:hush@h/d".into()))
+                .unwrap();
+        }
+        assert!(settings.keystore.url.is_some() && settings.keystore.password.is_some());
         assert!(!format!("{settings:?}").contains("hush"));
         assert!(settings.overlay(|name| (name == "BULLA_API_LISTEN").then(|| "x".into())).is_err());
     }

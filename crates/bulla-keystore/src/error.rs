@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bulla_seal::{GroupName, IssuerRight, Kid, NameError, Party, Principal, RandomFailed, Refusal};
 use thiserror::Error;
 
+use crate::db::BUSY;
 use crate::file::FileError;
 use crate::kek::UnwrapError;
 
@@ -16,22 +17,62 @@ pub type Result<T, E = KeystoreError> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum KeystoreError {
     /// There is a file where a new keystore should go.
-    #[error("{} exists already: choose another path, or use the keystore that is there", path.display())]
+    #[error(
+        "there is something at {place} already: choose another place, or use the keystore that is there"
+    )]
     Exists {
-        /// The file.
-        path: PathBuf,
+        /// The file or database.
+        place: String,
     },
     /// There is no keystore there.
-    #[error("there is no keystore at {}: run `bulla init` first, or give the right path", path.display())]
+    #[error("there is no keystore at {place}: run `bulla init` first, or give the right place")]
     Missing {
-        /// The path looked at.
-        path: PathBuf,
+        /// The file or database looked at.
+        place: String,
     },
     /// The file is a database of something else, or no database.
-    #[error("{} is not a Bulla keystore: give the path of the file that `bulla init` made", path.display())]
+    #[error("{place} is not a Bulla keystore: give the place of the one that `bulla init` made")]
     NotAKeystore {
-        /// The file.
-        path: PathBuf,
+        /// The file or database.
+        place: String,
+    },
+    /// An address that names no place for a keystore.
+    #[error("the address of the keystore's database can't be used: {why}")]
+    Address {
+        /// Why.
+        why: String,
+    },
+    /// The address is of a server that this program does not know how to talk to.
+    #[error("this program was built without the feature `{feature}`, which that keystore needs")]
+    NotBuilt {
+        /// The feature.
+        feature: &'static str,
+    },
+    /// The server can't be reached, or does not let us in.
+    #[error(
+        "cannot use the keystore's database {place}: {why}; check that it runs, its address, the user and the password"
+    )]
+    Unreachable {
+        /// The server's address.
+        place: String,
+        /// What was said.
+        why: String,
+    },
+    /// The server may lose what it was given.
+    #[error("the database {place} is not fit for a keystore: {why}")]
+    Unfit {
+        /// The server's address.
+        place: String,
+        /// Why, and what to do.
+        why: &'static str,
+    },
+    /// Another process holds the write lock for too long.
+    #[error(
+        "the keystore's database was kept busy by others for {secs} seconds: try again, and look for a transaction that hangs"
+    )]
+    Busy {
+        /// How long it was waited for.
+        secs: u64,
     },
     /// Others than the owner may read or write the database file.
     #[error("{} may be read or written by others (mode {mode:03o}): run `chmod 600` on it", path.display())]
@@ -51,7 +92,9 @@ pub enum KeystoreError {
         source: std::io::Error,
     },
     /// The database is read-only.
-    #[error("the keystore is read-only: make the file and its folder writable for this user")]
+    #[error(
+        "the keystore is read-only: make the file and its folder writable for this user; of a server, give the primary's address"
+    )]
     ReadOnly,
     /// The database's schema is from a newer version.
     #[error(
@@ -83,9 +126,17 @@ pub enum KeystoreError {
         /// The host's name.
         instance: String,
     },
+    /// A change of the schema was interrupted.
+    #[error(
+        "a change of the keystore's schema was interrupted at version {version}: run `bulla db migrate`, or `bulla db revert`, again"
+    )]
+    SchemaUnfinished {
+        /// The version on the way to or from which it was.
+        version: u32,
+    },
     /// Going back below version 1 would delete every key.
     #[error(
-        "schema version 0 has no place for anything: revert to version 1 at the lowest, or delete the keystore's file"
+        "schema version 0 has no place for anything: revert to version 1 at the lowest, or delete the keystore"
     )]
     RevertTooFar,
     /// The keystore was made with another key-encryption key.
@@ -215,13 +266,30 @@ impl KeystoreError {
 
 impl From<sqlx::Error> for KeystoreError {
     fn from(error: sqlx::Error) -> Self {
-        // The primary result code SQLITE_READONLY is the low byte of its extended ones.
-        let code = error
-            .as_database_error()
-            .and_then(|e| e.code())
-            .and_then(|code| code.parse::<u32>().ok());
-        match code {
-            Some(code) if code & 0xff == 8 => Self::ReadOnly,
+        let Some(told) = error.as_database_error() else {
+            return match error {
+                sqlx::Error::PoolTimedOut => Self::Busy { secs: BUSY.as_secs() },
+                error => Self::Database(Box::new(error)),
+            };
+        };
+        let (code, message) = (told.code().unwrap_or_default(), told.message());
+        let of_file = told.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
+        match (of_file, &*code) {
+            // The primary result code is the low byte of SQLite's extended ones: SQLITE_READONLY
+            // is 8, SQLITE_BUSY 5.
+            (true, code) if code.parse::<u32>().is_ok_and(|code| code & 0xff == 8) => {
+                Self::ReadOnly
+            }
+            (true, code) if code.parse::<u32>().is_ok_and(|code| code & 0xff == 5) => {
+                Self::Busy { secs: BUSY.as_secs() }
+            }
+            (false, "25006") => Self::ReadOnly,
+            // MariaDB has no code of its own for either.
+            (false, _) if message.contains("--read-only option") => Self::ReadOnly,
+            (false, "55P03") => Self::Busy { secs: BUSY.as_secs() },
+            (false, _) if message.contains("Lock wait timeout") => {
+                Self::Busy { secs: BUSY.as_secs() }
+            }
             _ => Self::Database(Box::new(error)),
         }
     }

@@ -1,6 +1,7 @@
 //! Who exists and which keys they hold.
 //!
-//! A [`Keystore`] is a SQLite file with the principals of one trust domain: agents and component
+//! A [`Keystore`] is a SQLite file, or a database on a PostgreSQL or MariaDB server (features
+//! `postgres`, `mariadb`), with the principals of one trust domain: agents and component
 //! types, their incarnations, credentials, keys and groups (protocol section 2). Every secret in
 //! it is wrapped under a key-encryption key, the [`Kek`], which lives in a file of its own; each
 //! wrapped value is tied to its table, column, name, incarnation and epoch and opens nowhere
@@ -58,19 +59,21 @@
 //! # }
 //! ```
 
+mod address;
+mod db;
 mod error;
 mod file;
 mod kek;
 mod keystore;
 pub mod root_key;
-mod sqlite;
 
+pub use address::StoreAddress;
 pub use error::{KeystoreError, Result};
 pub use file::FileError;
 pub use kek::{Kek, Row, UnwrapError, WrapKey, Wrapped};
 pub use keystore::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
-    EVERY_AGENT, GroupRecord, ISSUER_LIFETIME, Initialized, KeyType, Keystore,
-    MAX_SIGNING_LIFETIME, Page, PairKey, PairKeyId, PeerKeys, Reach, RevokedHost, SIGNING_LIFETIME,
-    SKEW, STATEMENT_LIFETIME,
+    EVERY_AGENT, GroupRecord, ISSUER_LIFETIME, Initialized, KeyType, Keystore, KeystoreFloors,
+    MAX_SIGNING_LIFETIME, MigrationStep, Page, PairKey, PairKeyId, PeerKeys, Reach, RevokedHost,
+    SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus,
 };

@@ -2,16 +2,16 @@
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bulla_http::certs;
-use bulla_keystore::{Initialized, Kek, Keystore, root_key};
+use bulla_keystore::{Initialized, Kek, Keystore, StoreAddress, root_key};
 use bulla_seal::{SuiteSet, TrustDomain};
 use serde_json::json;
 
 use super::private_folder;
 use crate::cli::{InitArgs, SuiteArg};
-use crate::control::CONTROL;
+use crate::control::{CONTROL, keystore_address};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::settings::{Home, Settings};
@@ -24,25 +24,27 @@ pub(crate) async fn run(home: &Home, args: &InitArgs, out: Output) -> Result<()>
         )));
     }
     make(home, args).await?;
+    let keystore = keystore_address(home, &Settings::load(home.dir())?)?.to_string();
     let made = json!({
         "home": home.dir(),
         "trust_domain": args.trust_domain,
         "settings": home.settings(),
         "kek": home.kek(),
         "root_key": home.root_key(),
-        "keystore": home.keystore(),
+        "keystore": keystore,
         "tls": home.tls(),
     });
+    let show = |path: PathBuf| path.display().to_string();
     out.result(&made, |out| {
         out.say(format!("Made a deployment in {}:", out.bold(&home.dir().display().to_string())));
         let rows = [
-            (home.settings(), "settings, each with its default"),
-            (home.kek(), "key-encryption key: back it up apart from the keystore"),
-            (home.keystore(), "keystore: worth nothing without that key"),
-            (home.tls(), "certificates of the API and of the operator"),
-            (home.root_key(), "root key"),
+            (show(home.settings()), "settings, each with its default"),
+            (show(home.kek()), "key-encryption key: back it up apart from the keystore"),
+            (keystore.clone(), "keystore: worth nothing without that key"),
+            (show(home.tls()), "certificates of the API and of the operator"),
+            (show(home.root_key()), "root key"),
         ];
-        let rows = rows.map(|(path, what)| vec![format!("  {}", path.display()), what.to_owned()]);
+        let rows = rows.map(|(place, what)| vec![format!("  {place}"), what.to_owned()]);
         out.table(&["", ""], rows.to_vec());
         root_key_notice(home, out);
         out.say("");
@@ -65,7 +67,8 @@ pub(crate) fn root_key_notice(home: &Home, out: Output) {
 pub(crate) async fn make(home: &Home, args: &InitArgs) -> Result<()> {
     let domain = TrustDomain::new(&args.trust_domain)?;
     private_folder(home.dir())?;
-    let made = make_files(home, args, &domain).await;
+    let address = keystore_address(home, &Settings::load(home.dir())?)?;
+    let made = make_files(home, args, &domain, &address).await;
     if made.is_err() {
         for path in [home.keystore(), home.kek(), home.root_key()] {
             // Best effort: what was not made can't be taken away.
@@ -76,7 +79,12 @@ pub(crate) async fn make(home: &Home, args: &InitArgs) -> Result<()> {
     made
 }
 
-async fn make_files(home: &Home, args: &InitArgs, domain: &TrustDomain) -> Result<()> {
+async fn make_files(
+    home: &Home,
+    args: &InitArgs,
+    domain: &TrustDomain,
+    address: &StoreAddress,
+) -> Result<()> {
     if !home.settings().exists() {
         write_new(&home.settings(), Settings::TEMPLATE, 0o600)?;
     }
@@ -86,7 +94,7 @@ async fn make_files(home: &Home, args: &InitArgs, domain: &TrustDomain) -> Resul
     write_new(&home.unused(), "", 0o600)?;
     certs::make(&home.tls(), &args.hosts, &args.operator)?;
     let kek = Kek::create_file(home.kek())?;
-    let Initialized { keystore, root } = Keystore::init(home.keystore(), domain, kek).await?;
+    let Initialized { keystore, root } = Keystore::init(address, domain, kek).await?;
     root_key::create_file(home.root_key(), domain, &root)?;
     let suites = match args.suite {
         SuiteArg::X25519 => SuiteSet::only(bulla_seal::Suite::X25519),

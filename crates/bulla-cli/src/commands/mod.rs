@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod attack;
 pub(crate) mod call;
 pub(crate) mod component;
+pub(crate) mod db;
 pub(crate) mod doctor;
 pub(crate) mod group;
 pub(crate) mod init;

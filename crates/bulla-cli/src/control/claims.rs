@@ -8,11 +8,10 @@ use std::sync::Arc;
 use bulla::SharedClaims;
 use bulla_guard::{ClaimStore, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions};
 use bulla_rpc::{Clock, SystemClock};
-use zeroize::Zeroizing;
 
 use super::bus::Bus;
 use crate::failure::{Failure, Result};
-use crate::settings::{Claims, Home};
+use crate::settings::{Claims, Home, password};
 
 /// Keeps the control plane's claims apart from others' on one Redis.
 const NAME: &str = "component/control";
@@ -43,7 +42,9 @@ impl Choice {
         }
         let shared = SharedClaims::new(store)
             .map_err(|error| Failure::usage(format!("[claims] store: {error}")))?;
-        Ok(Self::Shared(match password(settings)? {
+        let password =
+            password(settings.password.as_ref(), settings.password_file.as_ref(), "claim store")?;
+        Ok(Self::Shared(match password {
             Some(password) => shared.password(&password)?,
             None => shared,
         }))
@@ -65,17 +66,6 @@ impl Choice {
 
 fn default_file(home: &Home) -> PathBuf {
     home.state().join("control-claims.db")
-}
-
-fn password(settings: &Claims) -> Result<Option<Zeroizing<String>>> {
-    if settings.password.is_some() {
-        return Ok(settings.password.clone());
-    }
-    let Some(path) = &settings.password_file else { return Ok(None) };
-    let text = fs::read_to_string(path).map(Zeroizing::new).map_err(|error| {
-        Failure::new(format!("can't read the claim store's password {}: {error}", path.display()))
-    })?;
-    Ok(Some(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())))
 }
 
 /// `init` leaves a mark that nothing ran yet; the first start takes it away. Without it a missing

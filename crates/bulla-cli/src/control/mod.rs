@@ -11,7 +11,7 @@ mod statements;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME};
+use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME, StoreAddress};
 use bulla_rpc::{
     Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions,
     SystemClock,
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use plane::{Plane, tap_event};
 
 use crate::failure::{Failure, Result};
-use crate::settings::{Home, Settings};
+use crate::settings::{Home, Settings, password};
 use bus::Bus;
 use directory::{KeystoreDirectory, directory_router};
 
@@ -54,8 +54,21 @@ pub(crate) async fn open_keystore(home: &Home) -> Result<Keystore> {
             home.dir().display()
         )));
     }
+    let address = keystore_address(home, &Settings::load(home.dir())?)?;
     let kek = Kek::from_file(home.kek())?;
-    Ok(Keystore::open(home.keystore(), kek).await?)
+    Ok(Keystore::open(address, kek).await?)
+}
+
+/// Where a home folder's keystore is.
+pub(crate) fn keystore_address(home: &Home, settings: &Settings) -> Result<StoreAddress> {
+    let set = &settings.keystore;
+    let Some(url) = &set.url else { return Ok(home.keystore().into()) };
+    let address: StoreAddress =
+        url.parse().map_err(|error| Failure::usage(format!("[keystore] url: {error}")))?;
+    Ok(match password(set.password.as_ref(), set.password_file.as_ref(), "keystore")? {
+        Some(password) => address.with_password(&password)?,
+        None => address,
+    })
 }
 
 impl ControlNode {

@@ -6,18 +6,18 @@ use bulla_seal::{
     Credential, GroupName, IssuerRight, KemSecretKey, Kid, Level, MAX_LIFE, OsRandom, Party,
     Principal, Random, Secret, SignedCredential, SigningKey, Suite, SuiteSet, UnixTime,
 };
-use sqlx::sqlite::SqliteConnection;
 
 use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::{
     EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, SKEW, from_column, kid_from, seconds,
     stored_agent, stored_component,
 };
+use crate::db::Conn;
+use crate::db::keys::{self, InstanceKeyRow};
+use crate::db::principals::{self, NewPrincipal, PrincipalRow};
+use crate::db::{groups, pairs};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
-use crate::sqlite::keys::{self, InstanceKeyRow};
-use crate::sqlite::principals::{self, NewPrincipal, PrincipalRow};
-use crate::sqlite::{groups, pairs};
 
 /// Most agents in one page.
 const MAX_PAGE: u32 = 1_000;
@@ -192,7 +192,7 @@ impl Keystore {
 
     /// How many agents there are.
     pub async fn count_agents(&self) -> Result<u64> {
-        principals::count(&mut *self.db.read().await?, "agent").await
+        principals::count(&mut self.db.read().await?, "agent").await
     }
 
     /// One agent in full.
@@ -225,7 +225,7 @@ impl Keystore {
     /// A new principal in the next incarnation of its name.
     pub(super) async fn insert_principal(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         principal: Principal,
         key_type: &str,
         suite: Suite,
@@ -244,7 +244,7 @@ impl Keystore {
 
     async fn make_pair(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         principal_id: i64,
         party: Party,
         suite: Suite,
@@ -274,7 +274,7 @@ impl Keystore {
 
     async fn make_shared(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         principal_id: i64,
         party: &Party,
         now: UnixTime,
@@ -291,7 +291,7 @@ impl Keystore {
 
     async fn store_shared(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         principal_id: i64,
         party: &Party,
         key: &Secret<32>,

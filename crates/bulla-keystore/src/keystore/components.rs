@@ -7,14 +7,14 @@ use bulla_seal::{
     Credential, IssuerRight, KemSecretKey, Kid, Level, OsRandom, Party, Principal,
     SignedCredential, SigningKey, Suite, SuiteSet, UnixTime, VerifyingKey,
 };
-use sqlx::sqlite::SqliteConnection;
 
 use super::issue::{CREDENTIAL_LIFETIME, MAX_SIGNING_LIFETIME, Place};
 use super::{Keystore, from_column, seconds, stored_component};
+use crate::db::Conn;
+use crate::db::credentials::{self, AudienceRow};
+use crate::db::{principals, rotation};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
-use crate::sqlite::credentials::{self, AudienceRow};
-use crate::sqlite::{principals, rotation};
 
 /// A component type as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Keystore {
     pub async fn receive_keys(&self, name: &str) -> Result<Vec<(KemSecretKey, SignedCredential)>> {
         let principal = Principal::component(name)?;
         let now = self.now();
-        let rows = rotation::receive(&mut *self.db.read().await?, name, seconds(now)).await?;
+        let rows = rotation::receive(&mut self.db.read().await?, name, seconds(now)).await?;
         if rows.is_empty() {
             self.party(&principal).await?;
             return Err(KeystoreError::NoCredential(principal));
@@ -190,7 +190,7 @@ impl Keystore {
 
     pub(super) async fn store_audience_key(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         principal_id: i64,
         kem: &KemSecretKey,
         audience: &SignedCredential,

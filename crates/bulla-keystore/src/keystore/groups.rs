@@ -1,12 +1,12 @@
 //! Groups: who is in them, and their keys by epoch (protocol section 6).
 
 use bulla_seal::{GroupKey, GroupName, OsRandom, Principal, PrincipalKind, Secret, UnixTime};
-use sqlx::sqlite::SqliteConnection;
 
 use super::{Keystore, from_column, seconds};
+use crate::db::Conn;
+use crate::db::{groups, principals};
 use crate::error::{KeystoreError, Result};
 use crate::kek::{Kek, Row};
-use crate::sqlite::{groups, principals};
 
 /// The bare name of the group that every agent is in.
 pub const EVERY_AGENT: &str = "all";
@@ -38,7 +38,7 @@ impl Keystore {
             return Err(KeystoreError::GroupTaken(name.clone()));
         }
         create(&mut tx, &self.kek, name.as_str(), now).await?;
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Adds a member; `false` if it was one already. The epoch stays: a new member may read what
@@ -90,7 +90,7 @@ impl Keystore {
     /// The groups that a principal is in, ordered by name.
     pub async fn groups_of(&self, principal: &Principal) -> Result<Vec<GroupName>> {
         let (kind, name) = (principal.kind().as_str(), principal.name());
-        let rows = groups::of(&mut *self.db.read().await?, kind, name).await?;
+        let rows = groups::of(&mut self.db.read().await?, kind, name).await?;
         if rows.is_empty() {
             self.party(principal).await?;
         }
@@ -107,7 +107,7 @@ impl Keystore {
 
     /// Every group, ordered by name.
     pub async fn list_groups(&self) -> Result<Vec<GroupRecord>> {
-        let rows = groups::list(&mut *self.db.read().await?).await?;
+        let rows = groups::list(&mut self.db.read().await?).await?;
         let record = |(name, epoch, members, created): (String, u32, i64, i64)| {
             Ok(GroupRecord {
                 name: stored_group(&name)?,
@@ -121,18 +121,22 @@ impl Keystore {
 }
 
 /// Makes group `all` with every agent in it.
-pub(super) async fn create_every_agent(
-    conn: &mut SqliteConnection,
-    kek: &Kek,
-    now: i64,
-) -> Result<()> {
+pub(super) async fn create_every_agent(conn: &mut Conn, kek: &Kek, now: i64) -> Result<()> {
     let id = create(conn, kek, EVERY_AGENT, now).await?;
     groups::add_every_agent(conn, id, now).await
 }
 
+/// Makes group `all` unless it is there.
+pub(super) async fn ensure_every_agent(conn: &mut Conn, kek: &Kek, now: i64) -> Result<()> {
+    match groups::find(conn, EVERY_AGENT).await? {
+        Some(_) => Ok(()),
+        None => create_every_agent(conn, kek, now).await,
+    }
+}
+
 /// The next epoch of a group, with a fresh key.
 pub(super) async fn new_epoch(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kek: &Kek,
     id: i64,
     name: &str,
@@ -144,14 +148,14 @@ pub(super) async fn new_epoch(
     insert_key(conn, kek, id, name, epoch, now).await
 }
 
-async fn create(conn: &mut SqliteConnection, kek: &Kek, name: &str, now: i64) -> Result<i64> {
+async fn create(conn: &mut Conn, kek: &Kek, name: &str, now: i64) -> Result<i64> {
     let id = groups::insert(conn, name, now).await?;
     insert_key(conn, kek, id, name, 1, now).await?;
     Ok(id)
 }
 
 async fn insert_key(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kek: &Kek,
     id: i64,
     name: &str,
@@ -164,12 +168,12 @@ async fn insert_key(
     groups::insert_key(conn, id, epoch, &wrapped, now).await
 }
 
-async fn find(conn: &mut SqliteConnection, group: &GroupName) -> Result<groups::GroupRow> {
+async fn find(conn: &mut Conn, group: &GroupName) -> Result<groups::GroupRow> {
     let found = groups::find(conn, group.as_str()).await?;
     found.ok_or_else(|| KeystoreError::UnknownGroup(group.clone()))
 }
 
-async fn find_principal(conn: &mut SqliteConnection, principal: &Principal) -> Result<i64> {
+async fn find_principal(conn: &mut Conn, principal: &Principal) -> Result<i64> {
     let row = principals::active(conn, principal.kind().as_str(), principal.name()).await?;
     Ok(row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?.id)
 }

@@ -1,21 +1,20 @@
 //! A new keystore: root key, issuers, group `all`.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use bulla_seal::{
     IssuerCredential, IssuerRight, OsRandom, SigningKey, TrustDomain, TrustStore, UnixTime,
     Validity,
 };
-use sqlx::sqlite::SqliteConnection;
 
 use super::issue::{ISSUER_LIFETIME, SKEW, issuer_row};
 use super::schema::root_row;
 use super::{KID_TRIES, Keystore, Sources, groups, random_kid, seconds, system_time, to_column};
+use crate::address::StoreAddress;
+use crate::db::trust::{self, DomainRow, IssuerRow};
+use crate::db::{Conn, Db, Dialect, discard, mark, migrations};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Kek;
-use crate::sqlite::trust::{self, DomainRow, IssuerRow};
-use crate::sqlite::{Db, discard, mark, migrations};
 
 /// A new keystore with the root key that it trusts.
 #[derive(Debug)]
@@ -28,32 +27,36 @@ pub struct Initialized {
 }
 
 impl Keystore {
-    /// Makes a root key and a keystore that trusts it (the library side of `bulla init`).
+    /// Makes a root key and a keystore at `address` that trusts it (the library side of
+    /// `bulla init`).
     pub async fn init(
-        path: impl AsRef<Path>,
+        address: impl Into<StoreAddress>,
         domain: &TrustDomain,
         kek: Kek,
     ) -> Result<Initialized> {
         let root = SigningKey::generate(&mut OsRandom::default())?;
-        let keystore = Self::create(path, domain, kek, &root).await?;
+        let keystore = Self::create(address, domain, kek, &root).await?;
         Ok(Initialized { keystore, root })
     }
 
-    /// Makes a keystore file `path` of mode 0600 for `domain`: the four issuers, signed by
-    /// `root`, and group `all`. If anything fails, no file is left.
+    /// Makes a keystore for `domain` at `address`, a file of mode 0600 or tables in a server's
+    /// database: the four issuers, signed by `root`, and group `all`. If anything fails, no file is
+    /// left, and of tables at the most empty ones (in MariaDB), which the next attempt takes.
     pub async fn create(
-        path: impl AsRef<Path>,
+        address: impl Into<StoreAddress>,
         domain: &TrustDomain,
         kek: Kek,
         root: &SigningKey,
     ) -> Result<Self> {
-        let path = path.as_ref();
-        let db = Db::create(path).await?;
-        match fill(&db, domain, &kek, root, system_time()).await {
+        let address = address.into();
+        let db = Db::create(&address).await?;
+        match fill(&db, &address, domain, &kek, root).await {
             Ok(trust) => Ok(Self { db, kek, trust: Arc::new(trust), sources: Sources::default() }),
             Err(e) => {
                 db.close().await;
-                discard(path);
+                if let Some(path) = address.file() {
+                    discard(path);
+                }
                 Err(e)
             }
         }
@@ -62,27 +65,49 @@ impl Keystore {
 
 async fn fill(
     db: &Db,
+    address: &StoreAddress,
     domain: &TrustDomain,
     kek: &Kek,
     root: &SigningKey,
-    now: UnixTime,
 ) -> Result<TrustStore> {
-    let mut tx = db.write().await?;
-    mark(&mut tx).await?;
-    migrations::prepare(&mut tx).await?;
-    migrations::up(&mut tx, seconds(now)).await?;
-    insert_domain(&mut tx, domain, kek, root, now).await?;
+    let now = system_time();
+    let mut alter = db.alter().await?;
+    if alter.dialect() == Dialect::Sqlite {
+        mark(&mut alter).await?;
+    } else if is_taken(&mut alter).await? {
+        return Err(KeystoreError::Exists { place: address.to_string() });
+    }
+    migrations::prepare(&mut alter).await?;
+    migrations::up(&mut alter, seconds(now)).await?;
+    alter.rows().await?;
+    insert_domain(&mut alter, domain, kek, root, now).await?;
     let mut trust = TrustStore::new(domain.clone(), root.verifying_key());
     for right in IssuerRight::ALL {
-        insert_issuer(&mut tx, &mut trust, *right, kek, root, now).await?;
+        insert_issuer(&mut alter, &mut trust, *right, kek, root, now).await?;
     }
-    groups::create_every_agent(&mut tx, kek, seconds(now)).await?;
-    tx.commit().await?;
+    groups::create_every_agent(&mut alter, kek, seconds(now)).await?;
+    alter.commit().await?;
     Ok(trust)
 }
 
+/// Whether a server's database holds a keystore, or tables of something else that has our names.
+async fn is_taken(conn: &mut Conn) -> Result<bool> {
+    if conn.has_table("trust_domain").await? {
+        // Empty tables are what an interrupted attempt left.
+        let ours = conn.has_table("schema_version").await?;
+        return Ok(!ours || trust::domain(conn).await?.is_some());
+    }
+    for name in ["issuers", "principals", "credentials", "instance_keys", "pair_keys"] {
+        if conn.has_table(name).await? {
+            return Ok(true);
+        }
+    }
+    // MariaDB's from such an attempt has a column that no other program's has.
+    Ok(conn.dialect() != Dialect::MariaDb && conn.has_table("schema_version").await?)
+}
+
 async fn insert_domain(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     domain: &TrustDomain,
     kek: &Kek,
     root: &SigningKey,
@@ -97,7 +122,7 @@ async fn insert_domain(
 }
 
 async fn insert_issuer(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     trust: &mut TrustStore,
     right: IssuerRight,
     kek: &Kek,

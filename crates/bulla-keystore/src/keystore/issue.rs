@@ -5,13 +5,13 @@ use std::time::Duration;
 use bulla_seal::{
     Credential, Issuer, IssuerRight, SignedCredential, SigningKey, UnixTime, Validity,
 };
-use sqlx::sqlite::SqliteConnection;
 
 use super::{KID_TRIES, Keystore, seconds, to_column};
+use crate::db::Conn;
+use crate::db::credentials::{self, CredentialRow};
+use crate::db::trust;
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
-use crate::sqlite::credentials::{self, CredentialRow};
-use crate::sqlite::trust;
 
 /// How long an issuer may issue; then the root key is needed again.
 pub const ISSUER_LIFETIME: Duration = Duration::from_secs(5 * 365 * 86_400);
@@ -37,11 +37,7 @@ pub(super) struct Place {
 }
 
 impl Keystore {
-    pub(super) async fn issuer(
-        &self,
-        conn: &mut SqliteConnection,
-        right: IssuerRight,
-    ) -> Result<Issuer> {
+    pub(super) async fn issuer(&self, conn: &mut Conn, right: IssuerRight) -> Result<Issuer> {
         let row = trust::issuer(conn, right.as_str()).await?;
         let row = row.ok_or(KeystoreError::NoIssuer(right))?;
         if row.not_after <= seconds(self.now()) {
@@ -75,7 +71,7 @@ impl Keystore {
     /// Signs `credential` under a kid of its own and stores it.
     pub(super) async fn issue(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         issuer: &Issuer,
         place: Place,
         mut credential: Credential,

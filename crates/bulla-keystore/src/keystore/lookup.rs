@@ -3,14 +3,14 @@
 use bulla_seal::{Party, Principal, PrincipalKind, SignedCredential, UnixTime};
 
 use super::{Keystore, seconds};
+use crate::db::{credentials, principals};
 use crate::error::{KeystoreError, Result};
-use crate::sqlite::{credentials, principals};
 
 impl Keystore {
     /// The living holder of a name, with its incarnation.
     pub async fn party(&self, principal: &Principal) -> Result<Party> {
         let (kind, name) = (principal.kind().as_str(), principal.name());
-        let row = principals::active(&mut *self.db.read().await?, kind, name).await?;
+        let row = principals::active(&mut self.db.read().await?, kind, name).await?;
         let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?;
         Ok(Party::new(principal.clone(), row.incarnation))
     }

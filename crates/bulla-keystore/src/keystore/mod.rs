@@ -2,6 +2,7 @@
 
 mod agents;
 mod components;
+mod floors;
 mod groups;
 mod init;
 mod issue;
@@ -19,6 +20,7 @@ use bulla_seal::{Kid, OsRandom, Principal, Random, RandomFailed, TrustStore, Uni
 
 pub use agents::{AgentDetails, AgentKeys, AgentPage, AgentRecord, KeyType, Page};
 pub use components::ComponentRecord;
+pub use floors::KeystoreFloors;
 pub use groups::{EVERY_AGENT, GroupRecord};
 pub use init::Initialized;
 pub use issue::{
@@ -27,10 +29,11 @@ pub use issue::{
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
 pub use revocation::STATEMENT_LIFETIME;
 pub use rotation::{Reach, RevokedHost};
+pub use schema::{MigrationStep, SchemaStatus};
 
+use crate::db::Db;
 use crate::error::{KeystoreError, Result};
 use crate::kek::Kek;
-use crate::sqlite::Db;
 
 /// How many fresh kids are tried before the random source is called broken. One collision among
 /// a million kids has a chance of 2^-44.

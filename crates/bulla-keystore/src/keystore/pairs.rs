@@ -3,12 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bulla_seal::{Kid, Party, Principal, Secret, SignedCredential, UnixTime, shared};
-use sqlx::sqlite::SqliteConnection;
 
 use super::agents::instance_key_row;
 use super::{KID_TRIES, Keystore, kid_from, seconds, stored_agent, stored_component};
+use crate::db::Conn;
+use crate::db::pairs::{self, PairRow};
 use crate::error::{KeystoreError, Result};
-use crate::sqlite::pairs::{self, PairRow};
 
 /// The name of a pair key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -121,7 +121,7 @@ impl Keystore {
 
     /// The pair key that a message's header names, if there is one and both its ends live.
     pub async fn pair_by_kid(&self, kid: Kid) -> Result<Option<PairKey>> {
-        let row = pairs::by_kid(&mut *self.db.read().await?, kid.as_bytes()).await?;
+        let row = pairs::by_kid(&mut self.db.read().await?, kid.as_bytes()).await?;
         row.map(|row| self.derive(row, kid)).transpose()
     }
 
@@ -148,7 +148,7 @@ impl Keystore {
     /// The name of a pair, new if it had none.
     pub(super) async fn name_pair(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         agent_id: i64,
         component_id: i64,
         epoch: u32,

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use bulla_guard::floor::SqliteFloors;
 use bulla_seal::statement::{MAX_LOWEST, MAX_REVOKED};
 use bulla_seal::{
     Exemption, GroupName, IssuerRight, Kid, Level, Lowest, MAX_LIFE, Party, Principal, Revoked,
     SignedExemption, SignedStatement, Statement,
 };
-use sqlx::sqlite::SqliteConnection;
 
 use super::{Keystore, SKEW, from_column, kid_from, seconds, to_column};
+use crate::db::Conn;
+use crate::db::revocation::{self, LowestRow};
+use crate::db::{groups, principals};
 use crate::error::{KeystoreError, Result};
-use crate::sqlite::revocation::{self, LowestRow};
-use crate::sqlite::{groups, principals};
 
 /// How long a statement is current.
 pub const STATEMENT_LIFETIME: Duration =
@@ -73,7 +72,7 @@ impl Keystore {
     /// Lists every kid of a principal; pair keys until `pairs`.
     pub(super) async fn list_kids(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         principal_id: i64,
         pairs: u64,
     ) -> Result<()> {
@@ -93,7 +92,7 @@ impl Keystore {
     /// Never lowers anything.
     pub(super) async fn raise_lowest(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         new: LowestRow,
     ) -> Result<()> {
         let now = seconds(self.now());
@@ -114,7 +113,7 @@ impl Keystore {
 
     /// Everything that is revoked fits into a statement, or it is not revoked: better an operator
     /// who is told now than agents that get no statement.
-    pub(super) async fn check_room(&self, conn: &mut SqliteConnection) -> Result<()> {
+    pub(super) async fn check_room(&self, conn: &mut Conn) -> Result<()> {
         let now = seconds(self.now());
         let kids = revocation::kids(conn, now).await?.len();
         let lowest = revocation::lowest(conn, now).await?.len();
@@ -128,7 +127,7 @@ impl Keystore {
     /// say and is not past its half, else a new one of the next epoch, which is kept before it is
     /// given out. Any number of processes may ask.
     pub async fn statement(&self) -> Result<SignedStatement> {
-        if let Some(current) = self.current_statement(&mut *self.db.read().await?).await? {
+        if let Some(current) = self.current_statement(&mut self.db.read().await?).await? {
             return Ok(current);
         }
         let mut tx = self.db.write().await?;
@@ -152,10 +151,7 @@ impl Keystore {
     }
 
     /// The statement that is kept, if nothing has to be said anew.
-    async fn current_statement(
-        &self,
-        conn: &mut SqliteConnection,
-    ) -> Result<Option<SignedStatement>> {
+    async fn current_statement(&self, conn: &mut Conn) -> Result<Option<SignedStatement>> {
         let Some(bytes) = revocation::statement(conn).await? else { return Ok(None) };
         let kept = self.trust.verify_statement(&bytes);
         let kept = kept.map_err(|_| KeystoreError::damaged("statement of revocation"))?;
@@ -170,7 +166,7 @@ impl Keystore {
     }
 
     /// What there is to say now, without an epoch.
-    async fn to_state(&self, conn: &mut SqliteConnection) -> Result<Statement> {
+    async fn to_state(&self, conn: &mut Conn) -> Result<Statement> {
         let now = self.now();
         let mut revoked = Vec::new();
         for (kid, until) in revocation::kids(conn, seconds(now)).await? {
@@ -210,7 +206,7 @@ impl Keystore {
         level: Level,
         until: u64,
     ) -> Result<SignedExemption> {
-        let issuer = self.issuer(&mut *self.db.read().await?, IssuerRight::Exemptions).await?;
+        let issuer = self.issuer(&mut self.db.read().await?, IssuerRight::Exemptions).await?;
         let exemption = Exemption {
             id: self.kid()?,
             peer: peer.clone(),
@@ -220,10 +216,5 @@ impl Keystore {
             until,
         };
         Ok(issuer.exempt(&exemption)?)
-    }
-
-    /// Floors of peers, exemptions and the census, in this keystore.
-    pub fn floors(&self) -> SqliteFloors {
-        SqliteFloors::over(self.db.writer().clone(), "in the keystore")
     }
 }

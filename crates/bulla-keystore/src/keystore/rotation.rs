@@ -4,15 +4,15 @@
 use bulla_seal::{
     Credential, GroupName, IssuerRight, KemSecretKey, Kid, OsRandom, Principal, SignedCredential,
 };
-use sqlx::sqlite::SqliteConnection;
 
 use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::revocation::listed_until;
 use super::{Keystore, from_column, kid_from, seconds, to_column};
+use crate::db::Conn;
 use crate::error::{KeystoreError, Result};
-use crate::sqlite::principals::{self, PrincipalRow};
-use crate::sqlite::revocation::LowestRow;
-use crate::sqlite::{credentials, groups, revocation, rotation};
+use crate::db::principals::{self, PrincipalRow};
+use crate::db::revocation::LowestRow;
+use crate::db::{credentials, groups, revocation, rotation};
 
 /// What a host of a component type could get at beside its own keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +97,7 @@ impl Keystore {
 
     async fn living_component(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         name: &str,
     ) -> Result<PrincipalRow> {
         let principal = Principal::component(name)?;
@@ -108,7 +108,7 @@ impl Keystore {
     /// The next audience key, with roles and suites of the one before.
     async fn next_audience(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         row: &PrincipalRow,
         name: &str,
     ) -> Result<SignedCredential> {
@@ -136,7 +136,7 @@ impl Keystore {
 
     async fn next_pairs(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         row: &PrincipalRow,
         audience: &SignedCredential,
     ) -> Result<u32> {
@@ -154,7 +154,7 @@ impl Keystore {
 
     async fn rekey(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         held: Vec<HeldGroup>,
     ) -> Result<Vec<(GroupName, u32)>> {
         let mut rekeyed = Vec::with_capacity(held.len());
@@ -173,7 +173,7 @@ type HeldGroup = (i64, String, u32);
 
 /// The groups that a type is a member of or may hand out.
 async fn groups_held(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     name: &str,
     audience: &SignedCredential,
 ) -> Result<Vec<HeldGroup>> {
@@ -189,7 +189,7 @@ async fn groups_held(
     Ok(held)
 }
 
-async fn every_group(conn: &mut SqliteConnection) -> Result<Vec<HeldGroup>> {
+async fn every_group(conn: &mut Conn) -> Result<Vec<HeldGroup>> {
     let mut held = Vec::new();
     for (name, ..) in groups::list(conn).await? {
         if let Some((id, epoch)) = groups::find(conn, &name).await? {

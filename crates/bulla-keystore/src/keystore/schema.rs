@@ -1,67 +1,134 @@
 //! Opening, and moving between schema versions.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use bulla_seal::{TrustDomain, TrustStore, VerifyingKey};
-use sqlx::sqlite::SqliteConnection;
+use bulla_seal::{TrustDomain, TrustStore, UnixTime, VerifyingKey};
 
-use super::{Keystore, Sources, groups, seconds, system_time};
+use super::{Keystore, Sources, from_column, groups, seconds, system_time};
+use crate::address::StoreAddress;
+use crate::db::{Conn, Db, migrations, trust};
 use crate::error::{KeystoreError, Result};
 use crate::kek::{Kek, Row};
-use crate::sqlite::{Db, migrations, trust};
 
 /// The place of the root public key.
 pub(super) fn root_row(domain: &str) -> Row<'_> {
     Row { table: "trust_domain", column: "encrypted_root", name: domain, incarnation: 0, epoch: 1 }
 }
 
+/// One step between two versions of the schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationStep {
+    /// The version that it brings about or takes back.
+    pub version: u32,
+    /// What it is called, such as `0002_groups`.
+    pub name: &'static str,
+    /// What it does, in the database's own words.
+    pub sql: &'static str,
+}
+
+/// Which version the schema of a keystore has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaStatus {
+    /// Its version.
+    pub found: u32,
+    /// The newest that this program knows, and the only one that it works with.
+    pub known: u32,
+    /// The version at which a change was interrupted (MariaDB only; elsewhere it is undone).
+    pub interrupted: Option<u32>,
+    /// What brought it there: version, name, when.
+    pub applied: Vec<(u32, String, UnixTime)>,
+}
+
 impl Keystore {
-    /// Opens the keystore file `path`. Refuses a file that is not one, one of another schema
-    /// version and a key-encryption key that is not its own.
-    pub async fn open(path: impl AsRef<Path>, kek: Kek) -> Result<Self> {
-        let path = path.as_ref();
-        let db = Db::open(path).await?;
+    /// Opens the keystore at `address`: a path, or a [`StoreAddress`]. Refuses what is not one,
+    /// one of another schema version and a key-encryption key that is not its own.
+    pub async fn open(address: impl Into<StoreAddress>, kek: Kek) -> Result<Self> {
+        let address = address.into();
+        let db = Db::open(&address).await?;
         let trust = {
             let mut conn = db.read().await?;
             migrations::check(&mut conn).await?;
-            load_trust(&mut conn, path, &kek).await?
+            load_trust(&mut conn, &address, &kek).await?
         };
         Ok(Self { db, kek, trust: Arc::new(trust), sources: Sources::default() })
     }
 
-    /// Brings the schema of the keystore file `path` up to this program's version; gives the
-    /// version that it had. Does nothing if it is there already.
-    pub async fn migrate(path: impl AsRef<Path>, kek: &Kek) -> Result<u32> {
-        let path = path.as_ref();
-        let db = Db::open(path).await?;
-        let mut tx = db.write().await?;
-        load_trust(&mut tx, path, kek).await?;
+    /// Brings the schema of the keystore at `address` up to this program's version; gives the
+    /// version that it had. Does nothing if it is there already, and finishes what was interrupted.
+    pub async fn migrate(address: impl Into<StoreAddress>, kek: &Kek) -> Result<u32> {
+        let address = address.into();
+        let db = Db::open(&address).await?;
+        let mut alter = db.alter().await?;
+        load_trust(&mut alter, &address, kek).await?;
         let now = seconds(system_time());
-        let found = migrations::up(&mut tx, now).await?;
-        if found < migrations::GROUPS {
-            groups::create_every_agent(&mut tx, kek, now).await?;
-        }
-        tx.commit().await?;
+        let found = migrations::up(&mut alter, now).await?;
+        alter.rows().await?;
+        groups::ensure_every_agent(&mut alter, kek, now).await?;
+        alter.commit().await?;
         db.close().await;
         Ok(found)
     }
 
-    /// Takes the schema of the keystore file `path` back to version `to`, for an older program;
+    /// Takes the schema of the keystore at `address` back to version `to`, for an older program;
     /// gives the version that it had. What that version has no place for is lost: versions 1 and 2
-    /// know nothing of revocation, floors and exemptions, version 1 has no groups. Below version 1 nothing would be left, so it is refused.
-    pub async fn revert(path: impl AsRef<Path>, kek: &Kek, to: u32) -> Result<u32> {
+    /// know nothing of revocation, floors and exemptions, version 1 has no groups. Below version 1
+    /// nothing would be left, so it is refused.
+    pub async fn revert(address: impl Into<StoreAddress>, kek: &Kek, to: u32) -> Result<u32> {
         if to == 0 {
             return Err(KeystoreError::RevertTooFar);
         }
-        let path = path.as_ref();
-        let db = Db::open(path).await?;
-        let mut tx = db.write().await?;
-        load_trust(&mut tx, path, kek).await?;
-        let found = migrations::down(&mut tx, to).await?;
-        tx.commit().await?;
+        let address = address.into();
+        let db = Db::open(&address).await?;
+        let mut alter = db.alter().await?;
+        load_trust(&mut alter, &address, kek).await?;
+        let found = migrations::down(&mut alter, to).await?;
+        alter.commit().await?;
         db.close().await;
         Ok(found)
+    }
+
+    /// What [`migrate`](Self::migrate) would do now, step by step, without doing it.
+    pub async fn plan_migrate(address: impl Into<StoreAddress>) -> Result<Vec<MigrationStep>> {
+        let db = Db::open(&address.into()).await?;
+        let mut conn = db.read().await?;
+        let (found, dialect) = (migrations::version(&mut conn).await?, conn.dialect());
+        drop(conn);
+        db.close().await;
+        let steps = migrations::above(found);
+        Ok(steps.map(|step| (step.version, step.name, step.up(dialect)).into()).collect())
+    }
+
+    /// What [`revert`](Self::revert) would do now, step by step, without doing it.
+    pub async fn plan_revert(
+        address: impl Into<StoreAddress>,
+        to: u32,
+    ) -> Result<Vec<MigrationStep>> {
+        if to == 0 {
+            return Err(KeystoreError::RevertTooFar);
+        }
+        let db = Db::open(&address.into()).await?;
+        let mut conn = db.read().await?;
+        let (found, dialect) = (migrations::version(&mut conn).await?, conn.dialect());
+        drop(conn);
+        db.close().await;
+        let steps = migrations::between(to, found);
+        Ok(steps.map(|step| (step.version, step.name, step.down(dialect)).into()).collect())
+    }
+
+    /// Which version the schema of the keystore at `address` has.
+    pub async fn schema_status(address: impl Into<StoreAddress>) -> Result<SchemaStatus> {
+        let db = Db::open(&address.into()).await?;
+        let mut conn = db.read().await?;
+        let applied = migrations::applied(&mut conn).await?.into_iter();
+        let status = SchemaStatus {
+            found: migrations::version(&mut conn).await?,
+            known: migrations::LATEST,
+            interrupted: migrations::interrupted(&mut conn).await?,
+            applied: applied.map(|(version, name, at)| (version, name, from_column(at))).collect(),
+        };
+        drop(conn);
+        db.close().await;
+        Ok(status)
     }
 
     /// The newest schema version that this program knows.
@@ -70,11 +137,17 @@ impl Keystore {
     }
 }
 
+impl From<(u32, &'static str, &'static str)> for MigrationStep {
+    fn from((version, name, sql): (u32, &'static str, &'static str)) -> Self {
+        Self { version, name, sql }
+    }
+}
+
 /// The root key and the issuers, as far as the key-encryption key vouches for the one and the
 /// root for the others.
-async fn load_trust(conn: &mut SqliteConnection, path: &Path, kek: &Kek) -> Result<TrustStore> {
+async fn load_trust(conn: &mut Conn, address: &StoreAddress, kek: &Kek) -> Result<TrustStore> {
     let row = trust::domain(conn).await?;
-    let row = row.ok_or_else(|| KeystoreError::NotAKeystore { path: path.into() })?;
+    let row = row.ok_or_else(|| KeystoreError::NotAKeystore { place: address.to_string() })?;
     if row.kek_id != kek.id() {
         return Err(KeystoreError::WrongKek);
     }

@@ -1,46 +1,79 @@
-//! A fresh keystore in a folder of its own.
+//! A fresh keystore of its own: in a folder, or in a database of a private server.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+
+mod raw;
+mod servers;
 
 use std::path::PathBuf;
 
-use bulla_keystore::{AgentKeys, Kek, KeyType, Keystore};
+use bulla_keystore::{AgentKeys, Kek, KeyType, Keystore, KeystoreError, StoreAddress};
 use bulla_seal::{Principal, Secret, SigningKey, Suite, SuiteSet, TrustDomain};
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;
+
+pub use raw::Raw;
+
+/// Which database a test program is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Database {
+    Sqlite,
+    Postgres,
+    MariaDb,
+}
 
 pub struct Fixture {
     pub folder: TempDir,
+    pub address: StoreAddress,
+    /// The address as text, with its password.
+    pub url: String,
+    pub database: Database,
     pub kek: Kek,
     pub root: SigningKey,
     pub keystore: Keystore,
 }
 
 impl Fixture {
+    /// A SQLite file.
     pub async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let kek = Kek::create_file(folder.path().join("kek")).unwrap();
-        let path = folder.path().join("keystore.db");
-        let made = Keystore::init(path, &domain(), kek.clone()).await.unwrap();
-        Self { folder, kek, root: made.root, keystore: made.keystore }
+        Self::on(Database::Sqlite).await.unwrap()
     }
 
     pub async fn with_components(names: &[&str]) -> Self {
-        let fixture = Self::new().await;
+        Self::new().await.and_components(names).await
+    }
+
+    /// `None`, and a note, if there is no such server on this machine.
+    pub async fn on(database: Database) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let url = match database {
+            Database::Sqlite => folder.path().join("keystore.db").display().to_string(),
+            _ => servers::fresh(database).await?,
+        };
+        let address: StoreAddress = url.parse().unwrap();
+        let kek = Kek::create_file(folder.path().join("kek")).unwrap();
+        let made = Keystore::init(&address, &domain(), kek.clone()).await.unwrap();
+        let (root, keystore) = (made.root, made.keystore);
+        Some(Self { folder, address, url, database, kek, root, keystore })
+    }
+
+    pub async fn and_components(self, names: &[&str]) -> Self {
         for name in names {
-            fixture.keystore.add_component(name, &[], SuiteSet::all()).await.unwrap();
+            self.keystore.add_component(name, &[], SuiteSet::all()).await.unwrap();
         }
-        fixture
+        self
     }
 
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("keystore.db")
     }
 
+    /// Opens it again, as another process would.
+    pub async fn open(&self) -> Result<Keystore, KeystoreError> {
+        Keystore::open(&self.address, self.kek.clone()).await
+    }
+
     /// A connection past the keystore, as an attacker or a curious operator has it.
-    pub async fn raw(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.path()).foreign_keys(false);
-        options.connect().await.unwrap()
+    pub async fn raw(&self) -> Raw {
+        Raw::connect(self.database, &self.url).await
     }
 
     pub async fn shared(&self, id: &str) -> (Secret<32>, u32) {
@@ -49,6 +82,29 @@ impl Fixture {
             AgentKeys::Pair { .. } => panic!("a shared key was asked for"),
         }
     }
+}
+
+/// A fixture on the database of this test program, or the test ends here.
+#[allow(unused_macros, reason = "each test program uses a part")]
+macro_rules! fixture {
+    ($($component:literal),*) => {
+        match $crate::common::Fixture::on($crate::DATABASE).await {
+            Some(fixture) => fixture.and_components(&[$($component),*]).await,
+            None => return,
+        }
+    };
+}
+#[allow(unused_imports, reason = "each test program uses a part")]
+pub(crate) use fixture;
+
+/// A database without a keystore, if there is such a server here.
+pub async fn empty_database(database: Database) -> Option<String> {
+    servers::fresh(database).await
+}
+
+/// What the database's own tool for backups writes.
+pub fn dump(fixture: &Fixture) -> Vec<u8> {
+    servers::dump(fixture)
 }
 
 pub fn domain() -> TrustDomain {

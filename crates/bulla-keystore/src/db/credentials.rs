@@ -1,7 +1,6 @@
 //! Rows of `credentials` and `audience_keys`.
 
-use sqlx::sqlite::SqliteConnection;
-
+use super::{Conn, Taken, args};
 use crate::error::Result;
 
 pub(crate) struct CredentialRow<'a> {
@@ -16,27 +15,22 @@ pub(crate) struct CredentialRow<'a> {
 }
 
 /// `false` if the kid was taken.
-pub(crate) async fn insert(
-    conn: &mut SqliteConnection,
-    row: &CredentialRow<'_>,
-    now: i64,
-) -> Result<bool> {
+pub(crate) async fn insert(conn: &mut Conn, row: &CredentialRow<'_>, now: i64) -> Result<bool> {
     let sql = "INSERT INTO credentials (kid, principal_id, purpose, instance, epoch, bytes,
                    not_before, not_after, created)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO NOTHING";
-    let done = sqlx::query(sql)
-        .bind(row.kid)
-        .bind(row.principal_id)
-        .bind(row.purpose)
-        .bind(row.instance)
-        .bind(row.epoch)
-        .bind(row.bytes)
-        .bind(row.not_before)
-        .bind(row.not_after)
-        .bind(now)
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    let values = args![
+        row.kid,
+        row.principal_id,
+        row.purpose,
+        row.instance,
+        row.epoch,
+        row.bytes,
+        row.not_before,
+        row.not_after,
+        now,
+    ];
+    conn.insert_new(sql, values, Taken::PrimaryKid).await
 }
 
 pub(crate) const CURRENT: &str = "SELECT p.incarnation, c.bytes FROM principals p
@@ -47,14 +41,13 @@ pub(crate) const CURRENT: &str = "SELECT p.incarnation, c.bytes FROM principals 
 
 /// The credential of the highest epoch that is valid `now`, with its holder's incarnation.
 pub(crate) async fn current(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kind: &str,
     name: &str,
     purpose: &str,
     now: i64,
 ) -> Result<Option<(u32, Vec<u8>)>> {
-    let query = sqlx::query_as(CURRENT).bind(kind).bind(name).bind(purpose).bind(now);
-    Ok(query.fetch_optional(conn).await?)
+    conn.optional(CURRENT, args![kind, name, purpose, now]).await
 }
 
 pub(crate) struct AudienceRow {
@@ -66,7 +59,7 @@ pub(crate) struct AudienceRow {
 }
 
 pub(crate) async fn insert_audience_key(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kid: &[u8],
     principal_id: i64,
     row: &AudienceRow,
@@ -75,14 +68,7 @@ pub(crate) async fn insert_audience_key(
     let sql = "INSERT INTO audience_keys
                    (kid, principal_id, epoch, suite, encrypted_key, created)
                VALUES (?, ?, ?, ?, ?, ?)";
-    sqlx::query(sql)
-        .bind(kid)
-        .bind(principal_id)
-        .bind(row.epoch)
-        .bind(row.suite)
-        .bind(&row.encrypted_key)
-        .bind(now)
-        .execute(conn)
-        .await?;
+    let values = args![kid, principal_id, row.epoch, row.suite, &row.encrypted_key, now];
+    conn.execute(sql, values).await?;
     Ok(())
 }

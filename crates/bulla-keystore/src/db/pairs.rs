@@ -1,8 +1,6 @@
 //! Rows of `pair_keys`, joined with what their keys are derived from.
 
-use sqlx::sqlite::SqliteConnection;
-use sqlx::{FromRow, Row};
-
+use super::{Conn, Taken, args};
 use crate::error::Result;
 
 pub(crate) struct PairRow {
@@ -18,6 +16,20 @@ pub(crate) struct PairRow {
 }
 
 type Columns = (i64, String, u32, i64, String, u32, Option<u32>, Option<String>, Option<Vec<u8>>);
+
+/// With a credential.
+type PeerColumns = (
+    i64,
+    String,
+    u32,
+    i64,
+    String,
+    u32,
+    Option<u32>,
+    Option<String>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+);
 
 impl From<Columns> for PairRow {
     fn from(columns: Columns) -> Self {
@@ -49,12 +61,11 @@ pub(crate) const CURRENT: &str =
 
 /// The current pair of two living principals; without kid if it has no name yet.
 pub(crate) async fn current(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     agent: &str,
     component: &str,
 ) -> Result<Option<PairRow>> {
-    let query = sqlx::query_as(CURRENT).bind(agent).bind(component);
-    let row: Option<Columns> = query.fetch_optional(conn).await?;
+    let row: Option<Columns> = conn.optional(CURRENT, args![agent, component]).await?;
     Ok(row.map(Into::into))
 }
 
@@ -72,15 +83,15 @@ pub(crate) const PEER: &str =
 
 /// As [`current`], with the agent's credential that is valid `now`.
 pub(crate) async fn peer(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     agent: &str,
     component: &str,
     now: i64,
 ) -> Result<Option<(PairRow, Option<Vec<u8>>)>> {
-    let query = sqlx::query(PEER).bind(agent).bind(component).bind(now);
-    let Some(row) = query.fetch_optional(conn).await? else { return Ok(None) };
-    let credential = row.try_get(9)?;
-    Ok(Some((Columns::from_row(&row)?.into(), credential)))
+    let row: Option<PeerColumns> = conn.optional(PEER, args![agent, component, now]).await?;
+    Ok(row.map(|(a, b, c, d, e, f, g, h, i, credential)| {
+        (Columns::into((a, b, c, d, e, f, g, h, i)), credential)
+    }))
 }
 
 pub(crate) const BY_KID: &str =
@@ -93,14 +104,14 @@ pub(crate) const BY_KID: &str =
      WHERE p.kid = ?1";
 
 /// The pair that a kid names, if both its ends live.
-pub(crate) async fn by_kid(conn: &mut SqliteConnection, kid: &[u8]) -> Result<Option<PairRow>> {
-    let row: Option<Columns> = sqlx::query_as(BY_KID).bind(kid).fetch_optional(conn).await?;
+pub(crate) async fn by_kid(conn: &mut Conn, kid: &[u8]) -> Result<Option<PairRow>> {
+    let row: Option<Columns> = conn.optional(BY_KID, args![kid]).await?;
     Ok(row.map(Into::into))
 }
 
 /// Names a pair, unless it has a name or the kid is taken.
 pub(crate) async fn insert(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kid: &[u8],
     agent_id: i64,
     component_id: i64,
@@ -108,36 +119,29 @@ pub(crate) async fn insert(
     now: i64,
 ) -> Result<()> {
     let sql = "INSERT INTO pair_keys (kid, agent_id, component_id, pair_epoch, created)
-               VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
-    sqlx::query(sql)
-        .bind(kid)
-        .bind(agent_id)
-        .bind(component_id)
-        .bind(pair_epoch)
-        .bind(now)
-        .execute(conn)
-        .await?;
+               VALUES (?, ?, ?, ?, ?)";
+    let values = args![kid, agent_id, component_id, pair_epoch, now];
+    conn.insert_new(sql, values, Taken::Any).await?;
     Ok(())
 }
 
 /// The name of a pair.
 pub(crate) async fn kid(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     agent_id: i64,
     component_id: i64,
     pair_epoch: u32,
 ) -> Result<Option<Vec<u8>>> {
     let sql = "SELECT kid FROM pair_keys
                WHERE agent_id = ? AND component_id = ? AND pair_epoch = ?";
-    let query = sqlx::query_scalar(sql).bind(agent_id).bind(component_id).bind(pair_epoch);
-    Ok(query.fetch_optional(conn).await?)
+    conn.optional(sql, args![agent_id, component_id, pair_epoch]).await
 }
 
 /// Every living component type with its current pair epoch: row id, name, epoch.
-pub(crate) async fn components(conn: &mut SqliteConnection) -> Result<Vec<(i64, String, u32)>> {
+pub(crate) async fn components(conn: &mut Conn) -> Result<Vec<(i64, String, u32)>> {
     let sql = "SELECT id, name, pair_epoch FROM principals
                WHERE kind = 'component' AND state = 'active' ORDER BY name";
-    Ok(sqlx::query_as(sql).fetch_all(conn).await?)
+    conn.all(sql, &[]).await
 }
 
 pub(crate) const OF_AGENT: &str = "SELECT p.kid, c.name, p.pair_epoch FROM pair_keys p
@@ -147,8 +151,8 @@ pub(crate) const OF_AGENT: &str = "SELECT p.kid, c.name, p.pair_epoch FROM pair_
 
 /// The current pairs of an agent: kid, component, epoch.
 pub(crate) async fn of_agent(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     agent_id: i64,
 ) -> Result<Vec<(Vec<u8>, String, u32)>> {
-    Ok(sqlx::query_as(OF_AGENT).bind(agent_id).fetch_all(conn).await?)
+    conn.all(OF_AGENT, args![agent_id]).await
 }

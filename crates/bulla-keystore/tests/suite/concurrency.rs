@@ -1,28 +1,14 @@
-//! Several processes and pools at once on one file.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail like tests"
-)]
-
-mod common;
-
+//! Several processes and pools at once on one keystore.
 use std::collections::HashSet;
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bulla_keystore::{Kek, KeyType, Keystore, KeystoreError, Page};
+use crate::common::{agent, component, fixture};
+use bulla_keystore::{Kek, KeyType, Keystore, KeystoreError, Page, StoreAddress};
 use bulla_seal::Suite;
-use common::{Fixture, agent, component};
 
-const CHILD: &str = "BULLA_TEST_KEYSTORE_FOLDER";
+const CHILD: &str = "BULLA_TEST_KEYSTORE";
+const CHILD_KEK: &str = "BULLA_TEST_KEYSTORE_KEK";
 const AGENTS: usize = 40;
-
-async fn open(folder: &Path) -> Keystore {
-    let kek = Kek::from_file(folder.join("kek")).unwrap();
-    Keystore::open(folder.join("keystore.db"), kek).await.unwrap()
-}
 
 /// Adds agents whose names every worker wants; how many it got.
 async fn add_all(keystore: &Keystore) -> usize {
@@ -41,20 +27,22 @@ async fn add_all(keystore: &Keystore) -> usize {
 /// Not a test of its own: what the other processes of the next test do.
 #[tokio::test]
 async fn child() {
-    if let Ok(folder) = std::env::var(CHILD) {
-        let added = add_all(&open(folder.as_ref()).await).await;
+    if let (Ok(url), Ok(kek)) = (std::env::var(CHILD), std::env::var(CHILD_KEK)) {
+        let (address, kek) = (url.parse::<StoreAddress>().unwrap(), Kek::from_file(kek).unwrap());
+        let added = add_all(&Keystore::open(address, kek).await.unwrap()).await;
         println!("added={added};");
     }
 }
 
 #[tokio::test]
 async fn processes_share_the_names_out_between_them() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let program = std::env::current_exe().unwrap();
     let spawn = |_| {
         Command::new(&program)
-            .args(["--exact", "child", "--nocapture"])
-            .env(CHILD, fixture.folder.path())
+            .args(["--exact", "suite::concurrency::child", "--nocapture"])
+            .env(CHILD, &fixture.url)
+            .env(CHILD_KEK, fixture.folder.path().join("kek"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap()
@@ -76,14 +64,14 @@ async fn processes_share_the_names_out_between_them() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pair_gets_one_name_however_many_ask_first() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     for i in 0..10 {
         fixture.shared(&format!("db-{i}")).await;
     }
     fixture.keystore.add_component("control", &[], bulla_seal::SuiteSet::all()).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let keystore = open(fixture.folder.path()).await;
+        let keystore = fixture.open().await.unwrap();
         for i in 0..10 {
             let keystore = keystore.clone();
             tasks.spawn(async move {
@@ -98,10 +86,10 @@ async fn a_pair_gets_one_name_however_many_ask_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn one_name_has_one_holder_at_a_time() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let keystore = open(fixture.folder.path()).await;
+        let keystore = fixture.open().await.unwrap();
         tasks.spawn(async move {
             let mut incarnations = Vec::new();
             for _ in 0..20 {

@@ -1,7 +1,6 @@
 //! Rows of `principals`.
 
-use sqlx::sqlite::SqliteConnection;
-
+use super::{Conn, args};
 use crate::error::Result;
 
 pub(crate) struct PrincipalRow {
@@ -28,12 +27,11 @@ pub(crate) const ACTIVE: &str =
 
 /// The living holder of a name.
 pub(crate) async fn active(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kind: &str,
     name: &str,
 ) -> Result<Option<PrincipalRow>> {
-    let row: Option<Columns> =
-        sqlx::query_as(ACTIVE).bind(kind).bind(name).fetch_optional(conn).await?;
+    let row: Option<Columns> = conn.optional(ACTIVE, args![kind, name]).await?;
     Ok(row.map(Into::into))
 }
 
@@ -43,31 +41,26 @@ pub(crate) const PAGE: &str =
 
 /// The living holders whose names come after `after`, in order.
 pub(crate) async fn page(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kind: &str,
     after: &str,
     limit: u32,
 ) -> Result<Vec<PrincipalRow>> {
-    let rows: Vec<Columns> =
-        sqlx::query_as(PAGE).bind(kind).bind(after).bind(limit).fetch_all(conn).await?;
+    let rows: Vec<Columns> = conn.all(PAGE, args![kind, after, limit]).await?;
     Ok(rows.into_iter().map(Into::into).collect())
 }
 
 /// How many hold a name of that kind.
-pub(crate) async fn count(conn: &mut SqliteConnection, kind: &str) -> Result<u64> {
+pub(crate) async fn count(conn: &mut Conn, kind: &str) -> Result<u64> {
     let sql = "SELECT count(*) FROM principals WHERE kind = ? AND state = 'active'";
-    let count: i64 = sqlx::query_scalar(sql).bind(kind).fetch_one(conn).await?;
+    let count: i64 = conn.one(sql, args![kind]).await?;
     Ok(count.unsigned_abs())
 }
 
 /// The highest incarnation that the name ever had, living or not.
-pub(crate) async fn last_incarnation(
-    conn: &mut SqliteConnection,
-    kind: &str,
-    name: &str,
-) -> Result<u32> {
+pub(crate) async fn last_incarnation(conn: &mut Conn, kind: &str, name: &str) -> Result<u32> {
     let sql = "SELECT coalesce(max(incarnation), 0) FROM principals WHERE kind = ? AND name = ?";
-    Ok(sqlx::query_scalar(sql).bind(kind).bind(name).fetch_one(conn).await?)
+    conn.one(sql, args![kind, name]).await
 }
 
 pub(crate) struct NewPrincipal<'a> {
@@ -79,29 +72,17 @@ pub(crate) struct NewPrincipal<'a> {
 }
 
 /// Adds a living principal; gives its row id.
-pub(crate) async fn insert(
-    conn: &mut SqliteConnection,
-    new: &NewPrincipal<'_>,
-    now: i64,
-) -> Result<i64> {
+pub(crate) async fn insert(conn: &mut Conn, new: &NewPrincipal<'_>, now: i64) -> Result<i64> {
     let sql = "INSERT INTO principals
                    (kind, name, incarnation, key_type, suite, state, created, updated)
                VALUES (?, ?, ?, ?, ?, 'active', ?, ?) RETURNING id";
-    Ok(sqlx::query_scalar(sql)
-        .bind(new.kind)
-        .bind(new.name)
-        .bind(new.incarnation)
-        .bind(new.key_type)
-        .bind(new.suite)
-        .bind(now)
-        .bind(now)
-        .fetch_one(conn)
-        .await?)
+    let values = args![new.kind, new.name, new.incarnation, new.key_type, new.suite, now, now];
+    conn.one(sql, values).await
 }
 
 /// Marks a principal as removed.
-pub(crate) async fn delete(conn: &mut SqliteConnection, id: i64, now: i64) -> Result<()> {
+pub(crate) async fn delete(conn: &mut Conn, id: i64, now: i64) -> Result<()> {
     let sql = "UPDATE principals SET state = 'deleted', updated = ?, deleted_at = ? WHERE id = ?";
-    sqlx::query(sql).bind(now).bind(now).bind(id).execute(conn).await?;
+    conn.execute(sql, args![now, now, id]).await?;
     Ok(())
 }

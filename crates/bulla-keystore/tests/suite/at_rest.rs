@@ -1,42 +1,32 @@
 //! What the database file gives away, and what moving its values about achieves.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail like tests"
-)]
-
-mod common;
-
 use std::collections::HashSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bulla_keystore::{AgentKeys, Kek, KeyType, Keystore, KeystoreError};
 use bulla_seal::{GroupName, Suite, SuiteSet, VerifyingKey};
-use common::{Fixture, agent, component, domain};
-use sqlx::{AssertSqlSafe, Connection};
 
-async fn run(fixture: &Fixture, sql: &'static str) -> u64 {
-    sqlx::query(sql).execute(&mut fixture.raw().await).await.unwrap().rows_affected()
+use crate::common::{Database, Fixture, agent, component, domain, dump, fixture};
+
+async fn run(fixture: &Fixture, sql: &str) -> u64 {
+    fixture.raw().await.run(sql).await
 }
 
 /// Exchanges a column's values between the rows that two conditions name.
 async fn swap(fixture: &Fixture, table: &str, column: &str, one: &str, two: &str) {
     let mut raw = fixture.raw().await;
     let keep = format!(
-        "CREATE TEMP TABLE kept AS SELECT {column} AS value, {one} AS first
-                        FROM {table} WHERE {one} OR {two}"
+        "CREATE TEMPORARY TABLE kept AS SELECT {column} AS kept_value, {one} AS kept_first
+             FROM {table} WHERE {one} OR {two}"
     );
-    sqlx::query(AssertSqlSafe(keep)).execute(&mut raw).await.unwrap();
+    raw.run(&keep).await;
     let put = format!(
-        "UPDATE {table} SET {column} = (SELECT value FROM kept WHERE first = NOT ({one}))
-                       WHERE {one} OR {two}"
+        "UPDATE {table} SET {column} =
+             (SELECT kept_value FROM kept WHERE kept_first = NOT ({one})) WHERE {one} OR {two}"
     );
-    let done = sqlx::query(AssertSqlSafe(put)).execute(&mut raw).await.unwrap();
-    assert_eq!(done.rows_affected(), 2);
+    assert_eq!(raw.run(&put).await, 2);
+    raw.close().await;
 }
 
 fn is_damaged(error: &KeystoreError) -> bool {
@@ -45,7 +35,7 @@ fn is_damaged(error: &KeystoreError) -> bool {
 
 #[tokio::test]
 async fn a_shared_key_in_another_row_does_not_open() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     fixture.shared("db-1").await;
     fixture.shared("db-2").await;
@@ -67,7 +57,7 @@ async fn a_shared_key_in_another_row_does_not_open() {
 
 #[tokio::test]
 async fn no_wrapped_value_opens_elsewhere() {
-    let fixture = Fixture::with_components(&["control", "backup"]).await;
+    let fixture = fixture!("control", "backup");
     let keystore = &fixture.keystore;
     let blue = GroupName::new("blue").unwrap();
     keystore.add_group(&blue).await.unwrap();
@@ -89,7 +79,7 @@ async fn no_wrapped_value_opens_elsewhere() {
 
 #[tokio::test]
 async fn raised_incarnations_and_epochs_do_not_open() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     fixture.shared("db-1").await;
     let all = GroupName::new("all").unwrap();
@@ -108,7 +98,7 @@ async fn raised_incarnations_and_epochs_do_not_open() {
 
 #[tokio::test]
 async fn another_principals_credential_is_not_handed_out() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     let keystore = &fixture.keystore;
     for id in ["db-1", "db-2"] {
         keystore.add_agent(id, KeyType::Pair, Suite::X25519).await.unwrap();
@@ -120,59 +110,37 @@ async fn another_principals_credential_is_not_handed_out() {
 
 #[tokio::test]
 async fn another_root_key_is_not_believed() {
-    let fixture = Fixture::new().await;
-    let other = Fixture::new().await;
-    let (name, root, kek): (String, Vec<u8>, Vec<u8>) =
-        sqlx::query_as("SELECT name, encrypted_root, kek_id FROM trust_domain")
-            .fetch_one(&mut other.raw().await)
-            .await
-            .unwrap();
-    assert_eq!(name, domain().as_str());
-    sqlx::query("UPDATE trust_domain SET encrypted_root = ?")
-        .bind(&root)
-        .execute(&mut fixture.raw().await)
-        .await
-        .unwrap();
-    let error = Keystore::open(fixture.path(), fixture.kek.clone()).await.unwrap_err();
+    let fixture = fixture!();
+    let other = fixture!();
+    let mut raw = other.raw().await;
+    assert_eq!(raw.text("SELECT name FROM trust_domain").await, domain().as_str());
+    let root = raw.bytes("SELECT encrypted_root FROM trust_domain").await;
+    let kek = raw.bytes("SELECT kek_id FROM trust_domain").await;
+    let (root, kek) = (raw.literal(&root), raw.literal(&kek));
+    run(&fixture, &format!("UPDATE trust_domain SET encrypted_root = {root}")).await;
+    let error = fixture.open().await.unwrap_err();
     assert!(matches!(error, KeystoreError::WrongKek), "{error}");
-    sqlx::query("UPDATE trust_domain SET kek_id = ?")
-        .bind(&kek)
-        .execute(&mut fixture.raw().await)
-        .await
-        .unwrap();
-    let error = Keystore::open(fixture.path(), other.kek.clone()).await.unwrap_err();
+    run(&fixture, &format!("UPDATE trust_domain SET kek_id = {kek}")).await;
+    let error = Keystore::open(&fixture.address, other.kek.clone()).await.unwrap_err();
     assert!(is_damaged(&error), "issuers of another root: {error}");
 }
 
 #[tokio::test]
 async fn another_kek_is_named_as_such() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     let other = Kek::create_file(fixture.folder.path().join("other")).unwrap();
-    let error = Keystore::open(fixture.path(), other.clone()).await.unwrap_err();
+    let error = Keystore::open(&fixture.address, other.clone()).await.unwrap_err();
     assert!(matches!(error, KeystoreError::WrongKek), "{error}");
-    let error = Keystore::migrate(fixture.path(), &other).await.unwrap_err();
+    let error = Keystore::migrate(&fixture.address, &other).await.unwrap_err();
     assert!(matches!(error, KeystoreError::WrongKek), "{error}");
-    let error = Keystore::revert(fixture.path(), &other, 1).await.unwrap_err();
+    let error = Keystore::revert(&fixture.address, &other, 1).await.unwrap_err();
     assert!(matches!(error, KeystoreError::WrongKek), "{error}");
 }
 
+/// Looks for every secret in the files or the dump, in binary and in the texts it could have become.
 #[tokio::test]
-async fn the_files_are_private() {
-    let fixture = Fixture::with_components(&["control"]).await;
-    let mut names = Vec::new();
-    for entry in fs::read_dir(fixture.folder.path()).unwrap() {
-        let entry = entry.unwrap();
-        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{entry:?}");
-        names.push(entry.file_name().into_string().unwrap());
-    }
-    assert!(names.contains(&"keystore.db-wal".to_owned()), "{names:?}");
-}
-
-/// Looks for every secret in every file, in binary and in the texts it could have become.
-#[tokio::test]
-async fn the_files_hold_no_secret() {
-    let fixture = Fixture::new().await;
+async fn what_is_stored_holds_no_secret() {
+    let fixture = fixture!();
     let keystore = &fixture.keystore;
     let mut secrets: Vec<(String, Vec<u8>)> = Vec::new();
     let mut keep = |what: &str, bytes: &[u8]| secrets.push((what.to_owned(), bytes.to_vec()));
@@ -210,22 +178,19 @@ async fn the_files_hold_no_secret() {
     keep("KEK", &STANDARD.decode(kek.lines().nth(1).unwrap()).unwrap());
     assert!(secrets.len() > 40);
 
-    // The log is full and the database file itself is too after the last connection closed.
-    let mut dump = fs::read(fixture.path()).unwrap();
-    let log = fs::read(fixture.path().with_extension("db-wal")).unwrap();
-    assert!(log.len() > 10_000);
-    dump.extend(log);
-    keystore.clone().close().await;
-    dump.extend(fs::read(fixture.path()).unwrap());
+    let dump = stored(&fixture).await;
     // A public key must be found, or the search itself is broken.
     let VerifyingKey(public) =
         keystore.trust_store().issuers().map(|(issuer, _)| issuer.key).next().unwrap();
-    assert!(contains(&dump, &public));
+    let [lower, upper] = hex(&public);
+    let found = [&public[..], lower.as_bytes(), upper.as_bytes()];
+    assert!(found.iter().any(|public| contains(&dump, public)));
     let mut forms = Vec::new();
     for (what, secret) in secrets {
-        let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
+        let [lower, upper] = hex(&secret);
         let base64 = STANDARD.encode(&secret).trim_end_matches('=').to_owned();
-        forms.push((format!("{what} in hex"), hex.into_bytes()));
+        forms.push((format!("{what} in hex"), lower.into_bytes()));
+        forms.push((format!("{what} in hex"), upper.into_bytes()));
         forms.push((format!("{what} in base64"), base64.into_bytes()));
         forms.push((what, secret));
     }
@@ -239,22 +204,26 @@ async fn the_files_hold_no_secret() {
     }
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|window| window == part)
+fn hex(bytes: &[u8]) -> [String; 2] {
+    let lower: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let upper = lower.to_uppercase();
+    [lower, upper]
 }
 
-#[tokio::test]
-async fn a_removed_agents_key_leaves_the_file() {
-    let fixture = Fixture::new().await;
-    fixture.shared("db-1").await;
-    let sql = "SELECT encrypted_key FROM instance_keys";
-    let mut raw = fixture.raw().await;
-    let wrapped: String = sqlx::query_scalar(sql).fetch_one(&mut raw).await.unwrap();
-    // The log is folded in when the last connection closes, so this one must not linger.
-    raw.close().await.unwrap();
-    fixture.keystore.remove_agent("db-1").await.unwrap();
-    fixture.keystore.clone().close().await;
-    let file = fs::read(fixture.path()).unwrap();
-    assert!(!contains(&file, wrapped.as_bytes()));
-    assert!(!fixture.path().with_extension("db-wal").exists());
+/// All that lies on disk or in a backup.
+async fn stored(fixture: &Fixture) -> Vec<u8> {
+    let mut stored = dump(fixture);
+    if fixture.database == Database::Sqlite {
+        // The log is full now, and the file itself after the last connection closed.
+        let log = fs::read(fixture.path().with_extension("db-wal")).unwrap();
+        assert!(log.len() > 10_000);
+        stored.extend(log);
+        fixture.keystore.clone().close().await;
+        stored.extend(dump(fixture));
+    }
+    stored
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }

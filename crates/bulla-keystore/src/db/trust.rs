@@ -1,7 +1,6 @@
 //! Rows of `trust_domain` and `issuers`.
 
-use sqlx::sqlite::SqliteConnection;
-
+use super::{Conn, Taken, args};
 use crate::error::Result;
 
 pub(crate) struct DomainRow {
@@ -10,26 +9,16 @@ pub(crate) struct DomainRow {
     pub(crate) kek_id: Vec<u8>,
 }
 
-pub(crate) async fn insert_domain(
-    conn: &mut SqliteConnection,
-    row: &DomainRow,
-    now: i64,
-) -> Result<()> {
+pub(crate) async fn insert_domain(conn: &mut Conn, row: &DomainRow, now: i64) -> Result<()> {
     let sql = "INSERT INTO trust_domain (id, name, encrypted_root, kek_id, created)
                VALUES (1, ?, ?, ?, ?)";
-    sqlx::query(sql)
-        .bind(&row.name)
-        .bind(&row.encrypted_root)
-        .bind(&row.kek_id)
-        .bind(now)
-        .execute(conn)
-        .await?;
+    conn.execute(sql, args![&row.name, &row.encrypted_root, &row.kek_id, now]).await?;
     Ok(())
 }
 
-pub(crate) async fn domain(conn: &mut SqliteConnection) -> Result<Option<DomainRow>> {
+pub(crate) async fn domain(conn: &mut Conn) -> Result<Option<DomainRow>> {
     let sql = "SELECT name, encrypted_root, kek_id FROM trust_domain WHERE id = 1";
-    let row: Option<(String, Vec<u8>, Vec<u8>)> = sqlx::query_as(sql).fetch_optional(conn).await?;
+    let row: Option<(String, Vec<u8>, Vec<u8>)> = conn.optional(sql, &[]).await?;
     Ok(row.map(|(name, encrypted_root, kek_id)| DomainRow { name, encrypted_root, kek_id }))
 }
 
@@ -43,33 +32,24 @@ pub(crate) struct IssuerRow {
 
 /// `false` if the kid was taken.
 pub(crate) async fn insert_issuer(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     kid: &[u8],
     row: &IssuerRow,
     now: i64,
 ) -> Result<bool> {
     let sql = "INSERT INTO issuers
                    (kid, issuer_right, epoch, credential, encrypted_seed, not_after, created)
-               VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (kid) DO NOTHING";
-    let done = sqlx::query(sql)
-        .bind(kid)
-        .bind(&row.right)
-        .bind(row.epoch)
-        .bind(&row.credential)
-        .bind(&row.encrypted_seed)
-        .bind(row.not_after)
-        .bind(now)
-        .execute(conn)
-        .await?;
-    Ok(done.rows_affected() == 1)
+               VALUES (?, ?, ?, ?, ?, ?, ?)";
+    let (credential, seed) = (&row.credential, &row.encrypted_seed);
+    let values = args![kid, &row.right, row.epoch, credential, seed, row.not_after, now];
+    conn.insert_new(sql, values, Taken::PrimaryKid).await
 }
 
 /// The newest issuer with that right.
-pub(crate) async fn issuer(conn: &mut SqliteConnection, right: &str) -> Result<Option<IssuerRow>> {
+pub(crate) async fn issuer(conn: &mut Conn, right: &str) -> Result<Option<IssuerRow>> {
     let sql = "SELECT epoch, credential, encrypted_seed, not_after FROM issuers
                WHERE issuer_right = ? ORDER BY epoch DESC LIMIT 1";
-    let row: Option<(u32, Vec<u8>, Vec<u8>, i64)> =
-        sqlx::query_as(sql).bind(right).fetch_optional(conn).await?;
+    let row: Option<(u32, Vec<u8>, Vec<u8>, i64)> = conn.optional(sql, args![right]).await?;
     Ok(row.map(|(epoch, credential, encrypted_seed, not_after)| IssuerRow {
         right: right.to_owned(),
         epoch,
@@ -80,7 +60,7 @@ pub(crate) async fn issuer(conn: &mut SqliteConnection, right: &str) -> Result<O
 }
 
 /// Every issuer's credential as signed.
-pub(crate) async fn issuer_credentials(conn: &mut SqliteConnection) -> Result<Vec<Vec<u8>>> {
+pub(crate) async fn issuer_credentials(conn: &mut Conn) -> Result<Vec<Vec<u8>>> {
     let sql = "SELECT credential FROM issuers ORDER BY issuer_right, epoch";
-    Ok(sqlx::query_scalar(sql).fetch_all(conn).await?)
+    conn.all(sql, &[]).await
 }

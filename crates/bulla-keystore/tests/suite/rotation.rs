@@ -1,11 +1,7 @@
 //! New keys for component types, on demand and after a host was revoked.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod common;
-
 use bulla_keystore::{KeystoreError, Reach, SIGNING_LIFETIME};
 use bulla_seal::{GroupName, Kid, SuiteSet};
-use common::*;
+use crate::common::*;
 
 async fn kids(fixture: &Fixture, name: &str) -> Vec<Kid> {
     let keys = fixture.keystore.receive_keys(name).await.unwrap();
@@ -21,7 +17,7 @@ fn group(name: &str) -> GroupName {
 
 #[tokio::test]
 async fn a_rotated_type_receives_under_both_keys_and_is_sealed_to_under_the_new_one() {
-    let fixture = Fixture::with_components(&["api"]).await;
+    let fixture = fixture!("api");
     let first = kids(&fixture, "api").await;
     let second = fixture.keystore.rotate_component("api").await.unwrap();
     assert_eq!((first.len(), second.epoch), (1, 2));
@@ -36,7 +32,7 @@ async fn a_rotated_type_receives_under_both_keys_and_is_sealed_to_under_the_new_
 
 #[tokio::test]
 async fn everything_that_a_revoked_host_held_is_new() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     let roles = ["group:web".to_owned()];
     keystore.add_component("api", &roles, SuiteSet::all()).await.unwrap();
@@ -83,7 +79,7 @@ async fn everything_that_a_revoked_host_held_is_new() {
 
 #[tokio::test]
 async fn a_host_of_the_control_plane_takes_every_group_with_it_and_leaves_agents_a_way_in() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     keystore.add_group(&group("web")).await.unwrap();
     let (_, stolen) = keystore.issue_signing("control", "h1", SIGNING_LIFETIME).await.unwrap();
@@ -98,7 +94,7 @@ async fn a_host_of_the_control_plane_takes_every_group_with_it_and_leaves_agents
 
 #[tokio::test]
 async fn a_host_that_nobody_knows_changes_nothing() {
-    let fixture = Fixture::with_components(&["api"]).await;
+    let fixture = fixture!("api");
     let before = fixture.keystore.statement().await.unwrap();
     let error = fixture.keystore.revoke_host("api", "h9", Reach::Type).await.unwrap_err();
     assert!(matches!(&error, KeystoreError::UnknownInstance { instance, .. } if instance == "h9"));

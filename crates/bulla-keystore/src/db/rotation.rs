@@ -1,29 +1,28 @@
 //! Rows that rotating and revoking a component type's keys reads and changes.
 
-use sqlx::sqlite::SqliteConnection;
-
 use super::credentials::AudienceRow;
+use super::{Conn, args};
 use crate::error::Result;
 
 /// The kids of one host's signing credentials, with their ends.
 pub(crate) async fn signing_of(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     principal_id: i64,
     instance: &str,
 ) -> Result<Vec<(Vec<u8>, i64)>> {
     let sql = "SELECT kid, not_after FROM credentials
                WHERE principal_id = ? AND purpose = 'signing' AND instance = ?";
-    Ok(sqlx::query_as(sql).bind(principal_id).bind(instance).fetch_all(conn).await?)
+    conn.all(sql, args![principal_id, instance]).await
 }
 
 /// The kids of a type's audience credentials, with their ends.
 pub(crate) async fn audiences_of(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     principal_id: i64,
 ) -> Result<Vec<(Vec<u8>, i64)>> {
     let sql = "SELECT kid, not_after FROM credentials
                WHERE principal_id = ? AND purpose = 'audience'";
-    Ok(sqlx::query_as(sql).bind(principal_id).fetch_all(conn).await?)
+    conn.all(sql, args![principal_id]).await
 }
 
 pub(crate) const RECEIVE: &str =
@@ -39,12 +38,12 @@ type Columns = (u32, u32, u32, Vec<u8>, Vec<u8>);
 
 /// Every KEM key of a component type that may be sealed to now, newest first.
 pub(crate) async fn receive(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     component: &str,
     now: i64,
 ) -> Result<Vec<AudienceRow>> {
     let rows: Vec<Columns> =
-        sqlx::query_as(RECEIVE).bind(component).bind(now).fetch_all(conn).await?;
+        conn.all(RECEIVE, args![component, now]).await?;
     let row = |(incarnation, epoch, suite, encrypted_key, credential)| AudienceRow {
         incarnation,
         epoch,
@@ -57,12 +56,12 @@ pub(crate) async fn receive(
 
 /// Begins a component type's next pair epoch, and gives it.
 pub(crate) async fn next_pair_epoch(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     principal_id: i64,
     now: i64,
 ) -> Result<u32> {
     let sql = "UPDATE principals SET pair_epoch = pair_epoch + 1, updated = ? WHERE id = ?";
-    sqlx::query(sql).bind(now).bind(principal_id).execute(&mut *conn).await?;
+    conn.execute(sql, args![now, principal_id]).await?;
     let sql = "SELECT pair_epoch FROM principals WHERE id = ?";
-    Ok(sqlx::query_scalar(sql).bind(principal_id).fetch_one(conn).await?)
+    conn.one(sql, args![principal_id]).await
 }

@@ -1,18 +1,9 @@
 //! Whatever is added, removed and added again: nothing of an old incarnation is ever returned.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail like tests"
-)]
-
-mod common;
-
 use std::collections::{HashMap, HashSet};
 
+use crate::common::{Fixture, agent, component, fixture};
 use bulla_keystore::{AgentKeys, KeyType, KeystoreError};
 use bulla_seal::{GroupName, Kid, Secret, SignedCredential, Suite, SuiteSet, shared};
-use common::{Fixture, agent, component};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -169,7 +160,7 @@ proptest! {
     fn nothing_of_an_old_incarnation_comes_back(steps in prop::collection::vec(step(), 1..40)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let mut run = Run { fixture: Fixture::new().await, model: Model::default() };
+            let mut run = Run { fixture: fixture!(), model: Model::default() };
             for step in &steps {
                 run.step(step).await;
             }

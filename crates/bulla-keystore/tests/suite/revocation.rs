@@ -1,15 +1,13 @@
 //! Statements of revocation: epochs that never fall, and what they list.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::common::*;
 use bulla_guard::floor::{Event, FloorStore};
 use bulla_keystore::{AgentKeys, KeyType, Keystore, KeystoreError, STATEMENT_LIFETIME};
 use bulla_seal::{GroupName, Kid, Level, Party, Suite, UnixTime};
-use common::*;
 
 /// The keystore on a clock that the test sets.
 fn clocked(keystore: &Keystore) -> (Keystore, Arc<AtomicU64>) {
@@ -30,7 +28,7 @@ async fn pair(keystore: &Keystore, id: &str) -> Kid {
 
 #[tokio::test]
 async fn a_statement_is_given_again_until_its_half_or_something_to_say() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let (keystore, clock) = clocked(&fixture.keystore);
     let first = keystore.statement().await.unwrap();
     assert_eq!((first.epoch, first.not_after - first.issued_at), (first.issued_at, 3600));
@@ -47,7 +45,7 @@ async fn a_statement_is_given_again_until_its_half_or_something_to_say() {
     assert_eq!(third.epoch, second.epoch + 1);
     assert_eq!(third.revoked.iter().map(|r| r.kid).collect::<Vec<_>>(), [kid]);
     // Another process, and after a restart.
-    let again = Keystore::open(fixture.path(), fixture.kek.clone()).await.unwrap();
+    let again = fixture.open().await.unwrap();
     let (again, at) = clocked(&again);
     at.store(clock.load(Ordering::SeqCst), Ordering::SeqCst);
     assert_eq!(again.statement().await.unwrap(), third);
@@ -57,7 +55,7 @@ async fn a_statement_is_given_again_until_its_half_or_something_to_say() {
 
 #[tokio::test]
 async fn what_is_revoked_is_listed_until_it_can_do_no_harm() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let (keystore, clock) = clocked(&fixture.keystore);
     let kid = pair(&keystore, "a").await;
     let credential = keystore.credential(&agent("a")).await.unwrap();
@@ -76,7 +74,7 @@ async fn what_is_revoked_is_listed_until_it_can_do_no_harm() {
 
 #[tokio::test]
 async fn a_principal_is_revoked_in_its_incarnation() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     pair(keystore, "a").await;
     fixture.shared("s").await;
@@ -100,7 +98,7 @@ async fn a_principal_is_revoked_in_its_incarnation() {
 
 #[tokio::test]
 async fn of_many_who_ask_at_once_all_get_one_statement() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let mut last = 0;
     for round in 1..=3 {
         let asking: Vec<_> = (0..8)
@@ -122,7 +120,7 @@ async fn of_many_who_ask_at_once_all_get_one_statement() {
 
 #[tokio::test]
 async fn floors_and_exemptions_are_kept_in_the_keystore() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     pair(keystore, "a").await;
     let party = keystore.party(&agent("a")).await.unwrap();
@@ -133,7 +131,7 @@ async fn floors_and_exemptions_are_kept_in_the_keystore() {
     let exemption = keystore.exempt(&party, "guest.resize", Level::Signed, until).await.unwrap();
     assert!(keystore.trust_store().verify_exemption(exemption.as_bytes()).is_ok());
     floors.add_exemption(&exemption).await.unwrap();
-    let again = Keystore::open(fixture.path(), fixture.kek.clone()).await.unwrap().floors();
+    let again = fixture.open().await.unwrap().floors();
     assert_eq!(again.record(&party).await.unwrap().unwrap().accepts, Level::Sealed);
     assert_eq!(again.exemptions().await.unwrap(), [exemption.as_bytes().clone()]);
 }

@@ -1,15 +1,7 @@
 //! What the keystore does for its callers, and what it refuses.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "helpers of tests fail like tests"
-)]
-
-mod common;
-
 use std::time::Duration;
 
+use crate::common::{agent, component, fixture};
 use bulla_keystore::{
     AgentKeys, CREDENTIAL_LIFETIME, ISSUER_LIFETIME, KeyType, KeystoreError, Page, PeerKeys,
     SIGNING_LIFETIME,
@@ -18,7 +10,6 @@ use bulla_seal::{
     GroupName, IssuerRight, Kid, Level, OsRandom, Principal, Refusal, SigningKey, Suite, SuiteSet,
     UnixTime, shared,
 };
-use common::{Fixture, agent, component};
 
 fn later(by: Duration) -> impl Fn() -> UnixTime {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -27,7 +18,7 @@ fn later(by: Duration) -> impl Fn() -> UnixTime {
 
 #[tokio::test]
 async fn init_makes_four_issuers_under_the_root() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     let trust = fixture.keystore.trust_store();
     assert_eq!(*trust.root(), fixture.root.verifying_key());
     let mut rights: Vec<_> = trust.issuers().map(|(issuer, _)| issuer.right).collect();
@@ -42,7 +33,7 @@ async fn init_makes_four_issuers_under_the_root() {
 
 #[tokio::test]
 async fn a_key_pair_agent_gets_keys_that_its_credential_names() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     let keystore = &fixture.keystore;
     for suite in [Suite::X25519, Suite::XWing] {
         let id = format!("db-{suite}");
@@ -66,7 +57,7 @@ async fn a_key_pair_agent_gets_keys_that_its_credential_names() {
 
 #[tokio::test]
 async fn a_pair_key_is_what_the_agent_derives() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     let keys = keystore.add_agent("db-1", KeyType::Shared, Suite::Shared).await.unwrap();
     let AgentKeys::Shared { key, incarnation, pairs } = keys else { panic!("{keys:?}") };
@@ -82,7 +73,7 @@ async fn a_pair_key_is_what_the_agent_derives() {
 
 #[tokio::test]
 async fn a_later_component_gets_its_pair_on_first_look_up() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     fixture.shared("db-1").await;
     keystore.add_component("backup", &[], SuiteSet::only(Suite::X25519)).await.unwrap();
@@ -102,7 +93,7 @@ async fn a_later_component_gets_its_pair_on_first_look_up() {
 
 #[tokio::test]
 async fn a_pair_needs_a_shared_key_agent_and_a_component() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     keystore.add_agent("db-1", KeyType::Pair, Suite::X25519).await.unwrap();
     fixture.shared("db-2").await;
@@ -126,7 +117,7 @@ async fn a_pair_needs_a_shared_key_agent_and_a_component() {
 
 #[tokio::test]
 async fn component_keys_belong_to_their_credential() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     let keystore = &fixture.keystore;
     let roles = ["group:all".to_owned()];
     for (name, suites, suite) in [
@@ -149,7 +140,7 @@ async fn component_keys_belong_to_their_credential() {
 
 #[tokio::test]
 async fn hosts_of_a_component_sign_with_keys_of_their_own() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     let keystore = &fixture.keystore;
     let roles = ["group:all".to_owned()];
     let record = keystore.add_component("control", &roles, SuiteSet::all()).await.unwrap();
@@ -182,7 +173,7 @@ async fn hosts_of_a_component_sign_with_keys_of_their_own() {
 
 #[tokio::test]
 async fn a_name_that_exists_is_taken() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     fixture.shared("db-1").await;
     for key_type in [KeyType::Pair, KeyType::Shared] {
@@ -201,7 +192,7 @@ async fn a_name_that_exists_is_taken() {
 
 #[tokio::test]
 async fn a_removed_agent_is_gone_and_its_name_comes_back_anew() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     let (old_key, _) = fixture.shared("db-1").await;
     let (db1, control) = (agent("db-1"), component("control"));
@@ -218,10 +209,10 @@ async fn a_removed_agent_is_gone_and_its_name_comes_back_anew() {
     }
     assert!(keystore.pair_by_kid(old.kid).await.unwrap().is_none());
     assert!(keystore.list_agents(&Page::default()).await.unwrap().agents.is_empty());
-    let wiped = "SELECT encrypted_key, deleted FROM instance_keys WHERE instance_id = 'db-1'";
-    let row: (String, i64) =
-        sqlx::query_as(wiped).fetch_one(&mut fixture.raw().await).await.unwrap();
-    assert_eq!(row, (String::new(), 1));
+    let row = "FROM instance_keys WHERE instance_id = 'db-1'";
+    let mut raw = fixture.raw().await;
+    assert_eq!(raw.text(&format!("SELECT encrypted_key {row}")).await, "");
+    assert_eq!(raw.number(&format!("SELECT deleted {row}")).await, 1);
 
     let (new_key, incarnation) = fixture.shared("db-1").await;
     assert_eq!(incarnation, 2);
@@ -239,7 +230,7 @@ async fn a_removed_agent_is_gone_and_its_name_comes_back_anew() {
 
 #[tokio::test]
 async fn who_leaves_a_group_can_not_read_its_next_epoch() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     let group = GroupName::new("blue").unwrap();
     keystore.add_group(&group).await.unwrap();
@@ -281,7 +272,7 @@ async fn who_leaves_a_group_can_not_read_its_next_epoch() {
 
 #[tokio::test]
 async fn credentials_and_issuers_end() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = fixture.keystore.clone();
     keystore.add_agent("db-1", KeyType::Pair, Suite::X25519).await.unwrap();
     let keystore = keystore.with_clock(later(CREDENTIAL_LIFETIME));
@@ -307,7 +298,7 @@ async fn credentials_and_issuers_end() {
 
 #[tokio::test]
 async fn a_long_list_comes_in_pages() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     for i in 0..25 {
         fixture.shared(&format!("db-{i:02}")).await;
     }
@@ -329,7 +320,7 @@ async fn a_long_list_comes_in_pages() {
 
 #[tokio::test]
 async fn a_peer_is_sealed_to_with_what_it_holds() {
-    let fixture = Fixture::with_components(&["control", "backup"]).await;
+    let fixture = fixture!("control", "backup");
     let keystore = &fixture.keystore;
     let control = component("control");
     keystore.add_agent("db-1", KeyType::Pair, Suite::X25519).await.unwrap();
@@ -357,7 +348,7 @@ async fn a_peer_is_sealed_to_with_what_it_holds() {
 
 #[tokio::test]
 async fn roles_that_do_not_fit_are_refused() {
-    let fixture = Fixture::new().await;
+    let fixture = fixture!();
     for roles in [vec![String::new()], vec!["r".repeat(81)], vec!["r".to_owned(); 33]] {
         let added = fixture.keystore.add_component("control", &roles, SuiteSet::all()).await;
         assert!(matches!(added, Err(KeystoreError::Role { .. })), "{added:?}");
@@ -369,7 +360,7 @@ async fn roles_that_do_not_fit_are_refused() {
 
 #[tokio::test]
 async fn debug_output_holds_no_secret() {
-    let fixture = Fixture::with_components(&["control"]).await;
+    let fixture = fixture!("control");
     let keystore = &fixture.keystore;
     let pair = keystore.add_agent("db-1", KeyType::Pair, Suite::X25519).await.unwrap();
     let shared = keystore.add_agent("db-2", KeyType::Shared, Suite::Shared).await.unwrap();

@@ -1,0 +1,121 @@
+//! `bulla db`: the schema of the keystore's database.
+
+use bulla_keystore::{Kek, Keystore, MigrationStep, SchemaStatus, StoreAddress};
+use serde_json::json;
+
+use crate::cli::DbCommand;
+use crate::control::keystore_address;
+use crate::failure::{Failure, Result};
+use crate::output::{Output, date};
+use crate::settings::{Home, Settings};
+
+pub(crate) async fn run(home: &Home, command: &DbCommand, out: Output) -> Result<()> {
+    if !home.is_initialised() {
+        return Err(Failure::new(format!(
+            "there is no deployment in {}; run `bulla init` first, or name its folder with --home",
+            home.dir().display()
+        )));
+    }
+    let address = keystore_address(home, &Settings::load(home.dir())?)?;
+    match command {
+        DbCommand::Migrate { dry_run: true } => plan(&Keystore::plan_migrate(&address).await?, out),
+        DbCommand::Migrate { dry_run: false } => migrate(home, &address, out).await,
+        DbCommand::Revert { to, dry_run } => {
+            let found = Keystore::schema_status(&address).await?.found;
+            let to = to.unwrap_or(found.saturating_sub(1));
+            if *dry_run {
+                plan(&Keystore::plan_revert(&address, to).await?, out)
+            } else {
+                revert(home, &address, to, out).await
+            }
+        }
+        DbCommand::Status => status(&address, out).await,
+    }
+}
+
+fn plan(steps: &[MigrationStep], out: Output) -> Result<()> {
+    let listed: Vec<_> = steps
+        .iter()
+        .map(|step| json!({ "version": step.version, "name": step.name, "sql": step.sql }))
+        .collect();
+    out.result(&listed, |out| {
+        if steps.is_empty() {
+            out.say("-- There is nothing to do.");
+        }
+        for step in steps {
+            out.say(format!("-- {}", step.name));
+            out.say(step.sql.trim_end());
+            out.say("");
+        }
+    })
+}
+
+async fn migrate(home: &Home, address: &StoreAddress, out: Output) -> Result<()> {
+    let kek = Kek::from_file(home.kek())?;
+    let from = Keystore::migrate(address, &kek).await?;
+    moved(address, from, Keystore::schema_version(), out)
+}
+
+async fn revert(home: &Home, address: &StoreAddress, to: u32, out: Output) -> Result<()> {
+    let kek = Kek::from_file(home.kek())?;
+    let from = Keystore::revert(address, &kek, to).await?;
+    moved(address, from, to.min(from), out)
+}
+
+fn moved(address: &StoreAddress, from: u32, to: u32, out: Output) -> Result<()> {
+    let said = json!({ "keystore": address.to_string(), "from": from, "to": to });
+    out.result(&said, |out| {
+        out.say(if from == to {
+            format!("The schema of {address} has version {to} already.")
+        } else {
+            format!("The schema of {address} went from version {from} to {to}.")
+        });
+    })
+}
+
+async fn status(address: &StoreAddress, out: Output) -> Result<()> {
+    let status = Keystore::schema_status(address).await?;
+    let applied: Vec<_> = status
+        .applied
+        .iter()
+        .map(
+            |(version, name, at)| json!({ "version": version, "name": name, "applied": at.secs() }),
+        )
+        .collect();
+    let said = json!({
+        "keystore": address.to_string(),
+        "version": status.found,
+        "known": status.known,
+        "interrupted": status.interrupted,
+        "applied": applied,
+    });
+    out.result(&said, |out| {
+        let rows = status.applied.iter();
+        let rows = rows
+            .map(|(version, name, at)| vec![version.to_string(), name.clone(), date(at.secs())]);
+        out.table(&["VERSION", "NAME", "APPLIED"], rows.collect());
+        out.say(verdict(address, &status));
+    })
+}
+
+fn verdict(address: &StoreAddress, status: &SchemaStatus) -> String {
+    let SchemaStatus { found, known, .. } = status;
+    if let Some(version) = status.interrupted {
+        return format!(
+            "A change of {address} was interrupted at version {version}: run `bulla db migrate`, \
+             or `bulla db revert`, again."
+        );
+    }
+    match found.cmp(known) {
+        std::cmp::Ordering::Equal => format!("{address} has the version of this program, {known}."),
+        std::cmp::Ordering::Less => {
+            format!(
+                "{address} has version {found}, this program needs {known}: run `bulla db migrate`."
+            )
+        }
+        std::cmp::Ordering::Greater => format!(
+            "{address} has version {found}, this program knows up to {known}: use the newer \
+             program, or revert the schema with it."
+        ),
+    }
+}

@@ -1,0 +1,7 @@
+DROP TABLE IF EXISTS pair_keys;
+DROP TABLE IF EXISTS audience_keys;
+DROP TABLE IF EXISTS instance_keys;
+DROP TABLE IF EXISTS credentials;
+DROP TABLE IF EXISTS principals;
+DROP TABLE IF EXISTS issuers;
+DROP TABLE IF EXISTS trust_domain;

@@ -1,0 +1,63 @@
+//! One private server a test program, one database a test.
+
+use std::process::Command;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use bulla_services::{MariaDb, Postgres, require};
+
+use super::{Database, Fixture, Raw};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+// Never dropped: the servers end with the process.
+static POSTGRES: OnceLock<Option<Postgres>> = OnceLock::new();
+static MARIADB: OnceLock<Option<MariaDb>> = OnceLock::new();
+
+fn address(database: Database) -> Option<String> {
+    match database {
+        Database::Sqlite => None,
+        Database::Postgres => {
+            POSTGRES.get_or_init(|| require(Postgres::start())).as_ref().map(Postgres::url)
+        }
+        Database::MariaDb => {
+            MARIADB.get_or_init(|| require(MariaDb::start())).as_ref().map(MariaDb::url)
+        }
+    }
+}
+
+/// The address of a new database.
+pub(super) async fn fresh(database: Database) -> Option<String> {
+    let url = tokio::task::spawn_blocking(move || address(database)).await.unwrap()?;
+    let name = format!("keys{}", NUMBER.fetch_add(1, Relaxed));
+    let mut raw = Raw::connect(database, &url).await;
+    raw.run(&format!("CREATE DATABASE {name}")).await;
+    raw.close().await;
+    let (server, _) = url.rsplit_once('/').unwrap();
+    Some(format!("{server}/{name}"))
+}
+
+pub(super) fn dump(fixture: &Fixture) -> Vec<u8> {
+    let Some((_, rest)) = fixture.url.split_once("://") else {
+        return std::fs::read(fixture.path()).unwrap();
+    };
+    let (login, place) = rest.split_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap();
+    let (server, name) = place.split_once('/').unwrap();
+    let (host, port) = server.split_once(':').unwrap();
+    let mut command = match fixture.database {
+        Database::Postgres => {
+            let mut command = Command::new("pg_dump");
+            command.env("PGPASSWORD", password).args(["-h", host, "-p", port, "-U", user, name]);
+            command
+        }
+        _ => {
+            let mut command = Command::new("mariadb-dump");
+            command.env("MYSQL_PWD", password);
+            command.args(["--no-defaults", "--hex-blob", "-h", host, "-P", port, "-u", user, name]);
+            command
+        }
+    };
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}

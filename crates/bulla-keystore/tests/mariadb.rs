@@ -1,0 +1,13 @@
+//! The keystore on MariaDB.
+#![cfg(feature = "mariadb")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod common;
+mod suite;
+
+const DATABASE: common::Database = common::Database::MariaDb;

@@ -1,0 +1,13 @@
+//! The keystore on PostgreSQL.
+#![cfg(feature = "postgres")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod common;
+mod suite;
+
+const DATABASE: common::Database = common::Database::Postgres;

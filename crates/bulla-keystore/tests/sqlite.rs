@@ -1,0 +1,12 @@
+//! The keystore on a SQLite file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
+
+mod common;
+mod suite;
+
+const DATABASE: common::Database = common::Database::Sqlite;
