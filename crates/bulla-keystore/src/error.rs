@@ -66,6 +66,11 @@ pub enum KeystoreError {
         /// Why, and what to do.
         why: &'static str,
     },
+    /// Another change came in between, on another node of a cluster.
+    #[error(
+        "another change of the keystore came in between, so that this one was not made: try again"
+    )]
+    Overtaken,
     /// Another process holds the write lock for too long.
     #[error(
         "the keystore's database was kept busy by others for {secs} seconds: try again, and look for a transaction that hangs"
@@ -284,6 +289,8 @@ impl From<sqlx::Error> for KeystoreError {
                 Self::Busy { secs: BUSY.as_secs() }
             }
             (false, "25006") => Self::ReadOnly,
+            // Serialization failure, deadlock.
+            (false, "40001" | "40P01") => Self::Overtaken,
             // MariaDB has no code of its own for either.
             (false, _) if message.contains("--read-only option") => Self::ReadOnly,
             (false, "55P03") => Self::Busy { secs: BUSY.as_secs() },

@@ -66,10 +66,11 @@ async fn set_up(conn: &mut MySqlConnection, writes: bool) -> Result<(), sqlx::Er
 }
 
 /// A transaction that holds the row that all writers lock, and whose statements each see what was
-/// committed before them: with the lock, that is one state.
+/// committed before them: with the lock, that is one state. The row is changed and not only locked,
+/// so that of two transactions on two nodes of a Galera cluster, which share no locks, one fails.
 pub(super) async fn write(pools: &Pools<MySql>) -> Result<Conn> {
     let mut tx = pools.writer.begin_with("START TRANSACTION").await?;
-    tx.execute("SELECT one FROM write_lock WHERE one = 1 FOR UPDATE").await?;
+    tx.execute("UPDATE write_lock SET n = n + 1 WHERE one = 1").await?;
     Ok(Conn::MariaDb(Handle::Begun(tx)))
 }
 

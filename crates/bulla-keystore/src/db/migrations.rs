@@ -124,9 +124,10 @@ pub(crate) async fn prepare(conn: &mut Conn) -> Result<()> {
         // And the row that writers lock.
         Dialect::MariaDb => {
             "CREATE TABLE IF NOT EXISTS write_lock (
-                one BIGINT NOT NULL PRIMARY KEY CHECK (one = 1)
+                one BIGINT NOT NULL PRIMARY KEY CHECK (one = 1),
+                n   BIGINT NOT NULL
             ) ENGINE = InnoDB;
-            INSERT IGNORE INTO write_lock VALUES (1);
+            INSERT IGNORE INTO write_lock VALUES (1, 0);
             CREATE TABLE IF NOT EXISTS schema_version (
                 version BIGINT       NOT NULL PRIMARY KEY,
                 name    VARCHAR(128) NOT NULL,

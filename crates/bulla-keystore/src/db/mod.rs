@@ -66,7 +66,7 @@ impl<D: Database> Pools<D> {
 /// one in the whole database at a time, so that what they read still holds when they write:
 /// SQLite's own, an advisory lock in PostgreSQL, a row's in MariaDB. They are short and rare, and
 /// with the one lock none is ever refused for what another did meanwhile (a serialization failure,
-/// a deadlock), so that nothing has to be tried again.
+/// a deadlock), so that nothing has to be tried again; but on the nodes of a Galera cluster.
 #[derive(Clone)]
 pub(crate) enum Db {
     Sqlite(Pools<Sqlite>),

@@ -42,8 +42,7 @@ pub(crate) async fn receive(
     component: &str,
     now: i64,
 ) -> Result<Vec<AudienceRow>> {
-    let rows: Vec<Columns> =
-        conn.all(RECEIVE, args![component, now]).await?;
+    let rows: Vec<Columns> = conn.all(RECEIVE, args![component, now]).await?;
     let row = |(incarnation, epoch, suite, encrypted_key, credential)| AudienceRow {
         incarnation,
         epoch,
@@ -55,11 +54,7 @@ pub(crate) async fn receive(
 }
 
 /// Begins a component type's next pair epoch, and gives it.
-pub(crate) async fn next_pair_epoch(
-    conn: &mut Conn,
-    principal_id: i64,
-    now: i64,
-) -> Result<u32> {
+pub(crate) async fn next_pair_epoch(conn: &mut Conn, principal_id: i64, now: i64) -> Result<u32> {
     let sql = "UPDATE principals SET pair_epoch = pair_epoch + 1, updated = ? WHERE id = ?";
     conn.execute(sql, args![now, principal_id]).await?;
     let sql = "SELECT pair_epoch FROM principals WHERE id = ?";

@@ -90,11 +90,7 @@ impl Keystore {
     }
 
     /// Never lowers anything.
-    pub(super) async fn raise_lowest(
-        &self,
-        conn: &mut Conn,
-        new: LowestRow,
-    ) -> Result<()> {
+    pub(super) async fn raise_lowest(&self, conn: &mut Conn, new: LowestRow) -> Result<()> {
         let now = seconds(self.now());
         let known = revocation::lowest(conn, i64::MIN).await?;
         let known = known.into_iter().find(|row| row.principal == new.principal);

@@ -9,10 +9,10 @@ use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::revocation::listed_until;
 use super::{Keystore, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
-use crate::error::{KeystoreError, Result};
 use crate::db::principals::{self, PrincipalRow};
 use crate::db::revocation::LowestRow;
 use crate::db::{credentials, groups, revocation, rotation};
+use crate::error::{KeystoreError, Result};
 
 /// What a host of a component type could get at beside its own keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,11 +95,7 @@ impl Keystore {
         Ok(RevokedHost { signing: kids, epoch: audience.epoch, pair_epoch, groups })
     }
 
-    async fn living_component(
-        &self,
-        conn: &mut Conn,
-        name: &str,
-    ) -> Result<PrincipalRow> {
+    async fn living_component(&self, conn: &mut Conn, name: &str) -> Result<PrincipalRow> {
         let principal = Principal::component(name)?;
         let row = principals::active(conn, "component", name).await?;
         row.ok_or(KeystoreError::UnknownPrincipal(principal))
@@ -152,11 +148,7 @@ impl Keystore {
         Ok(epoch)
     }
 
-    async fn rekey(
-        &self,
-        conn: &mut Conn,
-        held: Vec<HeldGroup>,
-    ) -> Result<Vec<(GroupName, u32)>> {
+    async fn rekey(&self, conn: &mut Conn, held: Vec<HeldGroup>) -> Result<Vec<(GroupName, u32)>> {
         let mut rekeyed = Vec::with_capacity(held.len());
         for (id, group, epoch) in held {
             let now = seconds(self.now());

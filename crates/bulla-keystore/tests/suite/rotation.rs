@@ -1,7 +1,7 @@
 //! New keys for component types, on demand and after a host was revoked.
+use crate::common::*;
 use bulla_keystore::{KeystoreError, Reach, SIGNING_LIFETIME};
 use bulla_seal::{GroupName, Kid, SuiteSet};
-use crate::common::*;
 
 async fn kids(fixture: &Fixture, name: &str) -> Vec<Kid> {
     let keys = fixture.keystore.receive_keys(name).await.unwrap();
