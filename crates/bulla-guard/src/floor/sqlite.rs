@@ -89,12 +89,6 @@ impl SqliteFloors {
         Ok(Self { place, pool })
     }
 
-    /// Over a database that has the tables already: `peer_floors`, `exemptions`, `peer_census`
-    /// and `floor_generation`. `place` names it in errors.
-    pub fn over(pool: SqlitePool, place: impl Into<String>) -> Self {
-        Self { place: place.into(), pool }
-    }
-
     /// Closes the file.
     pub async fn close(&self) {
         self.pool.close().await;
