@@ -23,7 +23,7 @@ async fn swap(fixture: &Fixture, table: &str, column: &str, one: &str, two: &str
     raw.run(&keep).await;
     let put = format!(
         "UPDATE {table} SET {column} =
-             (SELECT kept_value FROM kept WHERE kept_first = NOT ({one})) WHERE {one} OR {two}"
+             (SELECT kept_value FROM kept WHERE kept_first = (NOT ({one}))) WHERE {one} OR {two}"
     );
     assert_eq!(raw.run(&put).await, 2);
     raw.close().await;

@@ -1,7 +1,7 @@
 //! Whatever is added, removed and added again: nothing of an old incarnation is ever returned.
 use std::collections::{HashMap, HashSet};
 
-use crate::common::{Fixture, agent, component, fixture};
+use crate::common::{Database, Fixture, agent, component, fixture};
 use bulla_keystore::{AgentKeys, KeyType, KeystoreError};
 use bulla_seal::{GroupName, Kid, Secret, SignedCredential, Suite, SuiteSet, shared};
 use proptest::prelude::*;
@@ -153,8 +153,11 @@ impl Run {
     }
 }
 
+/// A server takes long to make a database.
+const CASES: u32 = if matches!(crate::DATABASE, Database::Sqlite) { 24 } else { 6 };
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: CASES, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_of_an_old_incarnation_comes_back(steps in prop::collection::vec(step(), 1..40)) {
