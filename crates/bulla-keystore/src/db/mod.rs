@@ -20,7 +20,8 @@ mod mariadb;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod row;
-#[cfg(all(test, any(feature = "postgres", feature = "mariadb")))]
+#[cfg(test)]
+#[cfg(any(feature = "postgres", feature = "mariadb"))]
 mod server_tests;
 mod sqlite;
 
@@ -68,6 +69,7 @@ impl<D: Database> Pools<D> {
 /// with the one lock none is ever refused for what another did meanwhile (a serialization failure,
 /// a deadlock), so that nothing has to be tried again; but on the nodes of a Galera cluster.
 #[derive(Clone)]
+#[allow(clippy::enum_variant_names, reason = "MariaDB is called so")]
 pub(crate) enum Db {
     Sqlite(Pools<Sqlite>),
     #[cfg(feature = "postgres")]
