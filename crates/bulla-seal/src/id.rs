@@ -52,6 +52,10 @@ identifier!(
     MessageId, 16
 );
 identifier!(
+    /// Names an enrolment token: random, and no secret (protocol section 10).
+    TokenId, 16
+);
+identifier!(
     /// A SHA-256 digest, for instance of a request envelope.
     Digest, 32
 );
