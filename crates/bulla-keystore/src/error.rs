@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bulla_seal::enrol::EnrolError;
 use bulla_seal::{GroupName, IssuerRight, Kid, NameError, Party, Principal, RandomFailed, Refusal};
 use thiserror::Error;
 
@@ -220,6 +221,20 @@ pub enum KeystoreError {
         /// Most that is allowed.
         max: u64,
     },
+    /// An agent that was invited and has not enrolled.
+    #[error(
+        "{0} exists already and has not joined yet: `bulla agent add --again` makes it a new join file, and the former one is worth nothing then"
+    )]
+    NotJoined(Party),
+    /// A token's lifetime that the protocol does not allow.
+    #[error("a join token is good for 10 to 60 minutes, not {asked} seconds")]
+    TokenLifetime {
+        /// Seconds asked for.
+        asked: u64,
+    },
+    /// The answer to a new agent can't be made.
+    #[error("the answer to a new agent can't be made: {0}")]
+    Enrol(#[source] EnrolError),
     /// A name that can't be used.
     #[error(transparent)]
     Name(#[from] NameError),

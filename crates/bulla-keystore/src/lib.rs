@@ -73,7 +73,8 @@ pub use file::FileError;
 pub use kek::{Kek, Row, UnwrapError, WrapKey, Wrapped};
 pub use keystore::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
-    EVERY_AGENT, GroupRecord, ISSUER_LIFETIME, Initialized, KeyType, Keystore, KeystoreFloors,
-    MAX_SIGNING_LIFETIME, MigrationStep, Page, PairKey, PairKeyId, PeerKeys, Reach, RevokedHost,
-    SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus,
+    EVERY_AGENT, EnrolRefusal, Enrolment, GroupRecord, ISSUER_LIFETIME, Initialized, Invitation,
+    JoinState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME, MigrationStep, Page,
+    PairKey, PairKeyId, PeerKeys, Reach, RenewRefusal, Renewal, Renewed, RevokedHost,
+    SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };

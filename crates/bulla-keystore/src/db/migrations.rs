@@ -70,6 +70,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_principals"),
     migration!(2, "0002_groups"),
     migration!(3, "0003_revocation"),
+    migration!(4, "0004_enrolment"),
 ];
 
 /// The schema version that this program works with.

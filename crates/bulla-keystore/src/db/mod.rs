@@ -5,6 +5,7 @@
 pub(crate) mod credentials;
 pub(crate) mod floors;
 pub(crate) mod groups;
+pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod migrations;
 pub(crate) mod pairs;

@@ -2,12 +2,14 @@
 
 mod agents;
 mod components;
+mod enrolment;
 mod floors;
 mod groups;
 mod init;
 mod issue;
 mod lookup;
 mod pairs;
+mod renewal;
 mod revocation;
 mod rotation;
 mod schema;
@@ -20,6 +22,9 @@ use bulla_seal::{Kid, OsRandom, Principal, Random, RandomFailed, TrustStore, Uni
 
 pub use agents::{AgentDetails, AgentKeys, AgentPage, AgentRecord, KeyType, Page};
 pub use components::ComponentRecord;
+pub use enrolment::{
+    EnrolRefusal, Enrolment, Invitation, JoinState, TOKEN_LIFETIME, TOKEN_LIFETIMES,
+};
 pub use floors::KeystoreFloors;
 pub use groups::{EVERY_AGENT, GroupRecord};
 pub use init::Initialized;
@@ -27,6 +32,7 @@ pub use issue::{
     CREDENTIAL_LIFETIME, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
 };
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
+pub use renewal::{RenewRefusal, Renewal, Renewed};
 pub use revocation::STATEMENT_LIFETIME;
 pub use rotation::{Reach, RevokedHost};
 pub use schema::{MigrationStep, SchemaStatus};

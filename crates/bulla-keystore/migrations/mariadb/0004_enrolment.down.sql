@@ -1,0 +1,2 @@
+DROP TABLE IF EXISTS join_states;
+DROP TABLE IF EXISTS join_tokens;

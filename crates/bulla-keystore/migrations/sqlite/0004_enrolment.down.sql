@@ -1,0 +1,2 @@
+DROP TABLE join_states;
+DROP TABLE join_tokens;

@@ -1,0 +1,150 @@
+//! Renewal of an agent's credential under its join-state counter (protocol section 10): the second
+//! live copy of an agent is noticed when both renew.
+
+use bulla_seal::{
+    Credential, Digest, IssuerRight, KemPublicKey, Kid, Party, SignedCredential, VerifyingKey,
+};
+use thiserror::Error;
+
+use super::issue::{CREDENTIAL_LIFETIME, Place};
+use super::{Keystore, seconds, to_column};
+use crate::db::{Conn, credentials, join, principals};
+use crate::error::{KeystoreError, Result};
+
+/// What an agent asks for, as its signature under the key of its present credential proved it.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Who asks.
+    pub party: Party,
+    /// One more than at its last renewal; 1 at its first.
+    pub counter: u64,
+    /// Of the whole request.
+    pub request: Digest,
+    /// The new key to sign with.
+    pub signing: VerifyingKey,
+    /// The new key to receive with.
+    pub kem: KemPublicKey,
+}
+
+/// What became of a renewal.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "one at a time")]
+pub enum Renewed {
+    /// The new credential.
+    Issued {
+        /// It.
+        credential: SignedCredential,
+        /// The request came before, and this is what it got then.
+        again: bool,
+    },
+    /// There is none.
+    Refused(RenewRefusal),
+}
+
+/// Why a renewal was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RenewRefusal {
+    /// Another request under this counter was accepted: there are two copies of this agent. All
+    /// its credentials are revoked.
+    #[error(
+        "another request of {0} had that counter: there are two copies of it. Its credentials are revoked; remove it and add it anew"
+    )]
+    Cloned(Party),
+    /// A request that was answered long ago, and others after it.
+    #[error("{0} asks again for what it was given before its last renewal")]
+    Stale(Party),
+    /// The agent has counted further than the keystore has: one of the two was put back.
+    #[error(
+        "{0} counts further than the keystore: the keystore is from a backup, or the agent's state was changed. Remove it and add it anew"
+    )]
+    Ahead(Party),
+    /// The agent was removed, its name has another holder, or it is in quarantine.
+    #[error("{0} was removed or is in quarantine")]
+    Gone(Party),
+}
+
+impl RenewRefusal {
+    /// Its stable name, for logs and counters.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Cloned(_) => "renew-cloned",
+            Self::Stale(_) => "renew-stale",
+            Self::Ahead(_) => "renew-ahead",
+            Self::Gone(_) => "renew-agent-gone",
+        }
+    }
+}
+
+impl Keystore {
+    /// Gives a key-pair agent its next credential, for keys that it made itself.
+    ///
+    /// The same request under the same counter gets the same credential again. Another request
+    /// under a counter that was used is a second copy of the agent: all its credentials are
+    /// revoked, the new one too.
+    pub async fn renew_agent(&self, renewal: &Renewal) -> Result<Renewed> {
+        let now = self.now();
+        let party = renewal.party.clone();
+        let refused =
+            |why: fn(Party) -> RenewRefusal| Ok(Renewed::Refused(why(renewal.party.clone())));
+        let mut tx = self.db.write().await?;
+        let row = principals::active(&mut tx, "agent", party.principal.name()).await?;
+        let row = row.filter(|row| row.incarnation == party.incarnation);
+        let Some(row) = row else { return refused(RenewRefusal::Gone) };
+        if join::alarms(&mut tx, row.id).await? != (0, 0) {
+            return refused(RenewRefusal::Gone);
+        }
+        let counter = to_column(renewal.counter);
+        let last = join::last_renewal(&mut tx, row.id).await?;
+        let reached = last.as_ref().map_or(0, |(counter, ..)| *counter);
+        if counter == reached.saturating_add(1) {
+            let credential = self.issue_renewed(&mut tx, row.id, renewal, now).await?;
+            let (request, bytes) = (renewal.request.as_bytes(), credential.as_bytes());
+            join::insert_renewal(&mut tx, row.id, counter, request, bytes, seconds(now)).await?;
+            tx.commit().await?;
+            return Ok(Renewed::Issued { credential, again: false });
+        }
+        let Some(known) = join::renewal(&mut tx, row.id, counter).await? else {
+            return refused(RenewRefusal::Ahead);
+        };
+        if known != renewal.request.as_bytes() {
+            self.quarantine(&mut tx, row.id).await?;
+            join::alarm_renewal(&mut tx, row.id, counter).await?;
+            tx.commit().await?;
+            return refused(RenewRefusal::Cloned);
+        }
+        match last {
+            Some((newest, _, bytes)) if newest == counter => {
+                let credential = self.verified(&party.principal, party.incarnation, &bytes, now)?;
+                Ok(Renewed::Issued { credential, again: true })
+            }
+            _ => refused(RenewRefusal::Stale),
+        }
+    }
+
+    async fn issue_renewed(
+        &self,
+        tx: &mut Conn,
+        principal_id: i64,
+        renewal: &Renewal,
+        now: bulla_seal::UnixTime,
+    ) -> Result<SignedCredential> {
+        let principal = &renewal.party.principal;
+        let current =
+            credentials::current(tx, "agent", principal.name(), "agent", seconds(now)).await?;
+        let missing = || KeystoreError::NoCredential(principal.clone());
+        let (incarnation, bytes) = current.ok_or_else(missing)?;
+        let current = self.verified(principal, incarnation, &bytes, now)?;
+        let issuer = self.issuer(tx, IssuerRight::Agents).await?;
+        let credential = Credential {
+            kid: Kid([0; Kid::LEN]),
+            epoch: current.epoch.saturating_add(1),
+            signing: Some(renewal.signing),
+            kem: Some(renewal.kem.clone()),
+            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
+            ..Credential::clone(&current)
+        };
+        let place = Place { principal_id, purpose: "agent" };
+        self.issue(tx, &issuer, place, credential, now).await
+    }
+}
