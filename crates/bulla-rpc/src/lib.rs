@@ -99,6 +99,7 @@ mod context;
 mod counters;
 pub mod directory;
 mod endpoint;
+pub mod enrol;
 mod error;
 pub mod identity;
 mod notice;

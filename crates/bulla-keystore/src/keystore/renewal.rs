@@ -94,6 +94,9 @@ impl Keystore {
         if join::alarms(&mut tx, row.id).await? != (0, 0) {
             return refused(RenewRefusal::Gone);
         }
+        if renewal.counter == 0 {
+            return refused(RenewRefusal::Stale);
+        }
         let counter = to_column(renewal.counter);
         let last = join::last_renewal(&mut tx, row.id).await?;
         let reached = last.as_ref().map_or(0, |(counter, ..)| *counter);

@@ -1,9 +1,7 @@
 //! The key file: everything that a process needs to be its principal. TOML, mode 0600.
 
 use std::fmt;
-use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
+use super::join_file::{read_private, write_private};
 use super::{Identity, ReceiveKey};
 use crate::directory::StaticDirectory;
 
@@ -128,9 +127,11 @@ pub enum KeyFileError {
         /// Its mode.
         mode: u32,
     },
-    /// Not a key file.
-    #[error("{path} is not a key file: {why}", path = path.display())]
+    /// Not a key file or not a join file.
+    #[error("{path} is not a {what}: {why}", path = path.display())]
     Malformed {
+        /// What it ought to be.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong; never holds what stands there.
@@ -161,19 +162,12 @@ fn advice(refusal: &Refusal) -> &'static str {
 impl KeyFile {
     /// Reads a file that only its owner may read.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        let io = |source| KeyFileError::Io { what: "read", path: path.to_owned(), source };
-        let meta = fs::metadata(path).map_err(io)?;
-        if meta.mode() & 0o077 != 0 {
-            return Err(KeyFileError::Permissions {
-                path: path.to_owned(),
-                mode: meta.mode() & 0o7777,
-            });
-        }
-        let text = Zeroizing::new(fs::read_to_string(path).map_err(io)?);
-        let file: Self = toml::from_str(&text).map_err(|e| {
-            // The parser's text may quote the line, which may be a key.
-            malformed(path, format!("{}", Place(e.span(), &text)))
-        })?;
+        Self::parse(&read_private(path)?, path)
+    }
+
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, KeyFileError> {
+        let file: Self =
+            toml::from_str(text).map_err(|e| misplaced(path, "key file", e.span(), text))?;
         if file.version != 1 {
             return Err(malformed(path, "its version is not 1; use a newer bulla".into()));
         }
@@ -182,7 +176,6 @@ impl KeyFile {
 
     /// Writes a new file with mode 0600; an existing one is not overwritten.
     pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
-        let io = |source| KeyFileError::Io { what: "write", path: path.to_owned(), source };
         let body = toml::to_string(self).map_err(|e| malformed(path, e.to_string()))?;
         let text = Zeroizing::new(format!(
             "# Key file of {}. Whoever has it is {}: keep it secret, mode 0600.\n{}",
@@ -190,13 +183,7 @@ impl KeyFile {
             self.principal,
             *Zeroizing::new(body)
         ));
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(io)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+        write_private(path, text.as_bytes())
     }
 
     /// Verifies everything in it as of `now` and gives the identity and the directory that it
@@ -207,7 +194,7 @@ impl KeyFile {
         now: UnixTime,
     ) -> Result<(Identity, StaticDirectory), KeyFileError> {
         let opener = Opener { path, now };
-        let trust = opener.trust(self)?;
+        let trust = opener.trust_of(&self.trust_domain, &self.root, &self.issuers)?;
         let principal: Principal = self
             .principal
             .parse()
@@ -255,13 +242,24 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-fn malformed(path: &Path, why: String) -> KeyFileError {
-    KeyFileError::Malformed { path: path.to_owned(), why }
+pub(super) fn malformed(path: &Path, why: String) -> KeyFileError {
+    KeyFileError::Malformed { what: "key file", path: path.to_owned(), why }
 }
 
-struct Opener<'a> {
-    path: &'a Path,
-    now: UnixTime,
+/// The place of a mistake. The parser's own text may quote the line, which may be a key.
+pub(super) fn misplaced(
+    path: &Path,
+    what: &'static str,
+    at: Option<std::ops::Range<usize>>,
+    text: &str,
+) -> KeyFileError {
+    let why = Place(at, text).to_string();
+    KeyFileError::Malformed { what, path: path.to_owned(), why }
+}
+
+pub(super) struct Opener<'a> {
+    pub(super) path: &'a Path,
+    pub(super) now: UnixTime,
 }
 
 impl Opener<'_> {
@@ -269,26 +267,34 @@ impl Opener<'_> {
         malformed(self.path, why.into())
     }
 
-    fn bytes(&self, what: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    pub(super) fn bytes(&self, what: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
         let decoded = BASE64.decode(text);
         decoded.map(Zeroizing::new).map_err(|_| self.malformed(format!("`{what}` is not base64")))
     }
 
-    fn fixed<const N: usize>(&self, what: &str, text: &str) -> Result<[u8; N], KeyFileError> {
+    pub(super) fn fixed<const N: usize>(
+        &self,
+        what: &str,
+        text: &str,
+    ) -> Result<[u8; N], KeyFileError> {
         let bytes = self.bytes(what, text)?;
         bytes[..].try_into().map_err(|_| self.malformed(format!("`{what}` must have {N} bytes")))
     }
 
-    fn refused(&self, principal: &str, refusal: Refusal) -> KeyFileError {
+    pub(super) fn refused(&self, principal: &str, refusal: Refusal) -> KeyFileError {
         let (path, principal) = (self.path.to_owned(), principal.to_owned());
         KeyFileError::Credential { path, principal, refusal }
     }
 
-    fn trust(&self, file: &KeyFile) -> Result<TrustStore, KeyFileError> {
-        let domain =
-            TrustDomain::new(&file.trust_domain).map_err(|e| self.malformed(e.to_string()))?;
-        let mut trust = TrustStore::new(domain, VerifyingKey(self.fixed("root", &file.root)?));
-        for issuer in &file.issuers {
+    pub(super) fn trust_of(
+        &self,
+        domain: &str,
+        root: &str,
+        issuers: &[String],
+    ) -> Result<TrustStore, KeyFileError> {
+        let domain = TrustDomain::new(domain).map_err(|e| self.malformed(e.to_string()))?;
+        let mut trust = TrustStore::new(domain, VerifyingKey(self.fixed("root", root)?));
+        for issuer in issuers {
             let bytes = self.bytes("issuers", issuer)?;
             trust.add_issuer(&bytes).map_err(|refusal| self.refused("an issuer", refusal))?;
         }

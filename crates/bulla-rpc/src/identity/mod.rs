@@ -1,5 +1,6 @@
 //! Who this process is: its principal and the keys it speaks and listens with.
 
+mod join_file;
 mod key_file;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use parking_lot::RwLock;
 
 use crate::directory::PairKey;
 
+pub use join_file::{Injected, JoinFile, JoinTerms, PendingFile, TokenEntry, burn, replace};
 pub use key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, PairEntry};
 
 /// This process's principal with its keys.
