@@ -144,20 +144,8 @@ pub(crate) enum ComponentCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AgentCommand {
-    /// Add an agent and write its key file.
-    Add {
-        /// Its id, such as `db-1`.
-        id: String,
-        /// A key pair, or a key that the keystore holds too.
-        #[arg(long, value_enum, default_value_t = KeyTypeArg::Pair)]
-        key_type: KeyTypeArg,
-        /// The suite of a key pair.
-        #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
-        suite: SuiteArg,
-        /// Where the key file goes [default: HOME/agents/ID.key].
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
+    /// Add an agent and write the file that it starts with.
+    Add(AgentAddArgs),
     /// Revoke an agent: nothing takes its keys any more, and its name is free again.
     Revoke {
         /// Its id.
@@ -175,13 +163,71 @@ pub(crate) enum AgentCommand {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct AgentAddArgs {
+    /// Its id, such as `db-1`.
+    #[arg(required_unless_present = "from", conflicts_with = "from")]
+    pub(crate) id: Option<String>,
+    /// Add every agent whose id stands in the first column of this file, one a line; `-` reads
+    /// standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+    /// A one-time token: the agent makes its keys itself and gets a credential for them over the
+    /// bus (the default).
+    #[arg(long, conflicts_with = "key")]
+    pub(crate) token: bool,
+    /// The agent's keys themselves, good until they are rotated: for agents that must work
+    /// without asking first.
+    #[arg(long)]
+    pub(crate) key: bool,
+    /// How long the token is good: 10m to 60m.
+    #[arg(long, default_value = "30m", value_name = "WHILE")]
+    pub(crate) expires: String,
+    /// Another join file for an agent that has not joined yet; the former one is worth nothing
+    /// then.
+    #[arg(long, conflicts_with_all = ["from", "key"])]
+    pub(crate) again: bool,
+    /// A key pair, or a key that the keystore holds too (which comes as `--key` only).
+    #[arg(long, value_enum, default_value_t = KeyTypeArg::Pair)]
+    pub(crate) key_type: KeyTypeArg,
+    /// The suite of a key pair.
+    #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
+    pub(crate) suite: SuiteArg,
+    /// How the file is packed for its way to the agent.
+    #[arg(long, value_enum, default_value_t = FormatArg::File)]
+    pub(crate) format: FormatArg,
+    /// Where the file goes, or with --from the folder for them [default: in HOME/agents].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FormatArg {
+    /// As it is, for scp.
+    File,
+    /// User data for cloud-init, which writes the file on the agent's machine.
+    CloudInit,
+    /// The content of a config drive, as a folder.
+    ConfigDrive,
+    /// A fragment for Trove's guest_info.conf.
+    Trove,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct AgentRunArgs {
-    /// Its key file.
-    #[arg(long, value_name = "FILE", env = "BULLA_KEY_FILE")]
-    pub(crate) key: PathBuf,
+    /// Its key file; a join file is taken too.
+    #[arg(long, value_name = "FILE", env = "BULLA_KEY_FILE", required_unless_present = "join")]
+    pub(crate) key: Option<PathBuf>,
+    /// Its join file: at the first start the agent makes its keys and joins, and burns the file;
+    /// from then on it uses the key file that it wrote.
+    #[arg(long, value_name = "FILE", env = "BULLA_JOIN_FILE")]
+    pub(crate) join: Option<PathBuf>,
+    /// How long it asks to join before it gives up, in seconds.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub(crate) join_timeout: u64,
     #[command(flatten)]
     pub(crate) bus: BusArgs,
-    /// Where it remembers which messages ran [default: beside the key file, KEYFILE.state].
+    /// Where it remembers which messages ran [default: beside the key file, KEYFILE.state], and
+    /// where it puts its key file when it joins [default: beside the join file].
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// Offer each executable DIR/NAMESPACE/METHOD as a method.

@@ -1,19 +1,20 @@
-//! `bulla agent add|run|list|show|revoke`.
+//! `bulla agent run|list|show|revoke`.
 
 use std::path::Path;
 use std::time::Duration;
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
-use bulla_keystore::{KeyType, Page};
+use bulla_keystore::{JoinState, KeyType, Page};
+use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
 use bulla_seal::Suite;
 use serde_json::json;
 
 use super::component::refuse_existing;
-use super::private_folder;
 use super::serve::wait_for_stop;
+use super::{agent_add, agent_join, private_folder};
 use crate::agent::AgentOptions;
-use crate::cli::{AgentCommand, AgentRunArgs, KeyTypeArg};
+use crate::cli::{AgentCommand, AgentRunArgs};
 use crate::control::bus::{Bus, endpoint_options};
 use crate::control::{key_file, open_keystore};
 use crate::failure::{Failure, Result};
@@ -22,18 +23,7 @@ use crate::settings::{self, Home, Settings};
 
 pub(crate) async fn run(home: &Home, command: &AgentCommand, out: Output) -> Result<()> {
     match command {
-        AgentCommand::Add { id, key_type, suite, out: file } => {
-            let key_type = match key_type {
-                KeyTypeArg::Pair => KeyType::Pair,
-                KeyTypeArg::Shared => KeyType::Shared,
-            };
-            let path = file.clone().unwrap_or_else(|| home.agents().join(format!("{id}.key")));
-            add(home, id, key_type, suite.suite(), &path).await?;
-            let settings = Settings::load(home.dir())?;
-            added(id, key_type, &path, out)?;
-            bus_notice(&settings, out);
-            Ok(())
-        }
+        AgentCommand::Add(args) => agent_add::run(home, args, out).await,
         AgentCommand::Run(args) => serve(args, out).await,
         AgentCommand::Revoke { id } => revoke(home, id, out).await,
         AgentCommand::List => list(home, out).await,
@@ -69,25 +59,6 @@ pub(crate) async fn add(
     }
     keystore.close().await;
     written
-}
-
-fn added(id: &str, key_type: KeyType, path: &Path, out: Output) -> Result<()> {
-    let made = json!({
-        "agent": format!("agent/{id}"),
-        "key_type": key_type.as_str(),
-        "key_file": path,
-    });
-    out.result(&made, |out| {
-        out.say(format!("Added agent/{id} with a {} key. Its key file:", key_type.as_str()));
-        out.say(format!("  {}", out.bold(&path.display().to_string())));
-        if key_type == KeyType::Shared {
-            out.say(
-                "The keystore holds a shared key too: whoever gets it reads all that was recorded.",
-            );
-        }
-        out.say("Take it to the agent's machine, mode 0600, and run there:");
-        out.say(format!("  {}", out.bold(&format!("bulla agent run --key {id}.key"))));
-    })
 }
 
 async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
@@ -168,6 +139,7 @@ async fn list(home: &Home, out: Output) -> Result<()> {
 async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
     let keystore = open_keystore(home).await?;
     let details = keystore.show_agent(id).await?;
+    let joining = keystore.join_state(id).await?;
     let domain = keystore.trust_store().domain().clone();
     keystore.close().await;
     let record = &details.record;
@@ -185,6 +157,7 @@ async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
         "key_type": record.key_type.as_str(),
         "created": record.created.secs(),
         "groups": groups,
+        "join": joining.map(join_word),
         "credential": credential.map(|c| json!({
             "kid": c.kid.to_string(),
             "epoch": c.epoch,
@@ -201,6 +174,9 @@ async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
             ("added", date(record.created.secs())),
             ("groups", groups.join(" ")),
         ];
+        if let Some(state) = joining {
+            rows.push(("join", join_text(state)));
+        }
         if let Some(c) = credential {
             rows.push(("key id", c.kid.to_string()));
             rows.push(("epoch", c.epoch.to_string()));
@@ -213,6 +189,27 @@ async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
         out.say(out.bold(&format!("agent/{id}")));
         out.table(&["", ""], rows);
     })
+}
+
+fn join_word(state: JoinState) -> &'static str {
+    match state {
+        JoinState::Invited { .. } => "invited",
+        JoinState::Expired => "expired",
+        JoinState::Joined => "joined",
+        JoinState::Quarantined { .. } => "quarantined",
+    }
+}
+
+fn join_text(state: JoinState) -> String {
+    match state {
+        JoinState::Invited { until } => format!("invited, until {}", date(until)),
+        JoinState::Expired => "its token was not used in time; `agent add --again`".to_owned(),
+        JoinState::Joined => "joined".to_owned(),
+        JoinState::Quarantined { alarms } => format!(
+            "QUARANTINED: its token or its renewal was used twice ({alarms} alarms); its \
+             credentials are revoked"
+        ),
+    }
 }
 
 /// Starts answering as the agent of a key file.
@@ -244,15 +241,14 @@ pub(crate) async fn start(
 }
 
 async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
-    let file = KeyFile::read(&args.key)?;
-    let (bus, endpoint) = agent_bus(args, &file)?;
+    let (file, path) = agent_join::key_file(args, out).await?;
+    let (bus, endpoint) = agent_bus(args, &file.principal, file.bus.as_ref())?;
     let agent = AgentOptions { exec: args.exec.clone(), ..AgentOptions::default() };
     let mut options = ServeOptions::new().concurrency(args.concurrency);
     if let Some(state) = &args.state {
         options = options.claims(Claims::Folder(state.clone()));
     }
-    let (connection, serving) =
-        start((&file, &args.key), (&bus, endpoint), &agent, options).await?;
+    let (connection, serving) = start((&file, &path), (&bus, endpoint), &agent, options).await?;
     let principal = connection.principal().clone();
     if out.is_json() {
         out.json_line(&json!({ "agent": principal.to_string(), "bus": bus.address() }))?;
@@ -277,9 +273,13 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
 }
 
 /// The bus from the flag or BULLA_BUS_URL, else from the key file.
-fn agent_bus(args: &AgentRunArgs, file: &KeyFile) -> Result<(Bus, EndpointOptions)> {
+pub(super) fn agent_bus(
+    args: &AgentRunArgs,
+    principal: &str,
+    entry: Option<&BusEntry>,
+) -> Result<(Bus, EndpointOptions)> {
     let mut bus = settings::Bus::default();
-    if let Some(entry) = &file.bus {
+    if let Some(entry) = entry {
         bus.url = Some(entry.url.clone());
         bus.exchange = Some(entry.exchange.clone());
         bus.ca.clone_from(&entry.ca);
@@ -297,5 +297,5 @@ fn agent_bus(args: &AgentRunArgs, file: &KeyFile) -> Result<(Bus, EndpointOption
         ));
     }
     let options = endpoint_options(&merged.bus)?;
-    Ok((Bus::from_settings(&merged.bus, &file.principal)?, options))
+    Ok((Bus::from_settings(&merged.bus, principal)?, options))
 }

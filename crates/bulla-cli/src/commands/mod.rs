@@ -1,6 +1,8 @@
 //! One file a command.
 
 pub(crate) mod agent;
+mod agent_add;
+mod agent_join;
 pub(crate) mod attack;
 pub(crate) mod call;
 pub(crate) mod component;
@@ -8,6 +10,7 @@ pub(crate) mod db;
 pub(crate) mod doctor;
 pub(crate) mod group;
 pub(crate) mod init;
+mod inject;
 pub(crate) mod peers;
 pub(crate) mod serve;
 pub(crate) mod tap;

@@ -3,6 +3,7 @@
 pub(crate) mod bus;
 pub(crate) mod claims;
 pub(crate) mod directory;
+pub(crate) mod enrol;
 pub(crate) mod key_file;
 mod peers;
 mod plane;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME, StoreAddress};
+use bulla_rpc::enrol::EnrolServer;
 use bulla_rpc::{
     Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions,
     SystemClock,
@@ -43,6 +45,7 @@ pub(crate) struct ControlNode {
     /// What is wrong with the bus, if anything.
     pub(crate) bus_problem: Arc<Mutex<Option<String>>>,
     server: Mutex<Option<Server>>,
+    enrolment: Mutex<Option<EnrolServer>>,
     stop: CancellationToken,
 }
 
@@ -95,6 +98,8 @@ impl ControlNode {
         };
         let router = directory_router(keystore.clone());
         let server = Server::start(endpoint.clone(), router, server_options).await?;
+        let enroller = Arc::new(enrol::KeystoreEnroller(keystore.clone()));
+        let enrolment = EnrolServer::start(endpoint.clone(), enroller).await?;
         let client = Client::new(endpoint);
         client.listen().await?;
         let node = Self {
@@ -105,6 +110,7 @@ impl ControlNode {
             started: SystemClock.now(),
             bus_problem: Arc::default(),
             server: Mutex::new(Some(server)),
+            enrolment: Mutex::new(Some(enrolment)),
             stop: CancellationToken::new(),
         };
         node.renew(instance);
@@ -179,6 +185,10 @@ impl ControlNode {
     /// Lets what runs end, then closes the bus.
     pub(crate) async fn stop(&self, grace: Duration) {
         self.stop.cancel();
+        let enrolment = self.enrolment.lock().take();
+        if let Some(enrolment) = enrolment {
+            enrolment.stop().await;
+        }
         let server = self.server.lock().take();
         if let Some(server) = server {
             let cut = server.drain(grace).await;

@@ -101,7 +101,7 @@ impl Deployment {
 
     pub fn add_agent(&self, id: &str, more: &[&str]) -> PathBuf {
         let key = self.path(&format!("{id}.key"));
-        self.ok(&[&["agent", "add", id, "--out", key.to_str().unwrap()], more].concat());
+        self.ok(&[&["agent", "add", id, "--key", "--out", key.to_str().unwrap()], more].concat());
         key
     }
 

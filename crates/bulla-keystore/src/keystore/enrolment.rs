@@ -69,7 +69,7 @@ pub enum EnrolRefusal {
     /// Another request with a token that was used: somebody has a copy of the join file. The
     /// credential that was issued is revoked.
     #[error(
-        "the token of {0} was used a second time, with other keys: somebody has a copy of its join file. Its credentials are revoked; remove it and add it anew"
+        "the token of {0} was used a second time, with other keys: somebody has a copy of its join file. Its credentials are revoked; `bulla agent revoke` it and add it anew"
     )]
     Reused(Party),
     /// The token was locked before.

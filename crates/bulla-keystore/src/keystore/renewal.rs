@@ -48,7 +48,7 @@ pub enum RenewRefusal {
     /// Another request under this counter was accepted: there are two copies of this agent. All
     /// its credentials are revoked.
     #[error(
-        "another request of {0} had that counter: there are two copies of it. Its credentials are revoked; remove it and add it anew"
+        "another request of {0} had that counter: there are two copies of it. Its credentials are revoked; `bulla agent revoke` it and add it anew"
     )]
     Cloned(Party),
     /// A request that was answered long ago, and others after it.
@@ -56,7 +56,7 @@ pub enum RenewRefusal {
     Stale(Party),
     /// The agent has counted further than the keystore has: one of the two was put back.
     #[error(
-        "{0} counts further than the keystore: the keystore is from a backup, or the agent's state was changed. Remove it and add it anew"
+        "{0} counts further than the keystore: the keystore is from a backup, or the agent's state was changed. `bulla agent revoke` it and add it anew"
     )]
     Ahead(Party),
     /// The agent was removed, its name has another holder, or it is in quarantine.

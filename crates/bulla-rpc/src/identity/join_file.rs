@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +18,7 @@ use bulla_seal::{
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, Opener, malformed};
+use super::key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, Opener, misplaced};
 
 /// What stands in a join file, and in no key file, at the beginning of a line.
 const MARK: &str = "[join]";
@@ -94,21 +94,35 @@ pub struct JoinTerms {
 }
 
 impl Injected {
-    /// Reads a file that only its owner may read.
+    /// Reads a file that only its owner may read: a join file, a key file, or a configuration
+    /// file with one of them in its section `[bulla]` (`join_file = …` or `key_file = …`, in
+    /// base64).
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let text = read_private(path)?;
+        let Some(line) = fragment(&text) else { return Self::parse(&text, path) };
+        let value = text.get(line).and_then(|line| line.split_once('='));
+        let value = value.map(|(_, value)| value.trim()).unwrap_or_default();
+        let bytes = BASE64.decode(value).map(Zeroizing::new);
+        let inner = bytes.ok().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+        let inner = Zeroizing::new(inner.ok_or_else(|| {
+            malformed(path, "what its section [bulla] holds is not base64".into())
+        })?);
+        Self::parse(&inner, path)
+    }
+
+    fn parse(text: &str, path: &Path) -> Result<Self, KeyFileError> {
         if text.lines().any(|line| line.trim_end() == MARK) {
-            Ok(Self::Join(JoinFile::parse(&text, path)?))
+            Ok(Self::Join(JoinFile::parse(text, path)?))
         } else {
-            Ok(Self::Key(KeyFile::parse(&text, path)?))
+            Ok(Self::Key(KeyFile::parse(text, path)?))
         }
     }
 }
 
 impl JoinFile {
     fn parse(text: &str, path: &Path) -> Result<Self, KeyFileError> {
-        let file: Self = toml::from_str(text)
-            .map_err(|e| super::key_file::misplaced(path, "join file", e.span(), text))?;
+        let file: Self =
+            toml::from_str(text).map_err(|e| misplaced(path, "join file", e.span(), text))?;
         if file.version != 1 {
             return Err(malformed(path, "its version is not 1; use a newer bulla".into()));
         }
@@ -133,17 +147,16 @@ impl JoinFile {
 
     /// Verifies everything in it as of `now`. `path` is for messages only.
     pub fn open(&self, path: &Path, now: UnixTime) -> Result<JoinTerms, KeyFileError> {
-        let opener = Opener { path, now };
+        let opener = Opener { what: "join file", path, now };
         let trust = opener.trust_of(&self.trust_domain, &self.root, &self.issuers)?;
         let principal: Principal = self
             .principal
             .parse()
-            .map_err(|e: bulla_seal::NameError| malformed(path, e.to_string()))?;
+            .map_err(|e: bulla_seal::NameError| opener.malformed(e.to_string()))?;
         if !principal.is_agent() {
-            return Err(malformed(path, "only agents join".into()));
+            return Err(opener.malformed("only agents join"));
         }
-        let suite: Suite =
-            self.suite.parse().map_err(|_| malformed(path, "unknown suite".into()))?;
+        let suite: Suite = self.suite.parse().map_err(|_| opener.malformed("unknown suite"))?;
         let enroller = opener.bytes("enroller", &self.enroller)?;
         let enroller = trust
             .verify(&enroller, now)
@@ -184,6 +197,11 @@ impl JoinFile {
 }
 
 impl JoinTerms {
+    /// The name of the token.
+    pub fn token(&self) -> TokenId {
+        self.token.id
+    }
+
     /// Makes the agent's keys, and the request for their credential.
     pub fn apply(&self, now: UnixTime) -> Result<Application, EnrolError> {
         let random = &mut OsRandom::default();
@@ -248,8 +266,7 @@ impl PendingFile {
     /// Reads what was kept.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
         let text = read_private(path)?;
-        toml::from_str(&text)
-            .map_err(|e| super::key_file::misplaced(path, "kept application", e.span(), &text))
+        toml::from_str(&text).map_err(|e| misplaced(path, "kept application", e.span(), &text))
     }
 
     /// Writes a new file with mode 0600.
@@ -261,14 +278,13 @@ impl PendingFile {
 
     /// The application, if it is that of `party`.
     pub fn application(&self, path: &Path, party: &Party) -> Result<Application, KeyFileError> {
-        let opener = Opener { path, now: UnixTime::from_secs(0) };
-        let bad = |what: &str| malformed(path, format!("`{what}` can't be used"));
+        let opener = Opener { what: "kept application", path, now: UnixTime::from_secs(0) };
+        let bad = |what: &str| opener.malformed(format!("`{what}` can't be used"));
         if self.version != 1
             || self.principal != party.principal.as_str()
             || self.incarnation != party.incarnation
         {
-            let why = "it is the application of another agent: take it away";
-            return Err(malformed(path, why.to_owned()));
+            return Err(opener.malformed("it is that of another agent: take it away"));
         }
         let domain = TrustDomain::new(&self.trust_domain).map_err(|_| bad("trust-domain"))?;
         let seed = Secret::new(opener.fixed("signing-key", &self.signing_key)?);
@@ -296,6 +312,10 @@ impl fmt::Debug for PendingFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PendingFile({}, ..)", self.principal)
     }
+}
+
+fn malformed(path: &Path, why: String) -> KeyFileError {
+    KeyFileError::Malformed { what: "join file", path: path.to_owned(), why }
 }
 
 /// The text of a file that only its owner may read.
@@ -327,11 +347,39 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// The line with a join or key file in the section `[bulla]` of a configuration file.
+fn fragment(text: &str) -> Option<std::ops::Range<usize>> {
+    let (mut at, mut ours) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let content = line.trim();
+        if content.starts_with('[') {
+            ours = content == "[bulla]";
+        }
+        let name = content.split('=').next().unwrap_or_default().trim();
+        if ours && matches!(name, "join_file" | "key_file") {
+            return Some(at..at + line.trim_end().len());
+        }
+        at += line.len();
+    }
+    None
+}
+
+/// Burns what a join file was good for: the file, or the one line of a configuration file that
+/// holds it, so that the rest of that file stays.
+pub fn burn(path: &Path) -> io::Result<()> {
+    let text = Zeroizing::new(fs::read_to_string(path)?);
+    let Some(line) = fragment(&text) else { return burn_file(path) };
+    let mut file = fs::OpenOptions::new().write(true).open(path)?;
+    file.seek(io::SeekFrom::Start(line.start as u64))?;
+    file.write_all("#".repeat(line.len()).as_bytes())?;
+    file.sync_all()
+}
+
 /// Overwrites a file's content and removes it, so that nobody finds the secret in it later.
 ///
 /// What a medium keeps of overwritten blocks (flash, copy-on-write) is out of its reach: it is
 /// for secrets that are worth nothing any more.
-pub fn burn(path: &Path) -> io::Result<()> {
+pub fn burn_file(path: &Path) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     overwrite(&mut file)?;
     fs::remove_file(path)?;
@@ -352,7 +400,7 @@ pub fn replace(path: &Path, key: &KeyFile) -> Result<(), KeyFileError> {
     let mut next: PathBuf = path.to_owned();
     next.as_mut_os_string().push(".new");
     // Left by an attempt that was cut off: nobody uses it.
-    let _ = burn(&next);
+    let _ = burn_file(&next);
     key.write(&next)?;
     let former = fs::OpenOptions::new().write(true).open(path);
     fs::rename(&next, path).and_then(|()| sync_folder(path)).map_err(io)?;

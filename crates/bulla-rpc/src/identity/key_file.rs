@@ -174,16 +174,21 @@ impl KeyFile {
         Ok(file)
     }
 
-    /// Writes a new file with mode 0600; an existing one is not overwritten.
-    pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
-        let body = toml::to_string(self).map_err(|e| malformed(path, e.to_string()))?;
-        let text = Zeroizing::new(format!(
+    /// The text of the file.
+    pub fn to_text(&self) -> Result<Zeroizing<String>, KeyFileError> {
+        let body = toml::to_string(self);
+        let body = body.map_err(|e| malformed(Path::new("key file"), e.to_string()))?;
+        Ok(Zeroizing::new(format!(
             "# Key file of {}. Whoever has it is {}: keep it secret, mode 0600.\n{}",
             self.principal,
             self.principal,
             *Zeroizing::new(body)
-        ));
-        write_private(path, text.as_bytes())
+        )))
+    }
+
+    /// Writes a new file with mode 0600; an existing one is not overwritten.
+    pub fn write(&self, path: &Path) -> Result<(), KeyFileError> {
+        write_private(path, self.to_text()?.as_bytes())
     }
 
     /// Verifies everything in it as of `now` and gives the identity and the directory that it
@@ -193,7 +198,7 @@ impl KeyFile {
         path: &Path,
         now: UnixTime,
     ) -> Result<(Identity, StaticDirectory), KeyFileError> {
-        let opener = Opener { path, now };
+        let opener = Opener { what: "key file", path, now };
         let trust = opener.trust_of(&self.trust_domain, &self.root, &self.issuers)?;
         let principal: Principal = self
             .principal
@@ -242,7 +247,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-pub(super) fn malformed(path: &Path, why: String) -> KeyFileError {
+fn malformed(path: &Path, why: String) -> KeyFileError {
     KeyFileError::Malformed { what: "key file", path: path.to_owned(), why }
 }
 
@@ -258,13 +263,16 @@ pub(super) fn misplaced(
 }
 
 pub(super) struct Opener<'a> {
+    /// What the file is.
+    pub(super) what: &'static str,
     pub(super) path: &'a Path,
     pub(super) now: UnixTime,
 }
 
 impl Opener<'_> {
-    fn malformed(&self, why: impl Into<String>) -> KeyFileError {
-        malformed(self.path, why.into())
+    pub(super) fn malformed(&self, why: impl Into<String>) -> KeyFileError {
+        let (what, path) = (self.what, self.path.to_owned());
+        KeyFileError::Malformed { what, path, why: why.into() }
     }
 
     pub(super) fn bytes(&self, what: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {

@@ -13,7 +13,9 @@ use parking_lot::RwLock;
 
 use crate::directory::PairKey;
 
-pub use join_file::{Injected, JoinFile, JoinTerms, PendingFile, TokenEntry, burn, replace};
+pub use join_file::{
+    Injected, JoinFile, JoinTerms, PendingFile, TokenEntry, burn, burn_file, replace,
+};
 pub use key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, PairEntry};
 
 /// This process's principal with its keys.

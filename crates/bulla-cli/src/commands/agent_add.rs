@@ -1,0 +1,345 @@
+//! `bulla agent add`: agents, one or many, and the files that they start with.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bulla_keystore::{Invitation, KeyType, Keystore};
+use bulla_seal::{Principal, Suite};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::component::refuse_existing;
+use super::inject::{Kind, Packed};
+use super::private_folder;
+use crate::cli::{AgentAddArgs, FormatArg, KeyTypeArg};
+use crate::control::enrol::JoinFiles;
+use crate::control::{key_file, open_keystore};
+use crate::failure::{Failure, Result};
+use crate::output::{Output, date};
+use crate::settings::{Home, Settings};
+use crate::when;
+
+/// Agents added in one transaction.
+const BATCH: usize = 500;
+/// Progress is shown for more than this many.
+const SHOW_FROM: usize = BATCH;
+
+/// What is to be made, for one agent or for many.
+struct Plan {
+    kind: Kind,
+    key_type: KeyType,
+    suite: Suite,
+    lifetime: Duration,
+    again: bool,
+    format: FormatArg,
+}
+
+/// One agent with its file, written.
+struct Added {
+    id: String,
+    path: PathBuf,
+    expires: Option<u64>,
+}
+
+impl Plan {
+    fn new(args: &AgentAddArgs) -> Result<Self> {
+        let (key_type, kind) = match args.key_type {
+            KeyTypeArg::Shared if args.token => {
+                return Err(Failure::usage(
+                    "a shared key comes with its file: --token is for key pairs, which agents \
+                     make themselves",
+                ));
+            }
+            KeyTypeArg::Shared => (KeyType::Shared, Kind::Key),
+            KeyTypeArg::Pair if args.key => (KeyType::Pair, Kind::Key),
+            KeyTypeArg::Pair => (KeyType::Pair, Kind::Token),
+        };
+        let seconds = when::parse(&args.expires, 0).ok().filter(|_| args.expires.len() < 8);
+        let Some(seconds) = seconds.filter(|seconds| (600..=3600).contains(seconds)) else {
+            return Err(Failure::usage(format!(
+                "--expires {}: a token is good for 10m to 60m",
+                args.expires
+            )));
+        };
+        let lifetime = Duration::from_secs(seconds);
+        let (suite, again, format) = (args.suite.suite(), args.again, args.format);
+        Ok(Self { kind, key_type, suite, lifetime, again, format })
+    }
+}
+
+pub(super) async fn run(home: &Home, args: &AgentAddArgs, out: Output) -> Result<()> {
+    let plan = Plan::new(args)?;
+    match (&args.id, &args.from) {
+        (Some(id), _) => one(home, &plan, id, args.out.as_deref(), out).await,
+        (None, Some(from)) => many(home, &plan, from, args.out.as_deref(), out).await,
+        (None, None) => Err(Failure::usage("give an id, or --from FILE")),
+    }
+}
+
+async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output) -> Result<()> {
+    Principal::agent(id)?;
+    let default = || home.agents().join(plan.kind.file_name(id, plan.format));
+    let path = to.map_or_else(default, Path::to_owned);
+    refuse_existing(&path)?;
+    let settings = Settings::load(home.dir())?;
+    let keystore = open_keystore(home).await?;
+    let added = match plan.kind {
+        Kind::Key => add_key(&keystore, &settings, plan, id, &path).await,
+        Kind::Token => {
+            let files = JoinFiles::new(&keystore, key_file::bus_entry(&settings)).await?;
+            let invited = keystore.invite_agent(id, plan.suite, plan.lifetime, plan.again).await?;
+            write_join(&keystore, &files, plan, &invited, &path, true).await
+        }
+    };
+    keystore.close().await;
+    show_one(plan, &added?, &settings, out)
+}
+
+/// An agent with its keys in its file.
+async fn add_key(
+    keystore: &Keystore,
+    settings: &Settings,
+    plan: &Plan,
+    id: &str,
+    path: &Path,
+) -> Result<Added> {
+    let keys = keystore.add_agent(id, plan.key_type, plan.suite).await?;
+    let written = async {
+        let bus = key_file::bus_entry(settings);
+        let text = key_file::agent_key_file(keystore, id, keys, bus).await?.to_text()?;
+        write(plan, id, path, &text, true)
+    };
+    if let Err(failure) = written.await {
+        // Nobody has its keys: the name is free again.
+        keystore.remove_agent(id).await?;
+        return Err(failure);
+    }
+    Ok(Added { id: id.to_owned(), path: path.to_owned(), expires: None })
+}
+
+async fn write_join(
+    keystore: &Keystore,
+    files: &JoinFiles,
+    plan: &Plan,
+    invitation: &Invitation,
+    path: &Path,
+    durable: bool,
+) -> Result<Added> {
+    let id = invitation.party.principal.name();
+    let text = files.make(invitation).to_text()?;
+    if let Err(failure) = write(plan, id, path, &text, durable) {
+        // Nobody has its token: the name is free again.
+        keystore.remove_agent(id).await?;
+        return Err(failure);
+    }
+    let expires = Some(invitation.expires);
+    Ok(Added { id: id.to_owned(), path: path.to_owned(), expires })
+}
+
+fn write(
+    plan: &Plan,
+    id: &str,
+    path: &Path,
+    text: &Zeroizing<String>,
+    durable: bool,
+) -> Result<()> {
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        private_folder(dir)?;
+    }
+    Packed { kind: plan.kind, format: plan.format, id, text }.write(path, durable)
+}
+
+fn shown(plan: &Plan, added: &Added) -> Value {
+    let mut value = json!({
+        "agent": format!("agent/{}", added.id),
+        "kind": plan.kind.as_str(),
+        "key_type": plan.key_type.as_str(),
+        "expires": added.expires,
+    });
+    let name = match plan.kind {
+        Kind::Key => "key_file",
+        Kind::Token => "join_file",
+    };
+    if let Some(map) = value.as_object_mut() {
+        map.insert(name.to_owned(), json!(added.path));
+    }
+    value
+}
+
+fn show_one(plan: &Plan, added: &Added, settings: &Settings, out: Output) -> Result<()> {
+    let id = &added.id;
+    out.result(&shown(plan, added), |out| {
+        match (plan.kind, added.expires) {
+            (Kind::Token, Some(expires)) => {
+                out.say(format!("Added agent/{id}. Its join file, with a one-time token:"));
+                out.say(format!("  {}", out.bold(&added.path.display().to_string())));
+                out.say(format!(
+                    "Good for one use until {}. Who uses it first is agent/{id}.",
+                    date(expires)
+                ));
+            }
+            _ => {
+                let key_type = plan.key_type.as_str();
+                out.say(format!("Added agent/{id} with a {key_type} key. Its key file:"));
+                out.say(format!("  {}", out.bold(&added.path.display().to_string())));
+                out.say(format!("Whoever has it is agent/{id}, for as long as the key is good."));
+            }
+        }
+        if plan.key_type == KeyType::Shared {
+            out.say(
+                "The keystore holds a shared key too: whoever gets it reads all that was recorded.",
+            );
+        }
+        for line in super::inject::instruction(plan.kind, plan.format, id, &added.path) {
+            out.say(line);
+        }
+    })?;
+    super::agent::bus_notice(settings, out);
+    Ok(())
+}
+
+/// Adds every agent of a list, in batches of one transaction each.
+async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Output) -> Result<()> {
+    let ids = read_ids(from)?;
+    let folder = to.map_or_else(|| home.agents(), Path::to_owned);
+    let path = |id: &str| folder.join(plan.kind.file_name(id, plan.format));
+    for id in &ids {
+        refuse_existing(&path(id))?;
+    }
+    private_folder(&folder)?;
+    let settings = Settings::load(home.dir())?;
+    let keystore = open_keystore(home).await?;
+    let files = JoinFiles::new(&keystore, key_file::bus_entry(&settings)).await?;
+    let bar = progress(ids.len(), out);
+    let mut all = Vec::with_capacity(ids.len());
+    let mut failed = None;
+    for batch in ids.chunks(BATCH) {
+        let added = add_batch(&keystore, &settings, &files, plan, batch, &path, &bar).await;
+        match added {
+            Ok(added) => all.extend(added),
+            Err(failure) => {
+                failed = Some(failure);
+                break;
+            }
+        }
+    }
+    bar.finish_and_clear();
+    keystore.close().await;
+    // What was written without waiting for the disk is there before it is spoken of.
+    if let Ok(folder) = std::fs::File::open(&folder) {
+        rustix::fs::syncfs(&folder).ok();
+    }
+    if let Some(failure) = failed {
+        return Err(Failure::new(format!(
+            "{failure}. {} of {} agents were added before; the batch that failed was not",
+            all.len(),
+            ids.len()
+        )));
+    }
+    let value: Vec<_> = all.iter().map(|added| shown(plan, added)).collect();
+    out.result(&value, |out| {
+        let what = plan.kind.as_str();
+        out.say(format!("Added {} agents, with a {what} file each in:", all.len()));
+        out.say(format!("  {}", out.bold(&folder.display().to_string())));
+        if let Some(expires) = all.iter().filter_map(|added| added.expires).min() {
+            out.say(format!("Good for one use each, the first until {}.", date(expires)));
+        }
+        for line in super::inject::instruction(plan.kind, plan.format, "ID", &path("ID")) {
+            out.say(line);
+        }
+    })?;
+    super::agent::bus_notice(&settings, out);
+    Ok(())
+}
+
+async fn add_batch(
+    keystore: &Keystore,
+    settings: &Settings,
+    files: &JoinFiles,
+    plan: &Plan,
+    ids: &[String],
+    path: impl Fn(&str) -> PathBuf,
+    bar: &ProgressBar,
+) -> Result<Vec<Added>> {
+    let mut added = Vec::with_capacity(ids.len());
+    match plan.kind {
+        Kind::Token => {
+            for invitation in keystore.invite_agents(ids, plan.suite, plan.lifetime).await? {
+                let path = path(invitation.party.principal.name());
+                added.push(write_join(keystore, files, plan, &invitation, &path, false).await?);
+                bar.inc(1);
+            }
+        }
+        Kind::Key => {
+            for id in ids {
+                added.push(add_key(keystore, settings, plan, id, &path(id)).await?);
+                bar.inc(1);
+            }
+        }
+    }
+    Ok(added)
+}
+
+fn progress(count: usize, out: Output) -> ProgressBar {
+    if count <= SHOW_FROM || out.is_json() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(Some(count as u64), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} agents, {per_sec}, {eta} left");
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The ids in the first column, each once; `#` begins a comment, and a first line `id` is a
+/// heading.
+fn read_ids(from: &Path) -> Result<Vec<String>> {
+    let cant = |error| Failure::new(format!("can't read {}: {error}", from.display()));
+    let text = if from == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map_err(cant)?;
+        text
+    } else {
+        std::fs::read_to_string(from).map_err(cant)?
+    };
+    parse_ids(&text)
+        .map_err(|(line, why)| Failure::new(format!("{} line {line}: {why}", from.display())))
+}
+
+fn parse_ids(text: &str) -> std::result::Result<Vec<String>, (usize, String)> {
+    let (mut ids, mut seen) = (Vec::new(), HashSet::new());
+    for (line, text) in (1..).zip(text.lines()) {
+        let id = text.split([',', ';', '\t']).next().unwrap_or_default().trim();
+        let id = id.trim_matches('"').trim_start_matches('\u{feff}');
+        if id.is_empty() || id.starts_with('#') || (ids.is_empty() && id == "id") {
+            continue;
+        }
+        Principal::agent(id).map_err(|error| (line, error.to_string()))?;
+        if !seen.insert(id.to_owned()) {
+            return Err((line, format!("{id} stands there twice")));
+        }
+        ids.push(id.to_owned());
+    }
+    match ids.is_empty() {
+        true => Err((1, "no id is in it".to_owned())),
+        false => Ok(ids),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_the_first_column() {
+        let text = "id,rack\ndb-1,a\n# none\n\n\"db-2\";b\n db-3\t\n";
+        assert_eq!(parse_ids(text).unwrap(), ["db-1", "db-2", "db-3"]);
+        assert_eq!(parse_ids("db-1\ndb-2\ndb-1\n").unwrap_err().0, 3);
+        assert_eq!(parse_ids("db-1\na/b\n").unwrap_err().0, 2);
+        assert!(parse_ids("id\n#\n").is_err());
+    }
+}
