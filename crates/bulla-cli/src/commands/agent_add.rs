@@ -83,7 +83,10 @@ async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output)
     Principal::agent(id)?;
     let default = || home.agents().join(plan.kind.file_name(id, plan.format));
     let path = to.map_or_else(default, Path::to_owned);
-    refuse_existing(&path)?;
+    let former = plan.again && path.is_file();
+    if !former {
+        refuse_existing(&path)?;
+    }
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
     let added = match plan.kind {
@@ -91,7 +94,15 @@ async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output)
         Kind::Token => {
             let files = JoinFiles::new(&keystore, key_file::bus_entry(&settings)).await?;
             let invited = keystore.invite_agent(id, plan.suite, plan.lifetime, plan.again).await?;
-            write_join(&keystore, &files, plan, &invited, &path, true).await
+            if former {
+                bulla_rpc::identity::burn_file(&path)?;
+            }
+            let written = write_join(&files, plan, &invited, &path, true);
+            if written.is_err() {
+                // Nobody has its token: the name is free again.
+                keystore.remove_agent(id).await?;
+            }
+            written
         }
     };
     keystore.close().await;
@@ -120,8 +131,7 @@ async fn add_key(
     Ok(Added { id: id.to_owned(), path: path.to_owned(), expires: None })
 }
 
-async fn write_join(
-    keystore: &Keystore,
+fn write_join(
     files: &JoinFiles,
     plan: &Plan,
     invitation: &Invitation,
@@ -129,12 +139,7 @@ async fn write_join(
     durable: bool,
 ) -> Result<Added> {
     let id = invitation.party.principal.name();
-    let text = files.make(invitation).to_text()?;
-    if let Err(failure) = write(plan, id, path, &text, durable) {
-        // Nobody has its token: the name is free again.
-        keystore.remove_agent(id).await?;
-        return Err(failure);
-    }
+    write(plan, id, path, &files.make(invitation).to_text()?, durable)?;
     let expires = Some(invitation.expires);
     Ok(Added { id: id.to_owned(), path: path.to_owned(), expires })
 }
@@ -269,7 +274,13 @@ async fn add_batch(
         Kind::Token => {
             for invitation in keystore.invite_agents(ids, plan.suite, plan.lifetime).await? {
                 let path = path(invitation.party.principal.name());
-                added.push(write_join(keystore, files, plan, &invitation, &path, false).await?);
+                match write_join(files, plan, &invitation, &path, false) {
+                    Ok(one) => added.push(one),
+                    Err(failure) => {
+                        undo(keystore, ids, &added).await?;
+                        return Err(failure);
+                    }
+                }
                 bar.inc(1);
             }
         }
@@ -281,6 +292,18 @@ async fn add_batch(
         }
     }
     Ok(added)
+}
+
+/// Takes a batch back whose files could not all be written.
+async fn undo(keystore: &Keystore, ids: &[String], written: &[Added]) -> Result<()> {
+    for id in ids {
+        keystore.remove_agent(id).await?;
+    }
+    for one in written.iter().filter(|one| one.path.is_file()) {
+        // The agent is gone: what stands there is worth nothing.
+        let _ = bulla_rpc::identity::burn_file(&one.path);
+    }
+    Ok(())
 }
 
 fn progress(count: usize, out: Output) -> ProgressBar {

@@ -115,6 +115,10 @@ pub fn agent(id: &str) -> Principal {
     Principal::agent(id).unwrap()
 }
 
+pub fn group(name: &str) -> bulla_seal::GroupName {
+    bulla_seal::GroupName::new(name).unwrap()
+}
+
 pub fn component(name: &str) -> Principal {
     Principal::component(name).unwrap()
 }

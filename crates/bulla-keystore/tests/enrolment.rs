@@ -1,0 +1,393 @@
+//! Join tokens: good once, for one request; and renewals under their counter.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bulla_keystore::*;
+use bulla_seal::enrol::{Applicant, Application, JoinToken};
+use bulla_seal::{
+    Digest, KemSecretKey, Kid, OsRandom, Refusal, Secret, SignedCredential, SigningKey, Suite,
+    TrustStore, UnixTime,
+};
+use common::*;
+
+const HALF_HOUR: Duration = TOKEN_LIFETIME;
+
+struct World {
+    fixture: Fixture,
+    keystore: Keystore,
+    control: SignedCredential,
+    clock: Arc<AtomicU64>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let fixture = Fixture::with_components(&["control"]).await;
+        let control = fixture.keystore.credential(&component("control")).await.unwrap();
+        let clock = Arc::new(AtomicU64::new(0));
+        let (passed, start) = (clock.clone(), control.validity.not_before + 120);
+        let now = move || UnixTime::from_secs(start + passed.load(Ordering::SeqCst));
+        let keystore = fixture.keystore.clone().with_clock(now);
+        Self { fixture, keystore, control, clock }
+    }
+
+    async fn invite(&self, id: &str) -> Invitation {
+        self.keystore.invite_agent(id, Suite::X25519, HALF_HOUR, false).await.unwrap()
+    }
+
+    fn now(&self) -> UnixTime {
+        let start = self.control.validity.not_before + 120;
+        UnixTime::from_secs(start + self.clock.load(Ordering::SeqCst))
+    }
+
+    fn apply(&self, invitation: &Invitation) -> Application {
+        self.apply_with(invitation, &invitation.token, Suite::X25519)
+    }
+
+    fn apply_with(&self, to: &Invitation, token: &JoinToken, suite: Suite) -> Application {
+        let random = &mut OsRandom::default();
+        let signing = SigningKey::generate(random).unwrap();
+        let kem = KemSecretKey::generate(suite, random).unwrap();
+        let trust = self.keystore.trust_store();
+        let applicant =
+            Applicant { domain: trust.domain(), party: &to.party, token, enroller: &self.control };
+        applicant.apply(signing, kem, self.now(), random).unwrap()
+    }
+
+    async fn enrol(&self, application: &Application) -> Enrolment {
+        self.keystore.enrol("control", application.request()).await.unwrap()
+    }
+
+    async fn refused(&self, application: &Application) -> EnrolRefusal {
+        match self.enrol(application).await {
+            Enrolment::Refused(refusal) => refusal,
+            Enrolment::Answered { party, .. } => panic!("{party} was answered"),
+        }
+    }
+
+    /// The answer, which must be one that the applicant takes.
+    async fn answered(&self, application: &Application) -> (Vec<u8>, bool, Kid) {
+        let Enrolment::Answered { answer, again, .. } = self.enrol(application).await else {
+            panic!("refused")
+        };
+        let trust = self.keystore.trust_store();
+        let root = TrustStore::new(trust.domain().clone(), *trust.root());
+        let enrolled = application.open_answer(&answer, &root, self.now()).unwrap();
+        (answer, again, enrolled.credential.kid)
+    }
+
+    async fn revoked(&self) -> Vec<Kid> {
+        let statement = self.keystore.statement().await.unwrap();
+        statement.revoked.iter().map(|revoked| revoked.kid).collect()
+    }
+
+    async fn state(&self, id: &str) -> Option<JoinState> {
+        self.keystore.join_state(id).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_first_request_gets_a_credential_and_gets_it_again() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    assert_eq!(world.state("a").await, Some(JoinState::Invited { until: invitation.expires }));
+    let none = world.keystore.credential(&agent("a")).await.unwrap_err();
+    assert!(matches!(none, KeystoreError::NoCredential(_)), "{none}");
+    let application = world.apply(&invitation);
+    let (first, again, kid) = world.answered(&application).await;
+    assert!(!again);
+    assert_eq!(world.state("a").await, Some(JoinState::Joined));
+    let credential = world.keystore.credential(&agent("a")).await.unwrap();
+    assert_eq!((credential.kid, credential.party.clone()), (kid, invitation.party.clone()));
+    let (second, again, _) = world.answered(&application).await;
+    assert_eq!((second, again), (first.clone(), true));
+    // Long after the token's time too: it is the same answer to the same agent.
+    world.clock.store(86_400, Ordering::SeqCst);
+    assert_eq!(world.answered(&application).await.0, first);
+    assert!(world.revoked().await.is_empty());
+    assert_eq!(world.keystore.members_of(&group("all")).await.unwrap(), [agent("a")]);
+}
+
+#[tokio::test]
+async fn any_other_request_with_a_used_token_locks_it_and_revokes() {
+    let world = World::new().await;
+    let (invitation, other) = (world.invite("a").await, world.invite("b").await);
+    let application = world.apply(&invitation);
+    let (_, _, kid) = world.answered(&application).await;
+    let (_, _, unharmed) = world.answered(&world.apply(&other)).await;
+    let thief = world.apply(&invitation);
+    let refusal = world.refused(&thief).await;
+    assert_eq!(refusal, EnrolRefusal::Reused(invitation.party.clone()));
+    assert_eq!((refusal.as_str(), refusal.is_alarm()), ("enrol-token-reused", true));
+    assert_eq!(world.revoked().await, [kid]);
+    assert_ne!(kid, unharmed);
+    assert_eq!(world.state("a").await, Some(JoinState::Quarantined { alarms: 1 }));
+    // From now on nobody is answered, not even the first.
+    for application in [&thief, &application, &world.apply(&invitation)] {
+        let refusal = world.refused(application).await;
+        assert_eq!(refusal, EnrolRefusal::Locked(invitation.party.clone()));
+    }
+    assert_eq!(world.state("a").await, Some(JoinState::Quarantined { alarms: 4 }));
+    assert_eq!(world.state("b").await, Some(JoinState::Joined));
+}
+
+#[tokio::test]
+async fn a_second_use_long_after_the_tokens_time_is_noticed_too() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    let (_, _, kid) = world.answered(&world.apply(&invitation)).await;
+    let thief = world.apply(&invitation);
+    world.clock.store(7 * 86_400, Ordering::SeqCst);
+    assert_eq!(world.refused(&thief).await, EnrolRefusal::Reused(invitation.party));
+    assert_eq!(world.revoked().await, [kid]);
+}
+
+#[tokio::test]
+async fn whoever_only_saw_the_tokens_name_changes_nothing() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    let guess = JoinToken { id: invitation.token.id, secret: Secret::new([9; 32]) };
+    let forged = world.apply_with(&invitation, &guess, Suite::X25519);
+    let not_authentic = EnrolRefusal::Invalid(Refusal::NotAuthentic);
+    assert_eq!(world.refused(&forged).await, not_authentic);
+    let application = world.apply(&invitation);
+    let (answer, ..) = world.answered(&application).await;
+    // Neither before the first use nor after it.
+    assert_eq!(world.refused(&forged).await, not_authentic);
+    let mut altered = application.request().to_vec();
+    *altered.last_mut().unwrap() ^= 1;
+    let altered = world.keystore.enrol("control", &altered).await.unwrap();
+    assert!(matches!(altered, Enrolment::Refused(EnrolRefusal::Invalid(_))), "{altered:?}");
+    assert_eq!(world.state("a").await, Some(JoinState::Joined));
+    assert!(world.revoked().await.is_empty());
+    assert_eq!(world.answered(&application).await.0, answer);
+    // And a token that nobody gave out.
+    let none = JoinToken::generate(&mut OsRandom::default()).unwrap();
+    let stranger = world.apply_with(&invitation, &none, Suite::X25519);
+    assert_eq!(world.refused(&stranger).await, EnrolRefusal::Unknown);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_refused_and_can_be_made_anew() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    let application = world.apply(&invitation);
+    world.clock.store(HALF_HOUR.as_secs(), Ordering::SeqCst);
+    let refusal = world.refused(&application).await;
+    assert_eq!(refusal, EnrolRefusal::Expired(invitation.party.clone()));
+    assert_eq!(world.state("a").await, Some(JoinState::Expired));
+    // Not without being told to.
+    let error =
+        world.keystore.invite_agent("a", Suite::X25519, HALF_HOUR, false).await.unwrap_err();
+    assert!(matches!(error, KeystoreError::NotJoined(_)), "{error}");
+    let again = world.keystore.invite_agent("a", Suite::XWing, HALF_HOUR, true).await.unwrap();
+    assert_eq!(again.party, invitation.party);
+    assert_eq!(world.refused(&application).await, EnrolRefusal::Unknown);
+    // With the key that was asked for and no other.
+    let wrong = world.apply_with(&again, &again.token, Suite::X25519);
+    assert_eq!(world.refused(&wrong).await, EnrolRefusal::Invalid(Refusal::SuiteNotAllowed));
+    world.answered(&world.apply_with(&again, &again.token, Suite::XWing)).await;
+    let error = world.keystore.invite_agent("a", Suite::XWing, HALF_HOUR, true).await.unwrap_err();
+    assert!(matches!(error, KeystoreError::NameTaken(_)), "{error}");
+    for secs in [599, 3601] {
+        let lifetime = Duration::from_secs(secs);
+        let error = world.keystore.invite_agent("b", Suite::X25519, lifetime, false).await;
+        assert!(matches!(error, Err(KeystoreError::TokenLifetime { .. })), "{secs}");
+    }
+}
+
+#[tokio::test]
+async fn a_removed_agents_token_is_worth_nothing() {
+    let world = World::new().await;
+    let former = world.invite("a").await;
+    let application = world.apply(&former);
+    world.keystore.remove_agent("a").await.unwrap();
+    assert_eq!(world.refused(&application).await, EnrolRefusal::Gone(former.party.clone()));
+    // Nor under the next holder of the name.
+    let next = world.invite("a").await;
+    assert_eq!(next.party.incarnation, former.party.incarnation + 1);
+    assert_eq!(world.refused(&application).await, EnrolRefusal::Gone(former.party));
+    world.answered(&world.apply(&next)).await;
+}
+
+#[tokio::test]
+async fn of_many_requests_at_once_one_is_accepted() {
+    let world = Arc::new(World::new().await);
+    let invitation = Arc::new(world.invite("a").await);
+    let asking: Vec<_> = (0..8)
+        .map(|_| {
+            let (world, invitation) = (world.clone(), invitation.clone());
+            tokio::spawn(async move {
+                let application = world.apply(&invitation);
+                matches!(world.enrol(&application).await, Enrolment::Answered { .. })
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    for asked in asking {
+        answered += u32::from(asked.await.unwrap());
+    }
+    assert_eq!(answered, 1);
+    assert_eq!(world.revoked().await.len(), 1);
+    assert_eq!(world.state("a").await, Some(JoinState::Quarantined { alarms: 7 }));
+}
+
+#[tokio::test]
+async fn many_are_invited_together_or_not_at_all() {
+    let world = World::new().await;
+    world.invite("c").await;
+    let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    for bad in [ids(&["a", "b", "c"]), ids(&["a", "b", "a"]), ids(&["a", "b/c"])] {
+        assert!(world.keystore.invite_agents(&bad, Suite::X25519, HALF_HOUR).await.is_err());
+        assert_eq!(world.keystore.count_agents().await.unwrap(), 1, "{bad:?}");
+    }
+    let invited =
+        world.keystore.invite_agents(&ids(&["a", "b"]), Suite::X25519, HALF_HOUR).await.unwrap();
+    for invitation in &invited {
+        world.answered(&world.apply(invitation)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_secret_is_wiped_at_its_first_use() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    let read = || async {
+        let mut conn = world.fixture.raw().await;
+        let row: (Option<Vec<u8>>, Vec<u8>) =
+            sqlx::query_as("SELECT encrypted_secret, encrypted_verifier FROM join_tokens")
+                .fetch_one(&mut conn)
+                .await
+                .unwrap();
+        row
+    };
+    let (secret, verifier) = read().await;
+    let secret = secret.unwrap();
+    let holds = |bytes: &[u8]| bytes.windows(32).any(|w| w == invitation.token.secret.expose());
+    assert!(!holds(&secret) && !holds(&verifier));
+    world.answered(&world.apply(&invitation)).await;
+    let (after, verifier) = read().await;
+    assert!(after.is_none());
+    // What is left knows a second use, and opens in its own place only.
+    assert!(!holds(&verifier));
+    let mut conn = world.fixture.raw().await;
+    let swapped = "UPDATE join_tokens SET encrypted_answer = encrypted_verifier";
+    sqlx::query(swapped).execute(&mut conn).await.unwrap();
+    let application = world.apply(&invitation);
+    assert!(matches!(world.enrol(&application).await, Enrolment::Refused(_)));
+}
+
+#[tokio::test]
+async fn a_moved_row_opens_nowhere_else() {
+    let world = World::new().await;
+    let (a, b) = (world.invite("a").await, world.invite("b").await);
+    let mut conn = world.fixture.raw().await;
+    // A thief who can write to the database puts a token that is known under another's name.
+    let moved = "UPDATE join_tokens SET encrypted_secret = (SELECT encrypted_secret FROM
+                     join_tokens WHERE agent = 'agent/a'), encrypted_verifier = (SELECT
+                     encrypted_verifier FROM join_tokens WHERE agent = 'agent/a')
+                 WHERE agent = 'agent/b'";
+    sqlx::query(moved).execute(&mut conn).await.unwrap();
+    let token = JoinToken { id: b.token.id, secret: a.token.secret.clone() };
+    let application = world.apply_with(&b, &token, Suite::X25519);
+    let error = world.keystore.enrol("control", application.request()).await.unwrap_err();
+    assert!(matches!(error, KeystoreError::Damaged { .. }), "{error}");
+}
+
+fn renewal(invitation: &Invitation, counter: u64, request: u8) -> Renewal {
+    let random = &mut OsRandom::default();
+    Renewal {
+        party: invitation.party.clone(),
+        counter,
+        request: Digest([request; 32]),
+        signing: SigningKey::generate(random).unwrap().verifying_key(),
+        kem: KemSecretKey::generate(Suite::X25519, random).unwrap().public().clone(),
+    }
+}
+
+fn issued(renewed: Renewed) -> (SignedCredential, bool) {
+    match renewed {
+        Renewed::Issued { credential, again } => (credential, again),
+        Renewed::Refused(refusal) => panic!("{refusal}"),
+    }
+}
+
+fn denied(renewed: Renewed) -> RenewRefusal {
+    match renewed {
+        Renewed::Refused(refusal) => refusal,
+        Renewed::Issued { .. } => panic!("issued"),
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_counts_up_and_is_repeated_as_it_was() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    world.answered(&world.apply(&invitation)).await;
+    let first = renewal(&invitation, 1, 1);
+    let (credential, again) = issued(world.keystore.renew_agent(&first).await.unwrap());
+    assert_eq!((credential.epoch, again), (2, false));
+    assert_eq!(credential.signing, Some(first.signing));
+    let (same, again) = issued(world.keystore.renew_agent(&first).await.unwrap());
+    assert_eq!((&same, again), (&credential, true));
+    let second = renewal(&invitation, 2, 2);
+    let (credential, _) = issued(world.keystore.renew_agent(&second).await.unwrap());
+    assert_eq!(credential.epoch, 3);
+    assert_eq!(world.keystore.credential(&agent("a")).await.unwrap(), credential);
+    // Out of order: refused, and nobody is punished.
+    let party = invitation.party.clone();
+    let stale = denied(world.keystore.renew_agent(&first).await.unwrap());
+    assert_eq!(stale, RenewRefusal::Stale(party.clone()));
+    let ahead = denied(world.keystore.renew_agent(&renewal(&invitation, 4, 4)).await.unwrap());
+    assert_eq!(ahead, RenewRefusal::Ahead(party));
+    assert!(world.revoked().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_clone_is_noticed_when_both_renew_and_both_are_cut_off() {
+    for behind in [false, true] {
+        let world = World::new().await;
+        let invitation = world.invite("a").await;
+        let (_, _, enrolled) = world.answered(&world.apply(&invitation)).await;
+        let mut kids = vec![enrolled];
+        let mut counts = vec![1];
+        if behind {
+            // One copy renewed twice before the other came.
+            counts.push(2);
+        }
+        for counter in counts {
+            let (credential, _) = issued(
+                world.keystore.renew_agent(&renewal(&invitation, counter, 1)).await.unwrap(),
+            );
+            kids.push(credential.kid);
+        }
+        let clone = renewal(&invitation, 1, 9);
+        let refusal = denied(world.keystore.renew_agent(&clone).await.unwrap());
+        assert_eq!(refusal, RenewRefusal::Cloned(invitation.party.clone()));
+        kids.sort_unstable();
+        assert_eq!(world.revoked().await, kids);
+        assert_eq!(world.state("a").await, Some(JoinState::Quarantined { alarms: 1 }));
+        // Neither gets another.
+        for next in [1, 2, 3] {
+            let refusal =
+                denied(world.keystore.renew_agent(&renewal(&invitation, next, 1)).await.unwrap());
+            assert_eq!(refusal, RenewRefusal::Gone(invitation.party.clone()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_not_joined_or_is_gone_renews_nothing() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    let error = world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap_err();
+    assert!(matches!(error, KeystoreError::NoCredential(_)), "{error}");
+    world.answered(&world.apply(&invitation)).await;
+    world.keystore.remove_agent("a").await.unwrap();
+    let refusal = denied(world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap());
+    assert_eq!(refusal, RenewRefusal::Gone(invitation.party));
+}
