@@ -201,6 +201,16 @@ async fn an_expired_token_is_refused_and_can_be_made_anew() {
 }
 
 #[tokio::test]
+async fn a_token_outlives_the_rotation_of_the_enrollers_key() {
+    let world = World::new().await;
+    let invitation = world.invite("a").await;
+    let application = world.apply(&invitation);
+    let next = world.keystore.rotate_component("control").await.unwrap();
+    assert_ne!(next.kid, world.control.kid);
+    world.answered(&application).await;
+}
+
+#[tokio::test]
 async fn a_removed_agents_token_is_worth_nothing() {
     let world = World::new().await;
     let former = world.invite("a").await;

@@ -113,7 +113,13 @@ impl Deployment {
 
 impl Process {
     pub fn start(mut command: Command, ready: &str) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        command.stderr(Stdio::inherit());
+        Self::start_logged(command, ready)
+    }
+
+    /// The same, with standard error where the command has it.
+    pub fn start_logged(mut command: Command, ready: &str) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::spawn(move || {

@@ -124,6 +124,9 @@ pub enum JoinState {
     },
 }
 
+/// A key that requests are sealed to.
+type EnrollerKey = (KemSecretKey, SignedCredential);
+
 /// The place of one wrapped value of a token.
 fn token_row<'a>(column: &'static str, row: (&'a str, u32, u32)) -> Row<'a> {
     let (name, incarnation, epoch) = row;
@@ -292,7 +295,7 @@ impl Keystore {
             return Ok(Enrolment::Refused(refusal.into()));
         }
         // Beside the transaction: it has a connection of its own.
-        let keys = self.component_keys(enroller).await?;
+        let keys = self.receive_keys(enroller).await?;
         let now = self.now();
         let mut tx = self.db.write().await?;
         let outcome = self.judge(&mut tx, &request, &keys, now).await?;
@@ -306,7 +309,7 @@ impl Keystore {
         &self,
         tx: &mut Conn,
         request: &Request<'_>,
-        keys: &(KemSecretKey, SignedCredential),
+        keys: &[EnrollerKey],
         now: UnixTime,
     ) -> Result<Enrolment> {
         let refused = |why| Ok(Enrolment::Refused(why));
@@ -349,10 +352,15 @@ impl Keystore {
         tx: &mut Conn,
         request: &Request<'_>,
         row: &TokenRow,
-        (key, own): &(KemSecretKey, SignedCredential),
+        keys: &[EnrollerKey],
         now: UnixTime,
     ) -> Result<Enrolment> {
         let party = row.party()?;
+        // The key may have been rotated since the token was made.
+        let named = keys.iter().find(|(_, own)| own.kid == request.audience());
+        let (Some((key, own)), Some((_, newest))) = (named, keys.first()) else {
+            return Ok(Enrolment::Refused(Refusal::AudienceMismatch.into()));
+        };
         let secret = row.encrypted_secret.as_deref();
         let secret = secret.ok_or_else(|| KeystoreError::damaged("enrolment token"))?;
         let secret = self.unwrap_token(row, "encrypted_secret", secret)?;
@@ -367,7 +375,7 @@ impl Keystore {
         let answer = Answer {
             credential: credential.as_bytes().clone(),
             issuers: self.trust.issuers().map(|(_, bytes)| bytes.clone()).collect(),
-            peers: vec![own.as_bytes().clone()],
+            peers: vec![newest.as_bytes().clone()],
         };
         let random = &mut OsRandom::default();
         let answer = opened.answer(&answer, now, random).map_err(KeystoreError::Enrol)?;
