@@ -321,7 +321,7 @@ pub fn validity() -> Validity {
     Validity { not_before: now().secs() - 600, not_after: now().secs() + 86_400 }
 }
 
-fn credential(party: &Party) -> Credential {
+pub fn credential(party: &Party) -> Credential {
     let mut kid = [0; 8];
     OsRandom::default().fill(&mut kid).unwrap();
     Credential {
