@@ -286,7 +286,7 @@ impl Keystore {
             Ok(request) => request,
             Err(refusal) => return Ok(Enrolment::Refused(refusal.into())),
         };
-        let row = join::token(&mut *self.db.read().await?, request.token().as_bytes()).await?;
+        let row = join::token(&mut self.db.read().await?, request.token().as_bytes()).await?;
         let Some(row) = row else { return Ok(Enrolment::Refused(EnrolRefusal::Unknown)) };
         // One symmetric step, before anything is written or any asymmetric work is done: who only
         // saw the token's name gets no further.

@@ -2,6 +2,7 @@
 
 mod at_rest;
 mod concurrency;
+mod enrolment;
 mod floors;
 mod incarnations;
 mod keystore;

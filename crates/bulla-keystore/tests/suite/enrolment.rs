@@ -1,19 +1,15 @@
 //! Join tokens: good once, for one request; and renewals under their counter.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
-
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::common::*;
 use bulla_keystore::*;
 use bulla_seal::enrol::{Applicant, Application, JoinToken};
 use bulla_seal::{
     Digest, KemSecretKey, Kid, OsRandom, Refusal, Secret, SignedCredential, SigningKey, Suite,
     TrustStore, UnixTime,
 };
-use common::*;
 
 const HALF_HOUR: Duration = TOKEN_LIFETIME;
 
@@ -25,8 +21,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Self {
-        let fixture = Fixture::with_components(&["control"]).await;
+    async fn of(fixture: Fixture) -> Self {
         let control = fixture.keystore.credential(&component("control")).await.unwrap();
         let clock = Arc::new(AtomicU64::new(0));
         let (passed, start) = (clock.clone(), control.validity.not_before + 120);
@@ -92,7 +87,7 @@ impl World {
 
 #[tokio::test]
 async fn the_first_request_gets_a_credential_and_gets_it_again() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
     assert_eq!(world.state("a").await, Some(JoinState::Invited { until: invitation.expires }));
     let none = world.keystore.credential(&agent("a")).await.unwrap_err();
@@ -114,7 +109,7 @@ async fn the_first_request_gets_a_credential_and_gets_it_again() {
 
 #[tokio::test]
 async fn any_other_request_with_a_used_token_locks_it_and_revokes() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let (invitation, other) = (world.invite("a").await, world.invite("b").await);
     let application = world.apply(&invitation);
     let (_, _, kid) = world.answered(&application).await;
@@ -137,7 +132,7 @@ async fn any_other_request_with_a_used_token_locks_it_and_revokes() {
 
 #[tokio::test]
 async fn a_second_use_long_after_the_tokens_time_is_noticed_too() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
     let (_, _, kid) = world.answered(&world.apply(&invitation)).await;
     let thief = world.apply(&invitation);
@@ -148,7 +143,7 @@ async fn a_second_use_long_after_the_tokens_time_is_noticed_too() {
 
 #[tokio::test]
 async fn whoever_only_saw_the_tokens_name_changes_nothing() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
     let guess = JoinToken { id: invitation.token.id, secret: Secret::new([9; 32]) };
     let forged = world.apply_with(&invitation, &guess, Suite::X25519);
@@ -173,7 +168,7 @@ async fn whoever_only_saw_the_tokens_name_changes_nothing() {
 
 #[tokio::test]
 async fn an_expired_token_is_refused_and_can_be_made_anew() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
     let application = world.apply(&invitation);
     world.clock.store(HALF_HOUR.as_secs(), Ordering::SeqCst);
@@ -202,7 +197,7 @@ async fn an_expired_token_is_refused_and_can_be_made_anew() {
 
 #[tokio::test]
 async fn a_token_outlives_the_rotation_of_the_enrollers_key() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
     let application = world.apply(&invitation);
     let next = world.keystore.rotate_component("control").await.unwrap();
@@ -212,7 +207,7 @@ async fn a_token_outlives_the_rotation_of_the_enrollers_key() {
 
 #[tokio::test]
 async fn a_removed_agents_token_is_worth_nothing() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let former = world.invite("a").await;
     let application = world.apply(&former);
     world.keystore.remove_agent("a").await.unwrap();
@@ -226,7 +221,7 @@ async fn a_removed_agents_token_is_worth_nothing() {
 
 #[tokio::test]
 async fn of_many_requests_at_once_one_is_accepted() {
-    let world = Arc::new(World::new().await);
+    let world = Arc::new(World::of(fixture!("control")).await);
     let invitation = Arc::new(world.invite("a").await);
     let asking: Vec<_> = (0..8)
         .map(|_| {
@@ -248,7 +243,7 @@ async fn of_many_requests_at_once_one_is_accepted() {
 
 #[tokio::test]
 async fn many_are_invited_together_or_not_at_all() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     world.invite("c").await;
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     for bad in [ids(&["a", "b", "c"]), ids(&["a", "b", "a"]), ids(&["a", "b/c"])] {
@@ -264,44 +259,38 @@ async fn many_are_invited_together_or_not_at_all() {
 
 #[tokio::test]
 async fn the_secret_is_wiped_at_its_first_use() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
-    let read = || async {
-        let mut conn = world.fixture.raw().await;
-        let row: (Option<Vec<u8>>, Vec<u8>) =
-            sqlx::query_as("SELECT encrypted_secret, encrypted_verifier FROM join_tokens")
-                .fetch_one(&mut conn)
-                .await
-                .unwrap();
-        row
-    };
-    let (secret, verifier) = read().await;
-    let secret = secret.unwrap();
+    let verifier = "SELECT encrypted_verifier FROM join_tokens";
+    let mut raw = world.fixture.raw().await;
+    let secret = raw.bytes("SELECT encrypted_secret FROM join_tokens").await;
+    let kept = raw.bytes(verifier).await;
     let holds = |bytes: &[u8]| bytes.windows(32).any(|w| w == invitation.token.secret.expose());
-    assert!(!holds(&secret) && !holds(&verifier));
+    assert!(!holds(&secret) && !holds(&kept));
     world.answered(&world.apply(&invitation)).await;
-    let (after, verifier) = read().await;
-    assert!(after.is_none());
-    // What is left knows a second use, and opens in its own place only.
-    assert!(!holds(&verifier));
-    let mut conn = world.fixture.raw().await;
-    let swapped = "UPDATE join_tokens SET encrypted_answer = encrypted_verifier";
-    sqlx::query(swapped).execute(&mut conn).await.unwrap();
+    let gone = "SELECT count(*) FROM join_tokens WHERE encrypted_secret IS NULL";
+    assert_eq!(raw.number(gone).await, 1);
+    // What is left knows a second use.
+    assert!(!holds(&raw.bytes(verifier).await));
+    raw.close().await;
     let application = world.apply(&invitation);
     assert!(matches!(world.enrol(&application).await, Enrolment::Refused(_)));
 }
 
 #[tokio::test]
 async fn a_moved_row_opens_nowhere_else() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let (a, b) = (world.invite("a").await, world.invite("b").await);
-    let mut conn = world.fixture.raw().await;
     // A thief who can write to the database puts a token that is known under another's name.
-    let moved = "UPDATE join_tokens SET encrypted_secret = (SELECT encrypted_secret FROM
-                     join_tokens WHERE agent = 'agent/a'), encrypted_verifier = (SELECT
-                     encrypted_verifier FROM join_tokens WHERE agent = 'agent/a')
-                 WHERE agent = 'agent/b'";
-    sqlx::query(moved).execute(&mut conn).await.unwrap();
+    let mut raw = world.fixture.raw().await;
+    for column in ["encrypted_secret", "encrypted_verifier"] {
+        let known =
+            raw.bytes(&format!("SELECT {column} FROM join_tokens WHERE agent = 'agent/a'")).await;
+        let known = raw.literal(&known);
+        let moved = format!("UPDATE join_tokens SET {column} = {known} WHERE agent = 'agent/b'");
+        assert_eq!(raw.run(&moved).await, 1);
+    }
+    raw.close().await;
     let token = JoinToken { id: b.token.id, secret: a.token.secret.clone() };
     let application = world.apply_with(&b, &token, Suite::X25519);
     let error = world.keystore.enrol("control", application.request()).await.unwrap_err();
@@ -335,7 +324,7 @@ fn denied(renewed: Renewed) -> RenewRefusal {
 
 #[tokio::test]
 async fn a_renewal_counts_up_and_is_repeated_as_it_was() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
     world.answered(&world.apply(&invitation)).await;
     let first = renewal(&invitation, 1, 1);
@@ -360,7 +349,7 @@ async fn a_renewal_counts_up_and_is_repeated_as_it_was() {
 #[tokio::test]
 async fn a_clone_is_noticed_when_both_renew_and_both_are_cut_off() {
     for behind in [false, true] {
-        let world = World::new().await;
+        let world = World::of(fixture!("control")).await;
         let invitation = world.invite("a").await;
         let (_, _, enrolled) = world.answered(&world.apply(&invitation)).await;
         let mut kids = vec![enrolled];
@@ -392,7 +381,7 @@ async fn a_clone_is_noticed_when_both_renew_and_both_are_cut_off() {
 
 #[tokio::test]
 async fn who_has_not_joined_or_is_gone_renews_nothing() {
-    let world = World::new().await;
+    let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
     let error = world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap_err();
     assert!(matches!(error, KeystoreError::NoCredential(_)), "{error}");
