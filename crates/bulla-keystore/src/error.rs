@@ -191,7 +191,7 @@ pub enum KeystoreError {
     NotAPair(Principal),
     /// The principal has no credential that is valid now.
     #[error(
-        "{0} has no credential that is valid now: check the clock, then rotate its credential (a shared-key agent never has one)"
+        "{0} has no credential that is valid now: check the clock, then rotate its credential (a shared-key agent never has one, and one with a join file has none before it joined: see `bulla agent show`)"
     )]
     NoCredential(Principal),
     /// The suite has no key of that sort.

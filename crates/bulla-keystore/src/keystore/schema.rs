@@ -70,7 +70,8 @@ impl Keystore {
     }
 
     /// Takes the schema of the keystore at `address` back to version `to`, for an older program;
-    /// gives the version that it had. What that version has no place for is lost: versions 1 and 2
+    /// gives the version that it had. What that version has no place for is lost: versions 1 to 3
+    /// know nothing of join tokens and renewals, versions 1 and 2
     /// know nothing of revocation, floors and exemptions, version 1 has no groups. Below version 1
     /// nothing would be left, so it is refused.
     pub async fn revert(address: impl Into<StoreAddress>, kek: &Kek, to: u32) -> Result<u32> {
