@@ -38,6 +38,7 @@ impl std::fmt::Debug for Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "frame", run: targets::frame::run },
     Target { name: "tamper", run: targets::tamper::run },
+    Target { name: "enrol", run: targets::enrol::run },
     Target { name: "offer", run: targets::offer::run },
     Target { name: "credential", run: targets::signed::credential },
     Target { name: "statement", run: targets::signed::statement },

@@ -1,6 +1,7 @@
 //! One file a target, or a few that are alike.
 
 pub mod body;
+pub mod enrol;
 pub mod frame;
 pub mod names;
 pub mod offer;
