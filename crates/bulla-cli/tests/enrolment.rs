@@ -96,7 +96,7 @@ fn a_second_use_of_a_join_file_is_refused_and_quarantines() {
     let copy = deployment.path("thief/db-1.join");
     fs::create_dir(deployment.path("thief")).unwrap();
     fs::copy(&file, &copy).unwrap();
-    let _first = join(&deployment, &file, &[]);
+    let first = join(&deployment, &file, &[]);
     let _other = join(&deployment, &invite(&deployment, "db-2", &[]), &[]);
     deployment.call("agent/db-1", "agent.ping", "{}");
 
@@ -114,6 +114,7 @@ fn a_second_use_of_a_join_file_is_refused_and_quarantines() {
     assert_eq!(deployment.call("agent/db-2", "agent.ping", "{}")["pong"], true);
     // Removed and added anew, it is another incarnation, which starts clean.
     deployment.ok(&["agent", "revoke", "db-1"]);
+    first.stop();
     let file = deployment.path("again.join");
     deployment.ok(&["agent", "add", "db-1", "--out", file.to_str().unwrap()]);
     let _again = join(&deployment, &file, &[]);
