@@ -278,7 +278,8 @@ async fn a_join_file_of_another_root_or_with_a_mistake_is_refused() {
     let path = std::path::Path::new("x.join");
     let (good, other) = (scene.file(), Scene::new().await.file());
     assert!(good.open(path, now()).is_ok());
-    let cases: [(&str, &dyn Fn(&mut JoinFile)); 7] = [
+    type Change<'a> = &'a dyn Fn(&mut JoinFile);
+    let cases: [(&str, Change<'_>); 7] = [
         ("root", &|f| f.root.clone_from(&other.root)),
         ("enroller", &|f| f.enroller.clone_from(&other.enroller)),
         ("issuers", &|f| f.issuers.clear()),

@@ -236,7 +236,8 @@ fn an_agent_believes_no_credential_but_its_own_under_its_own_root() {
     let good = scene.credential(&opened);
     let root = scene.root();
     let stranger = scene.world.agent("db-1", Suite::X25519);
-    let cases: [(&str, &dyn Fn(&mut Credential)); 4] = [
+    type Change<'a> = &'a dyn Fn(&mut Credential);
+    let cases: [(&str, Change<'_>); 4] = [
         ("incarnation", &|c| c.party.incarnation = 1),
         ("name", &|c| c.party.principal = Principal::agent("db-2").unwrap()),
         ("signing key", &|c| c.signing = stranger.credential.signing),
