@@ -48,6 +48,9 @@ struct Shared {
     program: PathBuf,
     deaths: Deaths,
     dice: Dice,
+    /// Calls in the whole run: the more, the longer a worker lives, so that a long run is one of
+    /// calls and not of restarts.
+    calls: u64,
     progress: Arc<Progress>,
     stop: CancellationToken,
     lives: AtomicUsize,
@@ -59,13 +62,14 @@ impl Fleet {
         program: PathBuf,
         workers: [Settings; 2],
         deaths: Deaths,
-        seed: u64,
+        (calls, seed): (u64, u64),
         progress: Arc<Progress>,
     ) -> Self {
         let shared = Arc::new(Shared {
             program,
             deaths,
             dice: Dice::new(seed),
+            calls,
             progress,
             stop: CancellationToken::new(),
             lives: AtomicUsize::new(0),
@@ -127,7 +131,7 @@ impl Shared {
             Deaths::At(point) => point,
             Deaths::None | Deaths::Random => return None,
         };
-        Some(Death { point, passing: self.dice.between(8, 40) })
+        Some(Death { point, passing: self.dice.between(8, (self.calls / 50).max(40)) })
     }
 
     /// From its start to its death. It is killed when this is dropped.
@@ -140,7 +144,7 @@ impl Shared {
             tokio::time::timeout(START_LIMIT, start(&self.program, settings)).await??;
         up.send_replace(true);
         if self.deaths == Deaths::Random {
-            let calls = self.progress.ended() + self.dice.between(5, 60);
+            let calls = self.progress.ended() + self.dice.between(5, (self.calls / 50).max(60));
             if self.progress.reach(calls, KILL_AFTER_AT_MOST).await {
                 tokio::time::sleep(self.dice.millis(0, 20)).await;
                 child.kill().await?;

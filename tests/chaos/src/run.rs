@@ -133,7 +133,8 @@ impl Plan {
         let progress = Arc::new(Progress::default());
         let workers = scene.workers(&keys)?;
         let (program, deaths) = (self.program.clone(), run.deaths());
-        let mut fleet = Fleet::start(program, workers, deaths, self.seed, progress.clone());
+        let size = (self.calls, self.seed);
+        let mut fleet = Fleet::start(program, workers, deaths, size, progress.clone());
         fleet.ready().await?;
         let client = caller::client(&keys.caller, &scene.bus(2)).await?;
         let traffic = Traffic { calls: self.calls, at_a_time: run.at_a_time(), timeout: TIMEOUT };

@@ -27,37 +27,37 @@ async fn passes(run: Run, calls: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_are_killed() {
-    passes(Run::Kill, 200).await;
+    passes(Run::Kill, 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_die_at_each_point() {
-    passes(Run::Points, 200).await;
+    passes(Run::Points, 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_restarts() {
-    passes(Run::Broker, 500).await;
+    passes(Run::Broker, 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_restarts() {
-    passes(Run::Redis, 500).await;
+    passes(Run::Redis, 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgresql_that_restarts() {
-    passes(Run::Postgres, 500).await;
+    passes(Run::Postgres, 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn networks_that_are_cut_and_hang() {
-    passes(Run::Network, 500).await;
+    passes(Run::Network, 1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_loses_its_leader() {
-    passes(Run::Cluster, 500).await;
+    passes(Run::Cluster, 1000).await;
 }
 
 /// That the runs would see a second execution.
