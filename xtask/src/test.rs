@@ -9,6 +9,18 @@ use crate::report::Report;
 use crate::run::Job;
 use crate::{attacks, debian, models, python};
 
+/// What is off unless asked for: all of it is tested, in one build.
+const FEATURES: &[&str] = &[
+    "bulla-guard/redis",
+    "bulla-guard/postgres",
+    "bulla-guard/mariadb",
+    "bulla-keystore/postgres",
+    "bulla-keystore/mariadb",
+    "bulla-cli/redis",
+    "bulla-cli/postgres",
+    "bulla-cli/mariadb",
+];
+
 pub(crate) fn run(report: &mut Report) {
     step("Looking for what the tests need");
     if let Err(why) = debian::install() {
@@ -18,22 +30,6 @@ pub(crate) fn run(report: &mut Report) {
         report.cannot_run(&format!("tests on {server}"), &format!("{server} is not installed"));
     }
     cargo_test(report);
-    // Features that nothing in the workspace asks for.
-    report.suite("claim stores", "Claim stores on Redis, PostgreSQL and MariaDB", || {
-        let test = ["test", "--package", "bulla-guard", "--lib"];
-        let job = Job::cargo().args(test).args(["--features", "redis,postgres,mariadb"]);
-        let all = debian::missing_servers().is_empty();
-        let job = if all { job.env("BULLA_TEST_REQUIRE", "1") } else { job };
-        job.run().map(|()| String::new())
-    });
-    report.suite("keystores", "Keystores on PostgreSQL and MariaDB", || {
-        let test = ["test", "--package", "bulla-keystore", "--features", "postgres,mariadb"];
-        let job =
-            Job::cargo().args(test).args(["--lib", "--test", "postgres", "--test", "mariadb"]);
-        let all = debian::missing_servers().is_empty();
-        let job = if all { job.env("BULLA_TEST_REQUIRE", "1") } else { job };
-        job.run().map(|()| String::new())
-    });
     let doing = "Showing that every attack's row can fail, in a build of its own";
     report.suite("mutants", doing, attacks::mutants);
     models::symbolic(report, false);
@@ -48,7 +44,9 @@ fn cargo_test(report: &mut Report) {
     let begun = Instant::now();
     let outcome = Arc::new(Mutex::new(Outcome::default()));
     let seen = Arc::clone(&outcome);
-    let mut job = Job::cargo().args(["test", "--workspace", "--no-fail-fast"]);
+    let mut job = Job::cargo()
+        .args(["test", "--workspace", "--no-fail-fast"])
+        .args(["--features", &FEATURES.join(",")]);
     if debian::missing_servers().is_empty() {
         // A test that still finds no server must not pass for having been skipped.
         job = job.env("BULLA_TEST_REQUIRE", "1");
