@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: everything that is checked without running the code.
 
 use crate::deps;
+use crate::features::features;
 use crate::report::Report;
 use crate::run::{Job, says_yes};
 
@@ -14,7 +15,8 @@ pub(crate) fn run(report: &mut Report) {
         report.skip("cargo deny", why);
     }
     report.suite("clippy", "cargo clippy, warnings denied", || {
-        cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+        let all = ["clippy", "--workspace", "--all-targets", "--features", &features()];
+        cargo(&[&all[..], &["--", "-D", "warnings"]].concat())
     });
     report.suite("rustdoc", "cargo doc, warnings denied", || {
         // The library last: the program of the same name documents itself in the same place.

@@ -7,6 +7,7 @@ mod chaos;
 mod console;
 mod debian;
 mod deps;
+mod features;
 mod fuzz;
 mod lint;
 mod models;

@@ -4,22 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::console::step;
+use crate::features::features;
 use crate::outcome::{Outcome, Tests};
 use crate::report::Report;
 use crate::run::Job;
 use crate::{attacks, debian, models, python};
-
-/// What is off unless asked for: all of it is tested, in one build.
-const FEATURES: &[&str] = &[
-    "bulla-guard/redis",
-    "bulla-guard/postgres",
-    "bulla-guard/mariadb",
-    "bulla-keystore/postgres",
-    "bulla-keystore/mariadb",
-    "bulla-cli/redis",
-    "bulla-cli/postgres",
-    "bulla-cli/mariadb",
-];
 
 pub(crate) fn run(report: &mut Report) {
     step("Looking for what the tests need");
@@ -46,7 +35,7 @@ fn cargo_test(report: &mut Report) {
     let seen = Arc::clone(&outcome);
     let mut job = Job::cargo()
         .args(["test", "--workspace", "--no-fail-fast"])
-        .args(["--features", &FEATURES.join(",")]);
+        .args(["--features", &features()]);
     if debian::missing_servers().is_empty() {
         // A test that still finds no server must not pass for having been skipped.
         job = job.env("BULLA_TEST_REQUIRE", "1");

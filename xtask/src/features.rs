@@ -1,0 +1,18 @@
+//! The Cargo features that are off unless asked for.
+
+/// All of it is linted and tested, in one build each.
+const FEATURES: &[&str] = &[
+    "bulla-guard/redis",
+    "bulla-guard/postgres",
+    "bulla-guard/mariadb",
+    "bulla-keystore/postgres",
+    "bulla-keystore/mariadb",
+    "bulla-cli/redis",
+    "bulla-cli/postgres",
+    "bulla-cli/mariadb",
+];
+
+/// For `--features`.
+pub(crate) fn features() -> String {
+    FEATURES.join(",")
+}
