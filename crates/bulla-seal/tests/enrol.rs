@@ -264,6 +264,13 @@ fn an_agent_believes_no_credential_but_its_own_under_its_own_root() {
     let wrong = Answer { peers: vec![altered.into()], ..right.clone() };
     let sealed = opened.answer(&wrong, NOW, &mut scene.world.random).unwrap();
     assert!(application.open_answer(&sealed, &root, NOW).is_err());
+    let mut issuers = right.issuers.clone();
+    let mut unsigned = issuers[3].to_vec();
+    *unsigned.last_mut().unwrap() ^= 1;
+    issuers[3] = unsigned.into();
+    let wrong = Answer { issuers, ..right.clone() };
+    let sealed = opened.answer(&wrong, NOW, &mut scene.world.random).unwrap();
+    assert!(application.open_answer(&sealed, &root, NOW).is_err());
     let none = Answer { issuers: vec![], ..right };
     let sealed = opened.answer(&none, NOW, &mut scene.world.random).unwrap();
     assert!(application.open_answer(&sealed, &root, NOW).is_err());

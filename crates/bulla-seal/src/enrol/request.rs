@@ -409,3 +409,111 @@ impl Opened {
         answer::seal_answer(&self.answer_key, &self.digest, answer, now, random)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::OsRandom;
+    use crate::wire::{Level, SuiteSet};
+    use crate::{Principal, Validity};
+
+    const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    /// What an agent with a good token may still lie about.
+    struct Lie {
+        domain: &'static str,
+        token: TokenId,
+        agent: (&'static str, u32),
+        audience: Kid,
+        /// Another encapsulation than the one that it used.
+        enc: bool,
+        /// A signature by another key than the one that it names.
+        signature: bool,
+        /// A signature for another use.
+        usage: SignatureUse,
+        kid: Option<Kid>,
+    }
+
+    fn truth(token: &JoinToken) -> Lie {
+        Lie {
+            domain: "cloud.example",
+            token: token.id,
+            agent: ("agent/db-1", 2),
+            audience: Kid([1; 8]),
+            enc: false,
+            signature: false,
+            usage: SignatureUse::Enrol,
+            kid: None,
+        }
+    }
+
+    fn judged(token: &JoinToken, lie: &Lie) -> Result<Opened, Refusal> {
+        let random = &mut OsRandom::default();
+        let domain = TrustDomain::new("cloud.example").unwrap();
+        let agent = Party::new(Principal::agent("db-1").unwrap(), 2);
+        let key = KemSecretKey::generate(Suite::X25519, random).unwrap();
+        let own = Credential {
+            kid: Kid([1; 8]),
+            party: Party::new(Principal::component("control").unwrap(), 1),
+            epoch: 1,
+            signing: None,
+            kem: Some(key.public().clone()),
+            suites: SuiteSet::all(),
+            validity: Validity { not_before: 0, not_after: u64::MAX },
+            accepts: Level::Sealed,
+            sends: Level::Sealed,
+            roles: vec![],
+            instance: None,
+        };
+        let (suite, audience) = (Suite::X25519, own.kid);
+        let ends = Ends { domain: &domain, suite, agent: &agent, enroller: &own.party, audience };
+        let psk = token.psk();
+        let encapsulate = |random: &mut OsRandom| {
+            key.public().encapsulate(&ends.info(), Some(&psk), random, &[], NOW).unwrap()
+        };
+        let (enc, exporter) = encapsulate(random);
+        let (other, _) = encapsulate(random);
+        let signing = SigningKey::generate(random).unwrap();
+        let named =
+            if lie.signature { SigningKey::generate(random).unwrap() } else { signing.clone() };
+        let claims = Claims {
+            domain: lie.domain,
+            token: lie.token,
+            agent: lie.agent,
+            audience: lie.audience,
+            enc: if lie.enc { &other } else { &enc },
+            signing: named.verifying_key(),
+            kem: KemSecretKey::generate(suite, random).unwrap().public().clone(),
+        };
+        let signed = sign1(lie.usage, &signing, lie.kid, &claims.encode());
+        let outer = Outer { token: token.id, suite, audience, enc: &enc };
+        let sealing = exporter.export(&request_context()).unwrap();
+        let sealed = seal(&sealing, &outer.aad(), &signed).unwrap();
+        let bytes = outer.encode(&sealed, &token.verifier());
+        Request::parse(&bytes)?.open(&domain, (&agent, token), (&own, &key))
+    }
+
+    #[test]
+    fn every_item_of_the_claims_is_checked() {
+        let token = JoinToken::generate(&mut OsRandom::default()).unwrap();
+        let honest = || truth(&token);
+        assert!(judged(&token, &honest()).is_ok());
+        for lie in [
+            Lie { domain: "other.example", ..honest() },
+            Lie { token: TokenId([9; 16]), ..honest() },
+            Lie { agent: ("agent/db-2", 2), ..honest() },
+            Lie { agent: ("agent/db-1", 1), ..honest() },
+            Lie { audience: Kid([2; 8]), ..honest() },
+            Lie { enc: true, ..honest() },
+        ] {
+            assert_eq!(judged(&token, &lie).unwrap_err(), Refusal::SenderMismatch);
+        }
+        for lie in
+            [Lie { signature: true, ..honest() }, Lie { usage: SignatureUse::Join, ..honest() }]
+        {
+            assert_eq!(judged(&token, &lie).unwrap_err(), Refusal::SignatureInvalid);
+        }
+        let lie = Lie { kid: Some(Kid([3; 8])), ..honest() };
+        assert_eq!(judged(&token, &lie).unwrap_err(), Refusal::Malformed);
+    }
+}
