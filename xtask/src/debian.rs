@@ -17,6 +17,7 @@ const NEEDS: &[Need] = &[
     Need { package: "redis-server", there: redis },
     Need { package: "postgresql", there: postgres },
     Need { package: "mariadb-server", there: mariadb },
+    Need { package: "softhsm2", there: softhsm },
     Need { package: "python3", there: || says_yes("python3", &["--version"]) },
     Need { package: "python3-venv", there: python },
 ];
@@ -42,6 +43,11 @@ pub(crate) fn mariadb() -> bool {
     Path::new("/usr/sbin/mariadbd").exists()
 }
 
+/// Whether the software token that the tests use is installed.
+pub(crate) fn softhsm() -> bool {
+    Path::new("/usr/bin/softhsm2-util").exists()
+}
+
 /// The servers that the tests start and that are not there.
 pub(crate) fn missing_servers() -> Vec<&'static str> {
     let servers = [
@@ -49,6 +55,7 @@ pub(crate) fn missing_servers() -> Vec<&'static str> {
         ("Redis", redis()),
         ("PostgreSQL", postgres()),
         ("MariaDB", mariadb()),
+        ("SoftHSM", softhsm()),
     ];
     servers.into_iter().filter(|(_, there)| !there).map(|(server, _)| server).collect()
 }

@@ -7,9 +7,11 @@ const FEATURES: &[&str] = &[
     "bulla-guard/mariadb",
     "bulla-keystore/postgres",
     "bulla-keystore/mariadb",
+    "bulla-keystore/pkcs11",
     "bulla-cli/redis",
     "bulla-cli/postgres",
     "bulla-cli/mariadb",
+    "bulla-cli/pkcs11",
 ];
 
 /// For `--features`.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::settings::{Kek, Provider};
+
 /// Sealed RPC over a message broker that nobody has to trust.
 #[derive(Debug, Parser)]
 #[command(
@@ -44,6 +46,9 @@ pub(crate) enum Command {
     /// Groups, the targets of fanouts.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// The key-encryption key: rotate it, see what is under it, check a backup of it.
+    #[command(subcommand)]
+    Kek(KekCommand),
     /// Floors of peers, what came in below them, and exemptions.
     Peers(PeersArgs),
     /// The schema of the keystore's database.
@@ -274,6 +279,70 @@ pub(crate) enum DbCommand {
     },
     /// Show which version the schema has, and what brought it there.
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KekCommand {
+    /// Go over to the next key-encryption key while everything runs; goes on with what was cut
+    /// off.
+    Rotate(KekRotateArgs),
+    /// Which keys there are, and how many values are under each.
+    Status,
+    /// Whether a key, such as a backup, opens the keystore.
+    Check(KekCheckArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KekRotateArgs {
+    /// Only make the next key, to be brought to other hosts first.
+    #[arg(long)]
+    pub(crate) prepare: bool,
+    /// Values in one transaction.
+    #[arg(long, default_value_t = bulla_keystore::REWRAP_BATCH, value_name = "N")]
+    pub(crate) batch: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KekCheckArgs {
+    /// A KEK file [default: [kek] backup in bulla.toml].
+    pub(crate) file: Option<PathBuf>,
+    /// Where else the key is: file, environment, credential or pkcs11.
+    #[arg(long, value_enum, conflicts_with = "file", hide_possible_values = true)]
+    provider: Option<Provider>,
+    /// environment: the variable's name.
+    #[arg(long, value_name = "NAME", requires = "provider")]
+    variable: Option<String>,
+    /// credential: its name.
+    #[arg(long, value_name = "NAME", requires = "provider")]
+    credential: Option<String>,
+    /// pkcs11: the token's library.
+    #[arg(long, value_name = "FILE", requires = "provider")]
+    module: Option<PathBuf>,
+    /// pkcs11: the token's label.
+    #[arg(long, value_name = "LABEL", requires = "provider")]
+    token: Option<String>,
+    /// pkcs11: the key's label.
+    #[arg(long, value_name = "LABEL", requires = "provider")]
+    key: Option<String>,
+    /// pkcs11: a file with the PIN; without it, BULLA_KEK_PIN.
+    #[arg(long, value_name = "FILE", requires = "provider")]
+    pin_file: Option<PathBuf>,
+}
+
+impl KekCheckArgs {
+    /// As settings, if a provider was given.
+    pub(crate) fn settings(&self) -> Option<Kek> {
+        Some(Kek {
+            provider: self.provider?,
+            variable: self.variable.clone(),
+            credential: self.credential.clone(),
+            module: self.module.clone(),
+            token: self.token.clone(),
+            key: self.key.clone(),
+            pin_file: self.pin_file.clone(),
+            ..Kek::default()
+        })
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -21,6 +22,7 @@ pub(crate) struct Settings {
     pub(crate) bus: Bus,
     pub(crate) api: Api,
     pub(crate) control: Control,
+    pub(crate) kek: Kek,
     pub(crate) claims: Claims,
     pub(crate) keystore: KeystoreSettings,
 }
@@ -57,6 +59,40 @@ pub(crate) struct Api {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Control {
     pub(crate) instance: Option<String>,
+}
+
+/// Where the key-encryption key is. Names and paths only, and no secret.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Kek {
+    pub(crate) provider: Provider,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) variable: Option<String>,
+    pub(crate) credential: Option<String>,
+    pub(crate) module: Option<PathBuf>,
+    pub(crate) token: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) pin_file: Option<PathBuf>,
+    /// A copy that `bulla doctor` looks at.
+    pub(crate) backup: Option<PathBuf>,
+    /// The one that a rotation goes over to.
+    pub(crate) next: Option<Box<Self>>,
+}
+
+/// Who hands the key-encryption key over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Provider {
+    /// A file.
+    #[default]
+    File,
+    /// An environment variable.
+    Environment,
+    /// systemd, as a credential.
+    Credential,
+    /// A token, through its PKCS#11 library.
+    Pkcs11,
 }
 
 /// Where the control plane remembers which messages ran.
@@ -173,6 +209,16 @@ impl Settings {
         if let Some(instance) = get("BULLA_CONTROL_INSTANCE") {
             self.control.instance = Some(instance);
         }
+        if let Some(provider) = get("BULLA_KEK_PROVIDER") {
+            let known = Provider::from_str(&provider, false);
+            self.kek.provider = known.map_err(|_| bad("BULLA_KEK_PROVIDER"))?;
+        }
+        if let Some(path) = get("BULLA_KEK_PATH") {
+            self.kek.path = Some(path.into());
+        }
+        if let Some(path) = get("BULLA_KEK_BACKUP") {
+            self.kek.backup = Some(path.into());
+        }
         if let Some(store) = get("BULLA_CLAIMS_STORE") {
             self.claims.store = Some(store);
         }
@@ -286,6 +332,8 @@ mod tests {
         let settings = Settings::parse(&uncommented, Path::new(FILE)).unwrap();
         assert!(settings.bus.url.is_some() && settings.api.listen.is_some());
         assert!(settings.control.instance.is_some());
+        let next = settings.kek.next.as_ref().unwrap();
+        assert!(settings.kek.backup.is_some() && next.token.is_some());
         assert!(settings.claims.store.is_some() && settings.claims.password_file.is_some());
         assert!(settings.keystore.url.is_some() && settings.keystore.password_file.is_some());
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::db::BUSY;
 use crate::file::FileError;
-use crate::kek::UnwrapError;
+use crate::kek::KekError;
 
 /// A result of this crate.
 pub type Result<T, E = KeystoreError> = std::result::Result<T, E>;
@@ -145,11 +145,41 @@ pub enum KeystoreError {
         "schema version 0 has no place for anything: revert to version 1 at the lowest, or delete the keystore"
     )]
     RevertTooFar,
-    /// The keystore was made with another key-encryption key.
+    /// The keystore, or a value in it, is under a key-encryption key that is not there.
     #[error(
-        "this is not the key-encryption key of the keystore: give the KEK file that `bulla init` made with it"
+        "this is wrapped under key-encryption key {needed}, and here is {held}{why}: give the key that the keystore was made with or rotated to"
     )]
-    WrongKek,
+    WrongKek {
+        /// Id of the key that is needed.
+        needed: String,
+        /// Ids of those that are there.
+        held: String,
+        /// Why the needed one can't be fetched, if that is known.
+        why: String,
+    },
+    /// Some values did not open, so the old key-encryption key is still needed.
+    #[error(
+        "{count} stored values were altered or moved from another row and stay as they are ({}): all others are under the new key-encryption key, and the rotation is not finished; restore these from a backup or remove who they belong to, then rotate again", damaged.join(", ")
+    )]
+    NotRewrapped {
+        /// How many.
+        count: usize,
+        /// The first of them.
+        damaged: Vec<String>,
+    },
+    /// Somebody else rotated at the same time, or restored old rows.
+    #[error(
+        "{left} stored values are not under the key-encryption key {current}: another rotation ran at the same time, or old rows were put back; rotate again"
+    )]
+    RotationOverrun {
+        /// Id of the key that new values are wrapped under.
+        current: String,
+        /// How many values are under another one.
+        left: u64,
+    },
+    /// A key-encryption key can't be fetched.
+    #[error(transparent)]
+    Kek(#[from] KekError),
     /// A stored value was altered, or moved there from another row.
     #[error(
         "the stored {what} was altered or moved from another row: restore the keystore from a backup and find out who can write to it"
@@ -271,14 +301,6 @@ pub enum KeystoreError {
 }
 
 impl KeystoreError {
-    /// What a failed unwrap means for the stored `what`.
-    pub(crate) fn unwrap_failed(error: UnwrapError, what: impl Into<String>) -> Self {
-        match error {
-            UnwrapError::WrongKek { .. } => Self::WrongKek,
-            UnwrapError::Damaged => Self::Damaged { what: what.into() },
-        }
-    }
-
     pub(crate) fn damaged(what: impl Into<String>) -> Self {
         Self::Damaged { what: what.into() }
     }

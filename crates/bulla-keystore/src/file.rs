@@ -16,6 +16,26 @@ use zeroize::Zeroizing;
 /// Longest key file that is read; the ones written here have about 100 bytes.
 const MAX_FILE: u64 = 1024;
 
+/// Who else may read a key file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Nobody.
+    Private,
+    /// The group, for what a service manager put into a folder of its own: an access list for
+    /// one service shows as group bits.
+    Credential,
+}
+
+impl Protection {
+    /// The bits that must not be set.
+    const fn forbidden(self) -> u32 {
+        match self {
+            Self::Private => 0o077,
+            Self::Credential => 0o037,
+        }
+    }
+}
+
 /// A key file can't be made or used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -122,7 +142,16 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Reads a file that [`create`] made: the rest of the header line after `header`, and the secret.
 pub(crate) fn read(path: &Path, header: &'static str) -> Result<(String, Secret<32>), FileError> {
-    let text = read_protected(path)?;
+    read_with(path, header, Protection::Private)
+}
+
+/// [`read`] for a file that may be less private.
+pub(crate) fn read_with(
+    path: &Path,
+    header: &'static str,
+    protection: Protection,
+) -> Result<(String, Secret<32>), FileError> {
+    let text = read_protected(path, protection)?;
     let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
     let malformed = || FileError::Malformed { path: path.into() };
     let detail = match first.strip_prefix(header) {
@@ -137,12 +166,16 @@ pub(crate) fn read(path: &Path, header: &'static str) -> Result<(String, Secret<
     Ok((detail.to_owned(), secret))
 }
 
-fn read_protected(path: &Path) -> Result<Zeroizing<String>, FileError> {
+/// The text of a file that only its owner, this user or root, may read.
+pub(crate) fn read_protected(
+    path: &Path,
+    protection: Protection,
+) -> Result<Zeroizing<String>, FileError> {
     let io = |source| FileError::Io { path: path.into(), source };
     // A pipe must be refused below, not waited for here.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(io)?;
-    check_protection(path, &file.metadata().map_err(io)?)?;
+    check_protection(path, &file.metadata().map_err(io)?, protection)?;
     let mut text = Zeroizing::new(String::with_capacity(MAX_FILE as usize + 1));
     file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|e| match e.kind() {
         io::ErrorKind::InvalidData => FileError::Malformed { path: path.into() },
@@ -154,12 +187,16 @@ fn read_protected(path: &Path) -> Result<Zeroizing<String>, FileError> {
     Ok(text)
 }
 
-fn check_protection(path: &Path, meta: &std::fs::Metadata) -> Result<(), FileError> {
+fn check_protection(
+    path: &Path,
+    meta: &std::fs::Metadata,
+    protection: Protection,
+) -> Result<(), FileError> {
     if !meta.is_file() {
         return Err(FileError::NotAFile { path: path.into() });
     }
     let mode = meta.mode() & 0o777;
-    if mode & 0o077 != 0 {
+    if mode & protection.forbidden() != 0 {
         return Err(FileError::Unprotected { path: path.into(), mode });
     }
     let owner = meta.uid();

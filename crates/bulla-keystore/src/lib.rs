@@ -3,7 +3,8 @@
 //! A [`Keystore`] is a SQLite file, or a database on a PostgreSQL or MariaDB server (features
 //! `postgres`, `mariadb`), with the principals of one trust domain: agents and component
 //! types, their incarnations, credentials, keys and groups (protocol section 2). Every secret in
-//! it is wrapped under a key-encryption key, the [`Kek`], which lives in a file of its own; each
+//! it is wrapped under a key-encryption key, the [`Kek`], which a
+//! [`KekSource`] keeps apart from it: a file, the environment, systemd, a token; each
 //! wrapped value is tied to its table, column, name, incarnation and epoch and opens nowhere
 //! else. A thief of the database alone has names, public keys and times.
 //!
@@ -70,11 +71,17 @@ pub mod root_key;
 pub use address::StoreAddress;
 pub use error::{KeystoreError, Result};
 pub use file::FileError;
-pub use kek::{Kek, Row, UnwrapError, WrapKey, Wrapped};
+#[cfg(feature = "pkcs11")]
+pub use kek::pkcs11;
+pub use kek::{
+    Kek, KekError, KekRing, KekSource, LOSS, Row, UnwrapError, WrapKey, Wrapped, next_file,
+    retire_file,
+};
 pub use keystore::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
     EVERY_AGENT, EnrolRefusal, Enrolment, GroupRecord, ISSUER_LIFETIME, Initialized, Invitation,
-    JoinState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME, MigrationStep, Page,
-    PairKey, PairKeyId, PeerKeys, Reach, RenewRefusal, Renewal, Renewed, RevokedHost,
-    SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus, TOKEN_LIFETIME, TOKEN_LIFETIMES,
+    JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME,
+    MigrationStep, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal, Renewal,
+    Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus,
+    TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };

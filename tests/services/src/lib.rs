@@ -19,6 +19,7 @@ mod process;
 mod proxy;
 mod rabbit;
 mod redis;
+mod softhsm;
 
 pub use certs::{Authority, Identity};
 pub use error::{ServiceError, require};
@@ -27,3 +28,4 @@ pub use postgres::Postgres;
 pub use proxy::Proxy;
 pub use rabbit::{RabbitCluster, RabbitMq, RabbitMqBuilder};
 pub use redis::{Redis, RedisBuilder};
+pub use softhsm::SoftHsm;

@@ -1,9 +1,10 @@
 //! `bulla db`: the schema of the keystore's database.
 
-use bulla_keystore::{Kek, Keystore, MigrationStep, SchemaStatus, StoreAddress};
+use bulla_keystore::{Keystore, MigrationStep, SchemaStatus, StoreAddress};
 use serde_json::json;
 
 use crate::cli::DbCommand;
+use crate::control::kek::ring;
 use crate::control::keystore_address;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
@@ -51,14 +52,12 @@ fn plan(steps: &[MigrationStep], out: Output) -> Result<()> {
 }
 
 async fn migrate(home: &Home, address: &StoreAddress, out: Output) -> Result<()> {
-    let kek = Kek::from_file(home.kek())?;
-    let from = Keystore::migrate(address, &kek).await?;
+    let from = Keystore::migrate(address, ring(home)?).await?;
     moved(address, from, Keystore::schema_version(), out)
 }
 
 async fn revert(home: &Home, address: &StoreAddress, to: u32, out: Output) -> Result<()> {
-    let kek = Kek::from_file(home.kek())?;
-    let from = Keystore::revert(address, &kek, to).await?;
+    let from = Keystore::revert(address, ring(home)?, to).await?;
     moved(address, from, to.min(from), out)
 }
 

@@ -67,6 +67,9 @@ pub(crate) async fn run(home: &Home, out: Output) -> Result<()> {
     });
     files(home, &mut findings);
     keystore(home, &mut findings).await;
+    if let Some(settings) = &settings {
+        backup(home, settings, &mut findings).await;
+    }
     certificates(home, &mut findings);
     if let Some(settings) = &settings {
         bus(settings, &mut findings).await;
@@ -131,9 +134,45 @@ async fn keystore(home: &Home, findings: &mut Findings) {
     findings.judge("control keys", keys, |(_, credential)| {
         format!("good until {}", crate::output::date(credential.validity.not_after))
     });
+    match keystore.kek_state().await {
+        Ok(state) if state.left() > 0 => {
+            let left = state.left();
+            let text = format!("{left} values to go; `bulla kek rotate` goes on with it");
+            findings.add("KEK rotation", Grade::Note, text);
+        }
+        Ok(_) => {}
+        Err(error) => findings.add("KEK rotation", Grade::Bad, Failure::from(error).to_string()),
+    }
     let agents = keystore.count_agents().await.map_err(Failure::from);
     findings.judge("agents", agents, |count| format!("{count} added"));
     keystore.close().await;
+}
+
+/// A backup of the key-encryption key that does not open the keystore is found out now, and not when
+/// it is needed.
+async fn backup(home: &Home, settings: &Settings, findings: &mut Findings) {
+    let Some(path) = &settings.kek.backup else {
+        let text = "not named ([kek] backup), so not tried; without its key the keystore is lost";
+        return findings.add("KEK backup", Grade::Note, text);
+    };
+    let fitting = async {
+        let kek = bulla_keystore::Kek::from_file(path)?;
+        match super::kek::fit(home, &kek).await? {
+            Some(state) if state.left() == 0 => Ok(hex::encode(kek.id())),
+            Some(state) => Err(Failure::new(format!(
+                "{} opens all but {} values: `bulla kek rotate` goes on with the rotation",
+                path.display(),
+                state.left()
+            ))),
+            None => Err(Failure::new(format!(
+                "{} does not open this keystore: copy the present key there",
+                path.display()
+            ))),
+        }
+    };
+    findings.judge("KEK backup", fitting.await, |id| {
+        format!("{} ({id}) opens the keystore", path.display())
+    });
 }
 
 fn certificates(home: &Home, findings: &mut Findings) {

@@ -5,12 +5,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bulla_http::certs;
-use bulla_keystore::{Initialized, Kek, Keystore, StoreAddress, root_key};
+use bulla_keystore::{Initialized, Kek, KekSource, Keystore, StoreAddress, root_key};
 use bulla_seal::{SuiteSet, TrustDomain};
 use serde_json::json;
 
 use super::private_folder;
 use crate::cli::{InitArgs, SuiteArg};
+use crate::control::kek::Sources;
 use crate::control::{CONTROL, keystore_address};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -25,11 +26,15 @@ pub(crate) async fn run(home: &Home, args: &InitArgs, out: Output) -> Result<()>
     }
     make(home, args).await?;
     let keystore = keystore_address(home, &Settings::load(home.dir())?)?.to_string();
+    let kek = match Sources::of(home)?.current {
+        KekSource::File(path) => path.display().to_string(),
+        other => other.to_string(),
+    };
     let made = json!({
         "home": home.dir(),
         "trust_domain": args.trust_domain,
         "settings": home.settings(),
-        "kek": home.kek(),
+        "kek": kek,
         "root_key": home.root_key(),
         "keystore": keystore,
         "tls": home.tls(),
@@ -39,7 +44,7 @@ pub(crate) async fn run(home: &Home, args: &InitArgs, out: Output) -> Result<()>
         out.say(format!("Made a deployment in {}:", out.bold(&home.dir().display().to_string())));
         let rows = [
             (show(home.settings()), "settings, each with its default"),
-            (show(home.kek()), "key-encryption key: back it up apart from the keystore"),
+            (kek, "key-encryption key: back it up apart from the keystore"),
             (keystore.clone(), "keystore: worth nothing without that key"),
             (show(home.tls()), "certificates of the API and of the operator"),
             (show(home.root_key()), "root key"),
@@ -68,9 +73,18 @@ pub(crate) async fn make(home: &Home, args: &InitArgs) -> Result<()> {
     let domain = TrustDomain::new(&args.trust_domain)?;
     private_folder(home.dir())?;
     let address = keystore_address(home, &Settings::load(home.dir())?)?;
+    let kek = match Sources::of(home)?.current {
+        KekSource::File(path) => path,
+        _ => home.kek(),
+    };
+    // Nothing is taken away that was there before.
+    let fresh: Vec<_> = [home.keystore(), kek, home.root_key(), home.unused()]
+        .into_iter()
+        .filter(|path| !path.exists())
+        .collect();
     let made = make_files(home, args, &domain, &address).await;
     if made.is_err() {
-        for path in [home.keystore(), home.kek(), home.root_key()] {
+        for path in fresh {
             // Best effort: what was not made can't be taken away.
             let _ = std::fs::remove_file(path);
         }
@@ -85,6 +99,8 @@ async fn make_files(
     domain: &TrustDomain,
     address: &StoreAddress,
 ) -> Result<()> {
+    // First, because it may have to come from elsewhere and not be there.
+    let kek = first_kek(home)?;
     if !home.settings().exists() {
         write_new(&home.settings(), Settings::TEMPLATE, 0o600)?;
     }
@@ -93,7 +109,6 @@ async fn make_files(
     }
     write_new(&home.unused(), "", 0o600)?;
     certs::make(&home.tls(), &args.hosts, &args.operator)?;
-    let kek = Kek::create_file(home.kek())?;
     let Initialized { keystore, root } = Keystore::init(address, domain, kek).await?;
     root_key::create_file(home.root_key(), domain, &root)?;
     let suites = match args.suite {
@@ -104,6 +119,19 @@ async fn make_files(
     keystore.add_component(CONTROL, &roles, suites).await?;
     keystore.close().await;
     Ok(())
+}
+
+/// A file is made; a key in the environment, a credential or a token is taken, and made in a
+/// token that has none.
+fn first_kek(home: &Home) -> Result<Kek> {
+    let source = Sources::of(home)?.current;
+    if let KekSource::File(_) = source {
+        return Ok(source.create()?);
+    }
+    match source.load() {
+        Err(error) if error.is_absent() => Ok(source.create()?),
+        loaded => Ok(loaded?),
+    }
 }
 
 fn write_new(path: &Path, text: &str, mode: u32) -> Result<()> {

@@ -11,6 +11,7 @@ pub(crate) mod doctor;
 pub(crate) mod group;
 pub(crate) mod init;
 mod inject;
+pub(crate) mod kek;
 pub(crate) mod peers;
 pub(crate) mod serve;
 pub(crate) mod tap;

@@ -4,6 +4,7 @@ pub(crate) mod bus;
 pub(crate) mod claims;
 pub(crate) mod directory;
 pub(crate) mod enrol;
+pub(crate) mod kek;
 pub(crate) mod key_file;
 mod peers;
 mod plane;
@@ -12,7 +13,7 @@ mod statements;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_keystore::{Kek, Keystore, SIGNING_LIFETIME, StoreAddress};
+use bulla_keystore::{KekRing, Keystore, KeystoreError, SIGNING_LIFETIME, StoreAddress};
 use bulla_rpc::enrol::EnrolServer;
 use bulla_rpc::{
     Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions,
@@ -57,9 +58,20 @@ pub(crate) async fn open_keystore(home: &Home) -> Result<Keystore> {
             home.dir().display()
         )));
     }
+    open_keystore_with(home, kek::ring(home)?).await?.map_err(|error| {
+        let keyless = matches!(error, KeystoreError::WrongKek { .. });
+        let failure = Failure::from(error);
+        if keyless { kek::with_loss(&failure) } else { failure }
+    })
+}
+
+/// The same with other key-encryption keys.
+pub(crate) async fn open_keystore_with(
+    home: &Home,
+    keks: KekRing,
+) -> Result<Result<Keystore, KeystoreError>> {
     let address = keystore_address(home, &Settings::load(home.dir())?)?;
-    let kek = Kek::from_file(home.kek())?;
-    Ok(Keystore::open(address, kek).await?)
+    Ok(Keystore::open(address, keks).await)
 }
 
 /// Where a home folder's keystore is.

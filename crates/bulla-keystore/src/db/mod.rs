@@ -13,6 +13,7 @@ pub(crate) mod principals;
 pub(crate) mod revocation;
 pub(crate) mod rotation;
 pub(crate) mod trust;
+pub(crate) mod wrapped;
 
 mod conn;
 mod dialect;

@@ -1,7 +1,14 @@
-//! The key-encryption key: 32 bytes in a file, under which every secret in the keystore is
-//! wrapped.
+//! The key-encryption key, under which every secret in the keystore is wrapped: where it comes
+//! from, and which ones a process holds.
 
+mod credential;
+mod environment;
+mod file;
 mod guess;
+#[cfg(feature = "pkcs11")]
+pub mod pkcs11;
+mod ring;
+mod source;
 mod wrap;
 
 use std::fmt;
@@ -10,10 +17,14 @@ use std::path::Path;
 use bulla_seal::cbor::Writer;
 use bulla_seal::{OsRandom, Principal, Secret};
 
+pub use file::{next_file, retire_file};
+pub use ring::KekRing;
+pub use source::{KekError, KekSource, LOSS};
+pub(crate) use wrap::id_of;
 pub use wrap::{Row, UnwrapError, WrapKey, Wrapped};
 
 use crate::error::Result;
-use crate::file::{self, FileError};
+use crate::file::{FileError, Protection};
 use bulla_seal::kdf;
 
 /// First line of a KEK file.
@@ -33,15 +44,18 @@ impl Kek {
     /// Makes a random one in a new file of mode 0600.
     pub fn create_file(path: impl AsRef<Path>) -> Result<Self> {
         let secret = Secret::generate(&mut OsRandom::default())?;
-        file::create(path.as_ref(), HEADER, &secret)?;
+        crate::file::create(path.as_ref(), HEADER, &secret)?;
         Ok(Self::derive(secret))
     }
 
     /// Reads one from its file. Refuses a file that others than its owner may read or write,
     /// one of another user than this one or root, and a key that is damaged or can be guessed.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, FileError> {
-        let path = path.as_ref();
-        let (_, secret) = file::read(path, HEADER)?;
+        Self::read(path.as_ref(), Protection::Private)
+    }
+
+    fn read(path: &Path, protection: Protection) -> Result<Self, FileError> {
+        let (_, secret) = crate::file::read_with(path, HEADER, protection)?;
         match guess::guessable(secret.expose()) {
             Some(why) => Err(FileError::Guessable { path: path.into(), why }),
             None => Ok(Self::derive(secret)),

@@ -149,6 +149,11 @@ impl fmt::Debug for WrapKey {
     }
 }
 
+/// The id of the key that a value was wrapped under; `None` if it is no wrapped value.
+pub(crate) fn id_of(wrapped: &[u8]) -> Option<[u8; 8]> {
+    parse(wrapped).ok().map(|(id, ..)| id)
+}
+
 type Parts<'a> = ([u8; 8], [u8; 12], &'a [u8]);
 
 fn parse(wrapped: &[u8]) -> Result<Parts<'_>, Refusal> {

@@ -9,7 +9,7 @@ use bulla_seal::{
 
 use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::{
-    EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, SKEW, from_column, kid_from, seconds,
+    EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, SKEW, current_kek, from_column, kid_from, seconds,
     stored_agent, stored_component,
 };
 use crate::db::Conn;
@@ -162,7 +162,7 @@ impl Keystore {
         let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?;
         for (group, name, epoch) in groups::of(&mut tx, "agent", id).await? {
             groups::remove(&mut tx, group, row.id).await?;
-            super::groups::new_epoch(&mut tx, &self.kek, group, &name, epoch, now).await?;
+            super::groups::new_epoch(&mut tx, &self.keks, group, &name, epoch, now).await?;
         }
         // Its shared key is gone from here: nobody takes a pair key of it for longer than a message
         // that was sealed before may live.
@@ -300,7 +300,8 @@ impl Keystore {
         let random = &mut OsRandom::default();
         let epoch = 1;
         let place = instance_key_row(party.principal.as_str(), party.incarnation, epoch);
-        let wrapped = self.kek.wrap_key().wrap(random, &place, key.expose())?;
+        let kek = current_kek(conn, &self.keks).await?;
+        let wrapped = kek.wrap_key().wrap(random, &place, key.expose())?;
         let mut id = [0; 16];
         random.fill(&mut id)?;
         let id = uuid::Builder::from_random_bytes(id).into_uuid().to_string();

@@ -9,7 +9,7 @@ use bulla_seal::{
 };
 
 use super::issue::{CREDENTIAL_LIFETIME, MAX_SIGNING_LIFETIME, Place};
-use super::{Keystore, from_column, seconds, stored_component};
+use super::{Keystore, current_kek, from_column, seconds, stored_component};
 use crate::db::Conn;
 use crate::db::credentials::{self, AudienceRow};
 use crate::db::{principals, rotation};
@@ -122,11 +122,7 @@ impl Keystore {
     ) -> Result<(KemSecretKey, SignedCredential)> {
         let what = || format!("audience key of {principal}");
         let place = audience_row(principal.as_str(), row.incarnation, row.epoch);
-        let bytes = self
-            .kek
-            .for_component(principal)
-            .unwrap(&place, &row.encrypted_key)
-            .map_err(|e| KeystoreError::unwrap_failed(e, what()))?;
+        let bytes = self.keks.open_for(principal, &place, &row.encrypted_key, what())?;
         let credential = self.verified(principal, row.incarnation, &row.credential, now)?;
         let key = Suite::from_wire(row.suite.into())
             .and_then(|suite| KemSecretKey::from_bytes(suite, &bytes).ok())
@@ -199,11 +195,9 @@ impl Keystore {
         let Party { principal, incarnation } = &audience.party;
         let (incarnation, epoch) = (*incarnation, audience.epoch);
         let place = audience_row(principal.as_str(), incarnation, epoch);
-        let encrypted_key = self.kek.for_component(principal).wrap(
-            &mut OsRandom::default(),
-            &place,
-            kem.expose(),
-        )?;
+        let kek = current_kek(conn, &self.keks).await?;
+        let encrypted_key =
+            kek.for_component(principal).wrap(&mut OsRandom::default(), &place, kem.expose())?;
         let suite = kem.suite().to_wire().into();
         let row = AudienceRow { incarnation, epoch, suite, encrypted_key, credential: Vec::new() };
         let kid = audience.kid;

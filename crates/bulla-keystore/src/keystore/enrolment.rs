@@ -11,7 +11,7 @@ use bulla_seal::{
 use thiserror::Error;
 
 use super::issue::{CREDENTIAL_LIFETIME, Place};
-use super::{EVERY_AGENT, Keystore, from_column, seconds, to_column};
+use super::{EVERY_AGENT, Keystore, current_kek, from_column, seconds, to_column};
 use crate::db::join::{self, NewToken, TokenRow};
 use crate::db::{Conn, groups, principals};
 use crate::error::{KeystoreError, Result};
@@ -256,7 +256,8 @@ impl Keystore {
         let token = JoinToken::generate(random)?;
         let agent = party.principal.as_str();
         let place = |column| token_row(column, (agent, party.incarnation, epoch));
-        let wrap = self.kek.wrap_key();
+        let kek = current_kek(conn, &self.keks).await?;
+        let wrap = kek.wrap_key();
         let secret = wrap.wrap(random, &place("encrypted_secret"), token.secret.expose())?;
         let verifier = token.verifier();
         let verifier =
@@ -327,11 +328,8 @@ impl Keystore {
             "used" if row.request.as_deref() == Some(request.digest().as_bytes()) => {
                 let sealed = row.encrypted_answer.as_deref();
                 let sealed = sealed.ok_or_else(|| KeystoreError::damaged("enrolment answer"))?;
-                let answer = self
-                    .kek
-                    .wrap_key()
-                    .unwrap(&row.place("encrypted_answer"), sealed)
-                    .map_err(|e| KeystoreError::unwrap_failed(e, "enrolment answer"))?;
+                let place = row.place("encrypted_answer");
+                let answer = self.keks.open(&place, sealed, "enrolment answer")?;
                 Ok(Enrolment::Answered { party, answer: answer.to_vec(), again: true })
             }
             "used" => {
@@ -380,7 +378,8 @@ impl Keystore {
         let random = &mut OsRandom::default();
         let answer = opened.answer(&answer, now, random).map_err(KeystoreError::Enrol)?;
         let place = row.place("encrypted_answer");
-        let wrapped = self.kek.wrap_key().wrap(random, &place, &answer)?;
+        let kek = current_kek(tx, &self.keks).await?;
+        let wrapped = kek.wrap_key().wrap(random, &place, &answer)?;
         let (id, digest) = (request.token(), opened.digest());
         let bound =
             join::bind(tx, id.as_bytes(), digest.as_bytes(), &wrapped, seconds(now)).await?;
@@ -422,10 +421,7 @@ impl Keystore {
         column: &'static str,
         wrapped: &[u8],
     ) -> Result<Secret<32>> {
-        self.kek
-            .wrap_key()
-            .unwrap_fixed(&row.place(column), wrapped)
-            .map_err(|e| KeystoreError::unwrap_failed(e, format!("token of {}", row.agent)))
+        self.keks.open_fixed(&row.place(column), wrapped, format!("token of {}", row.agent))
     }
 
     /// Revokes every credential of one incarnation of an agent. The next

@@ -2,11 +2,11 @@
 
 use bulla_seal::{GroupKey, GroupName, OsRandom, Principal, PrincipalKind, Secret, UnixTime};
 
-use super::{Keystore, from_column, seconds};
+use super::{Keystore, current_kek, from_column, seconds};
 use crate::db::Conn;
 use crate::db::{groups, principals};
 use crate::error::{KeystoreError, Result};
-use crate::kek::{Kek, Row};
+use crate::kek::{KekRing, Row};
 
 /// The bare name of the group that every agent is in.
 pub const EVERY_AGENT: &str = "all";
@@ -37,7 +37,7 @@ impl Keystore {
         if groups::find(&mut tx, name.as_str()).await?.is_some() {
             return Err(KeystoreError::GroupTaken(name.clone()));
         }
-        create(&mut tx, &self.kek, name.as_str(), now).await?;
+        create(&mut tx, &self.keks, name.as_str(), now).await?;
         tx.commit().await
     }
 
@@ -65,7 +65,7 @@ impl Keystore {
         let member = find_principal(&mut tx, principal).await?;
         let removed = groups::remove(&mut tx, id, member).await?;
         if removed {
-            new_epoch(&mut tx, &self.kek, id, group.as_str(), epoch, now).await?;
+            new_epoch(&mut tx, &self.keks, id, group.as_str(), epoch, now).await?;
         }
         tx.commit().await?;
         Ok(removed)
@@ -79,11 +79,11 @@ impl Keystore {
             let epoch = epoch.unwrap_or(current);
             return Err(KeystoreError::UnknownGroupEpoch { group: group.clone(), epoch });
         };
-        let key = self
-            .kek
-            .wrap_key()
-            .unwrap_fixed(&group_key_row(group.as_str(), found), &wrapped)
-            .map_err(|e| KeystoreError::unwrap_failed(e, format!("key of {group}")))?;
+        let key = self.keks.open_fixed(
+            &group_key_row(group.as_str(), found),
+            &wrapped,
+            format!("key of {group}"),
+        )?;
         Ok(GroupKey { group: group.clone(), epoch: found, key })
     }
 
@@ -121,23 +121,23 @@ impl Keystore {
 }
 
 /// Makes group `all` with every agent in it.
-pub(super) async fn create_every_agent(conn: &mut Conn, kek: &Kek, now: i64) -> Result<()> {
-    let id = create(conn, kek, EVERY_AGENT, now).await?;
+pub(super) async fn create_every_agent(conn: &mut Conn, keks: &KekRing, now: i64) -> Result<()> {
+    let id = create(conn, keks, EVERY_AGENT, now).await?;
     groups::add_every_agent(conn, id, now).await
 }
 
 /// Makes group `all` unless it is there.
-pub(super) async fn ensure_every_agent(conn: &mut Conn, kek: &Kek, now: i64) -> Result<()> {
+pub(super) async fn ensure_every_agent(conn: &mut Conn, keks: &KekRing, now: i64) -> Result<()> {
     match groups::find(conn, EVERY_AGENT).await? {
         Some(_) => Ok(()),
-        None => create_every_agent(conn, kek, now).await,
+        None => create_every_agent(conn, keks, now).await,
     }
 }
 
 /// The next epoch of a group, with a fresh key.
 pub(super) async fn new_epoch(
     conn: &mut Conn,
-    kek: &Kek,
+    keks: &KekRing,
     id: i64,
     name: &str,
     epoch: u32,
@@ -145,18 +145,18 @@ pub(super) async fn new_epoch(
 ) -> Result<()> {
     let epoch = epoch.saturating_add(1);
     groups::set_epoch(conn, id, epoch, now).await?;
-    insert_key(conn, kek, id, name, epoch, now).await
+    insert_key(conn, keks, id, name, epoch, now).await
 }
 
-async fn create(conn: &mut Conn, kek: &Kek, name: &str, now: i64) -> Result<i64> {
+async fn create(conn: &mut Conn, keks: &KekRing, name: &str, now: i64) -> Result<i64> {
     let id = groups::insert(conn, name, now).await?;
-    insert_key(conn, kek, id, name, 1, now).await?;
+    insert_key(conn, keks, id, name, 1, now).await?;
     Ok(id)
 }
 
 async fn insert_key(
     conn: &mut Conn,
-    kek: &Kek,
+    keks: &KekRing,
     id: i64,
     name: &str,
     epoch: u32,
@@ -164,6 +164,7 @@ async fn insert_key(
 ) -> Result<()> {
     let random = &mut OsRandom::default();
     let key = Secret::<32>::generate(random)?;
+    let kek = current_kek(conn, keks).await?;
     let wrapped = kek.wrap_key().wrap(random, &group_key_row(name, epoch), key.expose())?;
     groups::insert_key(conn, id, epoch, &wrapped, now).await
 }

@@ -14,7 +14,7 @@ use crate::address::StoreAddress;
 use crate::db::trust::{self, DomainRow, IssuerRow};
 use crate::db::{Conn, Db, Dialect, discard, mark, migrations};
 use crate::error::{KeystoreError, Result};
-use crate::kek::Kek;
+use crate::kek::{Kek, KekRing};
 
 /// A new keystore with the root key that it trusts.
 #[derive(Debug)]
@@ -32,10 +32,10 @@ impl Keystore {
     pub async fn init(
         address: impl Into<StoreAddress>,
         domain: &TrustDomain,
-        kek: Kek,
+        keks: impl Into<KekRing>,
     ) -> Result<Initialized> {
         let root = SigningKey::generate(&mut OsRandom::default())?;
-        let keystore = Self::create(address, domain, kek, &root).await?;
+        let keystore = Self::create(address, domain, keks, &root).await?;
         Ok(Initialized { keystore, root })
     }
 
@@ -45,13 +45,14 @@ impl Keystore {
     pub async fn create(
         address: impl Into<StoreAddress>,
         domain: &TrustDomain,
-        kek: Kek,
+        keks: impl Into<KekRing>,
         root: &SigningKey,
     ) -> Result<Self> {
-        let address = address.into();
+        let (address, keks) = (address.into(), keks.into());
+        let kek = keks.first().ok_or_else(|| keks.none())?;
         let db = Db::create(&address).await?;
-        match fill(&db, &address, domain, &kek, root).await {
-            Ok(trust) => Ok(Self { db, kek, trust: Arc::new(trust), sources: Sources::default() }),
+        match fill(&db, &address, domain, (&kek, &keks), root).await {
+            Ok(trust) => Ok(Self { db, keks, trust: Arc::new(trust), sources: Sources::default() }),
             Err(e) => {
                 db.close().await;
                 if let Some(path) = address.file() {
@@ -67,7 +68,7 @@ async fn fill(
     db: &Db,
     address: &StoreAddress,
     domain: &TrustDomain,
-    kek: &Kek,
+    (kek, keks): (&Kek, &KekRing),
     root: &SigningKey,
 ) -> Result<TrustStore> {
     let now = system_time();
@@ -85,7 +86,7 @@ async fn fill(
     for right in IssuerRight::ALL {
         insert_issuer(&mut alter, &mut trust, *right, kek, root, now).await?;
     }
-    groups::create_every_agent(&mut alter, kek, seconds(now)).await?;
+    groups::create_every_agent(&mut alter, keks, seconds(now)).await?;
     alter.commit().await?;
     Ok(trust)
 }

@@ -44,11 +44,8 @@ impl Keystore {
             return Err(KeystoreError::IssuerExpired(right));
         }
         let what = || format!("key of the {}", row.right);
-        let seed = self
-            .kek
-            .wrap_key()
-            .unwrap_fixed(&issuer_row(right, row.epoch), &row.encrypted_seed)
-            .map_err(|e| KeystoreError::unwrap_failed(e, what()))?;
+        let seed =
+            self.keks.open_fixed(&issuer_row(right, row.epoch), &row.encrypted_seed, what())?;
         let key = SigningKey::from_seed(seed).ok_or_else(|| KeystoreError::damaged(what()))?;
         let public = key.verifying_key();
         let credential = self.trust.issuers().map(|(issuer, _)| issuer);

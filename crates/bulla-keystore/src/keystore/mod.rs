@@ -11,6 +11,7 @@ mod lookup;
 mod pairs;
 mod renewal;
 mod revocation;
+mod rewrap;
 mod rotation;
 mod schema;
 
@@ -34,12 +35,14 @@ pub use issue::{
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
 pub use renewal::{RenewRefusal, Renewal, Renewed};
 pub use revocation::STATEMENT_LIFETIME;
+use rewrap::current_kek;
+pub use rewrap::{KekCount, KekState, REWRAP_BATCH, Rewrapped};
 pub use rotation::{Reach, RevokedHost};
 pub use schema::{MigrationStep, SchemaStatus};
 
 use crate::db::Db;
 use crate::error::{KeystoreError, Result};
-use crate::kek::Kek;
+use crate::kek::KekRing;
 
 /// How many fresh kids are tried before the random source is called broken. One collision among
 /// a million kids has a chance of 2^-44.
@@ -49,7 +52,7 @@ const KID_TRIES: u32 = 16;
 #[derive(Clone)]
 pub struct Keystore {
     db: Db,
-    kek: Kek,
+    keks: KekRing,
     trust: Arc<TrustStore>,
     sources: Sources,
 }
@@ -148,6 +151,7 @@ mod tests {
     use bulla_seal::{Suite, SuiteSet, TrustDomain};
 
     use super::*;
+    use crate::kek::Kek;
 
     /// A keystore whose kids come from a source that gives each `times` times.
     async fn repeating(folder: &tempfile::TempDir, times: u8) -> Keystore {

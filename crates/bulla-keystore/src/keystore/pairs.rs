@@ -174,11 +174,7 @@ impl Keystore {
         };
         let wrapped = STANDARD.decode(wrapped).map_err(|_| KeystoreError::damaged(what()))?;
         let place = instance_key_row(agent.principal.as_str(), agent.incarnation, epoch);
-        let k = self
-            .kek
-            .wrap_key()
-            .unwrap_fixed::<32>(&place, &wrapped)
-            .map_err(|e| KeystoreError::unwrap_failed(e, what()))?;
+        let k = self.keks.open_fixed::<32>(&place, &wrapped, what())?;
         let key = shared::pair_key(&k, &agent, &component, row.pair_epoch);
         Ok(PairKey { kid, key, agent, component, epoch: row.pair_epoch })
     }

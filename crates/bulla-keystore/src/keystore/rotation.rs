@@ -152,7 +152,7 @@ impl Keystore {
         let mut rekeyed = Vec::with_capacity(held.len());
         for (id, group, epoch) in held {
             let now = seconds(self.now());
-            super::groups::new_epoch(conn, &self.kek, id, &group, epoch, now).await?;
+            super::groups::new_epoch(conn, &self.keks, id, &group, epoch, now).await?;
             let name = GroupName::new(&group).map_err(|_| KeystoreError::damaged("group name"))?;
             rekeyed.push((name, epoch.saturating_add(1)));
         }

@@ -8,7 +8,7 @@ use super::{Keystore, Sources, from_column, groups, seconds, system_time};
 use crate::address::StoreAddress;
 use crate::db::{Conn, Db, migrations, trust};
 use crate::error::{KeystoreError, Result};
-use crate::kek::{Kek, Row};
+use crate::kek::{KekRing, Row};
 
 /// The place of the root public key.
 pub(super) fn root_row(domain: &str) -> Row<'_> {
@@ -42,28 +42,31 @@ pub struct SchemaStatus {
 impl Keystore {
     /// Opens the keystore at `address`: a path, or a [`StoreAddress`]. Refuses what is not one,
     /// one of another schema version and a key-encryption key that is not its own.
-    pub async fn open(address: impl Into<StoreAddress>, kek: Kek) -> Result<Self> {
-        let address = address.into();
+    pub async fn open(address: impl Into<StoreAddress>, keks: impl Into<KekRing>) -> Result<Self> {
+        let (address, keks) = (address.into(), keks.into());
         let db = Db::open(&address).await?;
         let trust = {
             let mut conn = db.read().await?;
             migrations::check(&mut conn).await?;
-            load_trust(&mut conn, &address, &kek).await?
+            load_trust(&mut conn, &address, &keks).await?
         };
-        Ok(Self { db, kek, trust: Arc::new(trust), sources: Sources::default() })
+        Ok(Self { db, keks, trust: Arc::new(trust), sources: Sources::default() })
     }
 
     /// Brings the schema of the keystore at `address` up to this program's version; gives the
     /// version that it had. Does nothing if it is there already, and finishes what was interrupted.
-    pub async fn migrate(address: impl Into<StoreAddress>, kek: &Kek) -> Result<u32> {
-        let address = address.into();
+    pub async fn migrate(
+        address: impl Into<StoreAddress>,
+        keks: impl Into<KekRing>,
+    ) -> Result<u32> {
+        let (address, keks) = (address.into(), keks.into());
         let db = Db::open(&address).await?;
         let mut alter = db.alter().await?;
-        load_trust(&mut alter, &address, kek).await?;
+        load_trust(&mut alter, &address, &keks).await?;
         let now = seconds(system_time());
         let found = migrations::up(&mut alter, now).await?;
         alter.rows().await?;
-        groups::ensure_every_agent(&mut alter, kek, now).await?;
+        groups::ensure_every_agent(&mut alter, &keks, now).await?;
         alter.commit().await?;
         db.close().await;
         Ok(found)
@@ -74,14 +77,18 @@ impl Keystore {
     /// know nothing of join tokens and renewals, versions 1 and 2
     /// know nothing of revocation, floors and exemptions, version 1 has no groups. Below version 1
     /// nothing would be left, so it is refused.
-    pub async fn revert(address: impl Into<StoreAddress>, kek: &Kek, to: u32) -> Result<u32> {
+    pub async fn revert(
+        address: impl Into<StoreAddress>,
+        keks: impl Into<KekRing>,
+        to: u32,
+    ) -> Result<u32> {
         if to == 0 {
             return Err(KeystoreError::RevertTooFar);
         }
-        let address = address.into();
+        let (address, keks) = (address.into(), keks.into());
         let db = Db::open(&address).await?;
         let mut alter = db.alter().await?;
-        load_trust(&mut alter, &address, kek).await?;
+        load_trust(&mut alter, &address, &keks).await?;
         let found = migrations::down(&mut alter, to).await?;
         alter.commit().await?;
         db.close().await;
@@ -146,17 +153,15 @@ impl From<(u32, &'static str, &'static str)> for MigrationStep {
 
 /// The root key and the issuers, as far as the key-encryption key vouches for the one and the
 /// root for the others.
-async fn load_trust(conn: &mut Conn, address: &StoreAddress, kek: &Kek) -> Result<TrustStore> {
+async fn load_trust(conn: &mut Conn, address: &StoreAddress, keks: &KekRing) -> Result<TrustStore> {
     let row = trust::domain(conn).await?;
     let row = row.ok_or_else(|| KeystoreError::NotAKeystore { place: address.to_string() })?;
-    if row.kek_id != kek.id() {
-        return Err(KeystoreError::WrongKek);
-    }
+    // What new values are to be wrapped under; during a rotation the root key may be under the
+    // other one still.
+    keks.get(&row.kek_id)?;
     let domain = TrustDomain::new(&row.name).map_err(|_| KeystoreError::damaged("trust domain"))?;
-    let root = kek
-        .wrap_key()
-        .unwrap_fixed::<32>(&root_row(&row.name), &row.encrypted_root)
-        .map_err(|e| KeystoreError::unwrap_failed(e, "root public key"))?;
+    let root =
+        keks.open_fixed::<32>(&root_row(&row.name), &row.encrypted_root, "root public key")?;
     let mut store = TrustStore::new(domain, VerifyingKey(*root.expose()));
     for credential in trust::issuer_credentials(conn).await? {
         store.add_issuer(&credential).map_err(|_| KeystoreError::damaged("issuer credential"))?;

@@ -1,6 +1,7 @@
 //! A fresh keystore of its own: in a folder, or in a database of a private server.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+pub mod many;
 mod raw;
 mod servers;
 

@@ -52,6 +52,24 @@ impl Raw {
         on_each!(self, |conn| sqlx::query(sql).fetch_one(conn).await.unwrap().get(0))
     }
 
+    /// The first column of every row.
+    pub async fn texts(&mut self, sql: &str) -> Vec<String> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        on_each!(self, |conn| {
+            let rows = sqlx::query(sql).fetch_all(conn).await.unwrap();
+            rows.iter().map(|row| row.get(0)).collect()
+        })
+    }
+
+    /// The same of bytes.
+    pub async fn byte_rows(&mut self, sql: &str) -> Vec<Vec<u8>> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        on_each!(self, |conn| {
+            let rows = sqlx::query(sql).fetch_all(conn).await.unwrap();
+            rows.iter().map(|row| row.get(0)).collect()
+        })
+    }
+
     pub async fn number(&mut self, sql: &str) -> i64 {
         let sql = AssertSqlSafe(sql.to_owned());
         on_each!(self, |conn| sqlx::query(sql).fetch_one(conn).await.unwrap().get(0))

@@ -65,7 +65,7 @@ async fn no_wrapped_value_opens_elsewhere() {
     swap(&fixture, "audience_keys", "encrypted_key", "principal_id = 1", "principal_id = 2").await;
     // Each is under the other type's KEK, so it is the KEK that is wrong.
     let error = keystore.component_keys("control").await.unwrap_err();
-    assert!(matches!(error, KeystoreError::WrongKek), "{error}");
+    assert!(matches!(error, KeystoreError::WrongKek { .. }), "{error}");
 
     swap(&fixture, "group_keys", "encrypted_key", "group_id = 1", "group_id = 2").await;
     let error = keystore.group_key(&blue, None).await.unwrap_err();
@@ -119,7 +119,7 @@ async fn another_root_key_is_not_believed() {
     let (root, kek) = (raw.literal(&root), raw.literal(&kek));
     run(&fixture, &format!("UPDATE trust_domain SET encrypted_root = {root}")).await;
     let error = fixture.open().await.unwrap_err();
-    assert!(matches!(error, KeystoreError::WrongKek), "{error}");
+    assert!(matches!(error, KeystoreError::WrongKek { .. }), "{error}");
     run(&fixture, &format!("UPDATE trust_domain SET kek_id = {kek}")).await;
     let error = Keystore::open(&fixture.address, other.kek.clone()).await.unwrap_err();
     assert!(is_damaged(&error), "issuers of another root: {error}");
@@ -130,11 +130,11 @@ async fn another_kek_is_named_as_such() {
     let fixture = fixture!();
     let other = Kek::create_file(fixture.folder.path().join("other")).unwrap();
     let error = Keystore::open(&fixture.address, other.clone()).await.unwrap_err();
-    assert!(matches!(error, KeystoreError::WrongKek), "{error}");
+    assert!(matches!(error, KeystoreError::WrongKek { .. }), "{error}");
     let error = Keystore::migrate(&fixture.address, &other).await.unwrap_err();
-    assert!(matches!(error, KeystoreError::WrongKek), "{error}");
+    assert!(matches!(error, KeystoreError::WrongKek { .. }), "{error}");
     let error = Keystore::revert(&fixture.address, &other, 1).await.unwrap_err();
-    assert!(matches!(error, KeystoreError::WrongKek), "{error}");
+    assert!(matches!(error, KeystoreError::WrongKek { .. }), "{error}");
 }
 
 /// Looks for every secret in the files or the dump, in binary and in the texts it could have become.

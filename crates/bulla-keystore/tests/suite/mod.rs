@@ -5,6 +5,7 @@ mod concurrency;
 mod enrolment;
 mod floors;
 mod incarnations;
+mod kek;
 mod keystore;
 mod revocation;
 mod rotation;
