@@ -11,6 +11,29 @@ async fn empty(url: &str) -> (StoreAddress, Db) {
     (address, db)
 }
 
+/// What a transaction reads that began while another wrote is what the other left.
+async fn writers_wait_for_one_another(url: &str) {
+    let (address, here) = empty(url).await;
+    let mut alter = here.alter().await.unwrap();
+    migrations::prepare(&mut alter).await.unwrap();
+    migrations::up(&mut alter, 0).await.unwrap();
+    alter.commit().await.unwrap();
+    let there = Db::open(&address).await.unwrap();
+    let mut first = here.write().await.unwrap();
+    let second = tokio::spawn(async move {
+        let mut tx = there.write().await.unwrap();
+        let kids = revocation::kids(&mut tx, 0).await.unwrap();
+        tx.commit().await.unwrap();
+        kids
+    });
+    // Time to do it wrong in.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    revocation::insert_kid(&mut first, b"12345678", 1, 0).await.unwrap();
+    assert!(revocation::kids(&mut here.read().await.unwrap(), 0).await.unwrap().is_empty());
+    first.commit().await.unwrap();
+    assert_eq!(second.await.unwrap(), [(b"12345678".to_vec(), 1)]);
+}
+
 #[cfg(feature = "postgres")]
 mod postgres {
     use bulla_services::Postgres;
@@ -23,6 +46,12 @@ mod postgres {
         let Some(server) = require(Postgres::start()) else { return };
         let (_, db) = empty(&server.url()).await;
         there_and_back(&db).await;
+    }
+
+    #[tokio::test]
+    async fn writers_wait() {
+        let Some(server) = require(Postgres::start()) else { return };
+        writers_wait_for_one_another(&server.url()).await;
     }
 
     /// With every other way forbidden as far as the planner can, a table is only read as a whole
@@ -69,6 +98,12 @@ mod mariadb {
         let Some(server) = require(MariaDb::start()) else { return };
         let (_, db) = empty(&server.url()).await;
         there_and_back(&db).await;
+    }
+
+    #[tokio::test]
+    async fn writers_wait() {
+        let Some(server) = require(MariaDb::start()) else { return };
+        writers_wait_for_one_another(&server.url()).await;
     }
 
     fn statements(script: &str) -> Vec<String> {
