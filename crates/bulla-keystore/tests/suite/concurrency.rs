@@ -50,7 +50,9 @@ async fn processes_share_the_names_out_between_them() {
     let children: Vec<_> = (0..3).map(spawn).collect();
     let mut added = add_all(&fixture.keystore).await;
     for child in children {
-        let output = child.wait_with_output().unwrap();
+        // Not on the runtime's own thread: it has a transaction to roll back.
+        let output = tokio::task::spawn_blocking(|| child.wait_with_output());
+        let output = output.await.unwrap().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{text}");
         let count = text.split_once("added=").unwrap().1.split_once(';').unwrap().0;
