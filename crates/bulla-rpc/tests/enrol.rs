@@ -242,7 +242,8 @@ async fn join_files_become_key_files() {
     file.write(&path).unwrap();
     assert!(file.write(&path).is_err(), "never overwritten");
     let Injected::Join(file) = Injected::read(&path).unwrap() else { panic!("a join file") };
-    assert!(KeyFile::read(&path).is_err());
+    let said = KeyFile::read(&path).unwrap_err().to_string();
+    assert!(said.contains("--join"), "{said}");
     let terms = file.open(&path, now()).unwrap();
     assert_eq!((&terms.party, terms.suite), (&scene.desk.party, Suite::X25519));
     let application = terms.apply(now()).unwrap();

@@ -1,7 +1,7 @@
 //! An agent with a method of its own that takes its time and says how far it is:
 //!
 //! ```text
-//! bulla agent add db-1 --out db-1.key
+//! bulla agent add db-1 --key --out db-1.key
 //! agent db-1.key
 //! bulla call agent/db-1 volume.resize '{"gigabytes": 20}'
 //! ```

@@ -4,7 +4,7 @@
 //! ```text
 //! bulla component add orders --out orders.key
 //! bulla component add billing --out billing.key
-//! bulla agent add till-1 --out till-1.key
+//! bulla agent add till-1 --key --out till-1.key
 //!
 //! two_services orders orders.key       # serves `place` to agents, `price` to services
 //! two_services billing billing.key     # serves `charge` to services

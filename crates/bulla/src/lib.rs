@@ -1,7 +1,7 @@
 //! Sealed remote procedure calls over message brokers that nobody has to trust.
 //!
 //! A service or an agent gets a *key file* from its deployment's control plane (`bulla component
-//! add`, `bulla agent add`). With it, it calls and serves over a broker that can read nothing of
+//! add`, `bulla agent add --key`). With it, it calls and serves over a broker that can read nothing of
 //! what passes, and whose lies are noticed and not believed: every request and every reply is
 //! sealed from one principal to another, and nothing that was replayed, altered, re-routed or
 //! forged runs.

@@ -111,7 +111,7 @@ impl Injected {
     }
 
     fn parse(text: &str, path: &Path) -> Result<Self, KeyFileError> {
-        if text.lines().any(|line| line.trim_end() == MARK) {
+        if is_join_file(text) {
             Ok(Self::Join(JoinFile::parse(text, path)?))
         } else {
             Ok(Self::Key(KeyFile::parse(text, path)?))
@@ -316,6 +316,11 @@ impl fmt::Debug for PendingFile {
 
 fn malformed(path: &Path, why: String) -> KeyFileError {
     KeyFileError::Malformed { what: "join file", path: path.to_owned(), why }
+}
+
+/// Whether the text is that of a join file.
+pub(super) fn is_join_file(text: &str) -> bool {
+    text.lines().any(|line| line.trim_end() == MARK)
 }
 
 /// The text of a file that only its owner may read.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::join_file::{read_private, write_private};
+use super::join_file::{is_join_file, read_private, write_private};
 use super::{Identity, ReceiveKey};
 use crate::directory::StaticDirectory;
 
@@ -162,7 +162,12 @@ fn advice(refusal: &Refusal) -> &'static str {
 impl KeyFile {
     /// Reads a file that only its owner may read.
     pub fn read(path: &Path) -> Result<Self, KeyFileError> {
-        Self::parse(&read_private(path)?, path)
+        let text = read_private(path)?;
+        if is_join_file(&text) {
+            let why = "it is a join file; `bulla agent run --join` makes a key file of it";
+            return Err(malformed(path, why.to_owned()));
+        }
+        Self::parse(&text, path)
     }
 
     pub(super) fn parse(text: &str, path: &Path) -> Result<Self, KeyFileError> {
