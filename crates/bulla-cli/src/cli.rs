@@ -304,7 +304,7 @@ pub(crate) struct KekRotateArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct KekCheckArgs {
-    /// A KEK file [default: [kek] backup in bulla.toml].
+    /// A KEK file [default: what bulla.toml has as backup].
     pub(crate) file: Option<PathBuf>,
     /// Where else the key is: file, environment, credential or pkcs11.
     #[arg(long, value_enum, conflicts_with = "file", hide_possible_values = true)]
