@@ -206,6 +206,23 @@ async fn a_token_outlives_the_rotation_of_the_enrollers_key() {
 }
 
 #[tokio::test]
+async fn tokens_go_over_to_another_key_encryption_key() {
+    let world = World::of(fixture!("control")).await;
+    let (open, used) = (world.invite("open").await, world.invite("used").await);
+    let first = world.apply(&used);
+    let (answer, ..) = world.answered(&first).await;
+    let next = Kek::create_file(world.fixture.folder.path().join("kek.next")).unwrap();
+    world.keystore.rotate_kek(&next, 1, |_| {}).await.unwrap();
+    // As a process that has the new key alone.
+    let after = Keystore::open(&world.fixture.address, next).await.unwrap();
+    let world = World { keystore: after, ..world };
+    assert_eq!(world.answered(&first).await.0, answer);
+    world.answered(&world.apply(&open)).await;
+    let second = world.refused(&world.apply(&used)).await;
+    assert!(matches!(second, EnrolRefusal::Reused(_)), "{second}");
+}
+
+#[tokio::test]
 async fn a_removed_agents_token_is_worth_nothing() {
     let world = World::of(fixture!("control")).await;
     let former = world.invite("a").await;
