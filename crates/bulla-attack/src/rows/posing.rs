@@ -350,7 +350,6 @@ pub(super) const STOLEN_KEM: Row = Row {
 };
 
 async fn stolen_kem(world: Stage) -> Result<Seen, Trouble> {
-    let now = world.clock.now();
     let victim = world.agent.again(None)?;
     world.stop_agent().await;
     let options = PeerOptions { inner_signature: true, ..PeerOptions::default() };
@@ -364,7 +363,8 @@ async fn stolen_kem(world: Stage) -> Result<Seen, Trouble> {
     let stolen = &world.agent.keys.receive()?.key;
     let session = verified.open(trust.domain(), &world.agent.keys.party, stolen)?;
     let forged = Forged { session: Arc::new(session), offer: Some(offer.into()) };
-    let payload = make(&world, &forged, now)?;
+    // Not before the offer was made.
+    let payload = make(&world, &forged, world.clock.now())?;
     let mark = world.mark(&victim);
     world.inject(&world.address_of(&victim.keys), payload).await?;
     world.judge_without_health(&mark, &victim, Expected::refused("signature-invalid", 1)).await
