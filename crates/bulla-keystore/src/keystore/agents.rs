@@ -3,11 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bulla_seal::{
-    Credential, GroupName, IssuerRight, KemSecretKey, Kid, Level, MAX_LIFE, OsRandom, Party,
-    Principal, Random, Secret, SignedCredential, SigningKey, Suite, SuiteSet, UnixTime,
+    GroupName, KemSecretKey, MAX_LIFE, OsRandom, Party, Principal, Random, Secret,
+    SignedCredential, SigningKey, Suite, UnixTime,
 };
 
-use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::{
     EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, SKEW, current_kek, from_column, kid_from, seconds,
     stored_agent, stored_component,
@@ -250,25 +249,10 @@ impl Keystore {
         suite: Suite,
         now: UnixTime,
     ) -> Result<AgentKeys> {
-        let issuer = self.issuer(conn, IssuerRight::Agents).await?;
         let signing = SigningKey::generate(&mut OsRandom::default())?;
         let kem = KemSecretKey::generate(suite, &mut OsRandom::default())?;
-        let credential = Credential {
-            kid: Kid([0; Kid::LEN]),
-            party,
-            epoch: 1,
-            signing: Some(signing.verifying_key()),
-            kem: Some(kem.public().clone()),
-            // The set begins wide and shrinks by itself (protocol section 2).
-            suites: SuiteSet::all(),
-            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
-            accepts: Level::Sealed,
-            sends: Level::Sealed,
-            roles: Vec::new(),
-            instance: None,
-        };
-        let place = Place { principal_id, purpose: "agent" };
-        let credential = self.issue(conn, &issuer, place, credential, now).await?;
+        let keys = (signing.verifying_key(), kem.public().clone());
+        let credential = self.issue_agent(conn, principal_id, party, keys, now).await?;
         Ok(AgentKeys::Pair { signing, kem, credential })
     }
 

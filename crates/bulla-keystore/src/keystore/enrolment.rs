@@ -3,14 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use bulla_seal::enrol::{Answer, JoinToken, Opened, Request, TokenVerifier};
+use bulla_seal::enrol::{Answer, JoinToken, Request, TokenVerifier};
 use bulla_seal::{
-    Credential, IssuerRight, KemSecretKey, Kid, Level, OsRandom, Party, Principal, Refusal, Secret,
-    SignedCredential, Suite, SuiteSet, UnixTime,
+    KemSecretKey, OsRandom, Party, Principal, Refusal, Secret, SignedCredential, Suite, UnixTime,
 };
 use thiserror::Error;
 
-use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::{EVERY_AGENT, Keystore, current_kek, from_column, seconds, to_column};
 use crate::db::join::{self, NewToken, TokenRow};
 use crate::db::{Conn, groups, principals};
@@ -369,7 +367,8 @@ impl Keystore {
             Ok(_) => return Ok(Enrolment::Refused(Refusal::SuiteNotAllowed.into())),
             Err(refusal) => return Ok(Enrolment::Refused(refusal.into())),
         };
-        let credential = self.issue_enrolled(tx, row.principal_id, &opened, now).await?;
+        let keys = (*opened.signing(), opened.kem().clone());
+        let credential = self.issue_agent(tx, row.principal_id, party.clone(), keys, now).await?;
         let answer = Answer {
             credential: credential.as_bytes().clone(),
             issuers: self.trust.issuers().map(|(_, bytes)| bytes.clone()).collect(),
@@ -387,32 +386,6 @@ impl Keystore {
             return Err(KeystoreError::damaged("enrolment token"));
         }
         Ok(Enrolment::Answered { party, answer: answer.to_vec(), again: false })
-    }
-
-    async fn issue_enrolled(
-        &self,
-        tx: &mut Conn,
-        principal_id: i64,
-        opened: &Opened,
-        now: UnixTime,
-    ) -> Result<SignedCredential> {
-        let issuer = self.issuer(tx, IssuerRight::Agents).await?;
-        let credential = Credential {
-            kid: Kid([0; Kid::LEN]),
-            party: opened.agent().clone(),
-            epoch: 1,
-            signing: Some(*opened.signing()),
-            kem: Some(opened.kem().clone()),
-            // The set begins wide and shrinks by itself (protocol section 2).
-            suites: SuiteSet::all(),
-            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
-            accepts: Level::Sealed,
-            sends: Level::Sealed,
-            roles: Vec::new(),
-            instance: None,
-        };
-        let place = Place { principal_id, purpose: "agent" };
-        self.issue(tx, &issuer, place, credential, now).await
     }
 
     fn unwrap_token(

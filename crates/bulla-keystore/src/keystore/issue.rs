@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bulla_seal::{
-    Credential, Issuer, IssuerRight, SignedCredential, SigningKey, UnixTime, Validity,
+    Credential, Issuer, IssuerRight, KemPublicKey, Kid, Level, Party, SignedCredential, SigningKey,
+    SuiteSet, UnixTime, Validity, VerifyingKey,
 };
 
 use super::{KID_TRIES, Keystore, seconds, to_column};
@@ -92,5 +93,33 @@ impl Keystore {
             }
         }
         Err(KeystoreError::NoFreeKid(KID_TRIES))
+    }
+
+    /// The first credential of a key-pair agent, for keys that were made here or by the agent.
+    pub(super) async fn issue_agent(
+        &self,
+        conn: &mut Conn,
+        principal_id: i64,
+        party: Party,
+        (signing, kem): (VerifyingKey, KemPublicKey),
+        now: UnixTime,
+    ) -> Result<SignedCredential> {
+        let issuer = self.issuer(conn, IssuerRight::Agents).await?;
+        let credential = Credential {
+            kid: Kid([0; Kid::LEN]),
+            party,
+            epoch: 1,
+            signing: Some(signing),
+            kem: Some(kem),
+            // The set begins wide and shrinks by itself (protocol section 2).
+            suites: SuiteSet::all(),
+            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
+            accepts: Level::Sealed,
+            sends: Level::Sealed,
+            roles: Vec::new(),
+            instance: None,
+        };
+        let place = Place { principal_id, purpose: "agent" };
+        self.issue(conn, &issuer, place, credential, now).await
     }
 }
