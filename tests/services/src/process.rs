@@ -102,7 +102,8 @@ impl Process {
         if let Some(mut watchdog) = self.child.stdin.take() {
             let _ = watchdog.write_all(b"kill\n");
         }
-        let deadline = Instant::now() + Duration::from_secs(2);
+        // Long: on a busy machine the parent takes its time to bury it.
+        let deadline = Instant::now() + Duration::from_secs(20);
         while self.running() && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
