@@ -122,7 +122,10 @@ async fn bit_flips(world: Stage) -> Result<Seen, Trouble> {
     }
     let frame = parts.frame();
     // From the end, where the content is: a message that is only denied would use up the id.
-    let forged: Vec<_> = (0..frame.len()).rev().map(|at| flip(&frame, at * 8 + at % 8)).collect();
+    // Which bit of a byte goes by its place from the end too, so that it does not depend on how
+    // long the names before it are.
+    let forged: Vec<_> =
+        (0..frame.len()).rev().zip(0..).map(|(at, n)| flip(&frame, at * 8 + n % 8)).collect();
     let count = forged.len() as u64;
     refuse(&world, taken, forged, Expected::any(count)).await
 }
