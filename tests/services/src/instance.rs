@@ -12,6 +12,9 @@ use crate::error::ServiceError;
 use crate::process::Process;
 
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// How often a restart is tried again, and after how long.
+const RESTARTS: u32 = 10;
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 type Ready = Box<dyn Fn() -> bool + Send + Sync>;
 
@@ -104,7 +107,17 @@ impl Instance {
 
     pub(crate) fn restart(&mut self) -> Result<(), ServiceError> {
         self.stop();
-        self.spawn()
+        // A server that was killed may still be there as a corpse, which some take for a living one.
+        let mut tries = 0;
+        loop {
+            match self.spawn() {
+                Err(ServiceError::NotStarted { .. }) if tries < RESTARTS => {
+                    tries += 1;
+                    thread::sleep(RESTART_PAUSE);
+                }
+                started => return started,
+            }
+        }
     }
 }
 
