@@ -9,6 +9,9 @@ use bulla_attack::{Bus, Cell, ROWS, Row, Settings, Verdict, run};
 use bulla_rpc::EndpointOptions;
 use bulla_seal::mutants::{Check, switch_off};
 
+/// How often a row is tried before it is said that it can't fail.
+const PASSES: u32 = 3;
+
 fn rows() -> Vec<&'static Row> {
     let only = std::env::var("BULLA_ONLY").ok();
     ROWS.iter().filter(|row| only.as_ref().is_none_or(|id| row.id.starts_with(id))).collect()
@@ -55,13 +58,21 @@ async fn every_row_can_fail() {
     }
     for row in rows() {
         let mut never = Cell::all().filter(|cell| row.not_applicable(*cell).is_none()).collect();
-        for checks in row.red {
-            let red = red(row, checks).await;
-            if red.is_empty() {
-                wrong.push(format!("{} holds without {checks:?}", row.id));
+        let mut holds: Vec<_> = row.red.iter().collect();
+        // Again where it did not: what an attack waits for may come late on a busy machine.
+        for _ in 0..PASSES {
+            for checks in row.red {
+                let red = red(row, checks).await;
+                if !red.is_empty() {
+                    holds.retain(|held| *held != checks);
+                }
+                never = &never - &red;
             }
-            never = &never - &red;
+            if never.is_empty() && holds.is_empty() {
+                break;
+            }
         }
+        wrong.extend(holds.iter().map(|checks| format!("{} holds without {checks:?}", row.id)));
         if !never.is_empty() {
             wrong.push(format!("{} never got through in {never:?}", row.id));
         }
