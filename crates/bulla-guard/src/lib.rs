@@ -98,7 +98,7 @@
 //! the sealed denial. A claim whose future is dropped before it returns may have been granted: it
 //! ends as any claim whose worker was lost.
 
-#[cfg(any(feature = "mariadb", feature = "postgres", feature = "redis"))]
+#[cfg(feature = "address")]
 mod address;
 #[cfg(feature = "sqlx")]
 mod batch;
@@ -123,6 +123,8 @@ mod sql;
 mod sqlite;
 mod store;
 
+#[cfg(feature = "address")]
+pub use address::demanding_tls;
 pub use claim::Limits;
 pub use clock::ClockWatch;
 pub use key::{ClaimKey, Scope, Worker};

@@ -13,9 +13,9 @@ use crate::error::KeystoreError;
 /// Where a keystore is: a SQLite file, or a database of its own on a PostgreSQL or MariaDB server.
 ///
 /// From text: `postgres://user[:password]@host[:port]/database`, `mysql://…` or `mariadb://…`;
-/// `sqlite:PATH`, or anything without `://`, is a file. TLS is used if the server offers it;
-/// `?sslmode=verify-full` (`?ssl-mode=VERIFY_IDENTITY`) demands it, with the certificate authority
-/// in `sslrootcert` (`ssl-ca`). What is printed has neither user nor password.
+/// `sqlite:PATH`, or anything without `://`, is a file. TLS with the server's certificate checked is
+/// demanded of servers on other machines ([`bulla_guard::demanding_tls`]); `sslrootcert` (`ssl-ca`)
+/// names the certificate authority. What is printed has neither user nor password.
 ///
 /// ```
 /// use bulla_keystore::StoreAddress;
@@ -112,7 +112,7 @@ impl FromStr for StoreAddress {
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let host = url.host_str().unwrap_or_default();
         let shown = format!("{}://{host}{port}{}", url.scheme(), url.path());
-        let url = Zeroizing::new(String::from(url));
+        let url = Zeroizing::new(String::from(bulla_guard::demanding_tls(url)));
         Ok(Self(Place::Server(Server { dialect, url, shown })))
     }
 }
@@ -192,7 +192,7 @@ mod tests {
     fn a_password_is_taken_and_never_printed() {
         let address = parse("mysql://u@h/d").unwrap().with_password("hu/sh@").unwrap();
         let Place::Server(server) = &address.0 else { panic!("{address}") };
-        assert_eq!(server.url(), "mysql://u:hu%2Fsh%40@h/d");
+        assert_eq!(server.url(), "mysql://u:hu%2Fsh%40@h/d?ssl-mode=VERIFY_IDENTITY");
         assert!(!format!("{address} {address:?}").contains("hu"));
         for bad in
             ["postgres://u:secret@[::1/d", "redis://u:secret@h/d", "postgres://u:secret@h", ""]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bulla_guard::revocation::Applied;
 use bulla_rpc::*;
-use bulla_seal::{Kid, Lowest, Party, Principal, Refusal, Revoked, Suite};
+use bulla_seal::{GroupKey, GroupName, Kid, Lowest, Party, Principal, Refusal, Revoked, Suite};
 use bulla_transport::hostile::{Act, Plan};
 use common::gate::Gate;
 use common::*;
@@ -111,6 +111,64 @@ async fn nobody_seals_to_a_revoked_key_or_believes_its_replies() {
     control.take_statement(statement.as_bytes()).unwrap();
     let error = call(&client, "agent/a").await.unwrap_err();
     assert!(matches!(&error, CallError::Revoked { refusal: Refusal::Revoked, .. }), "{error}");
+}
+
+/// A directory that goes by what it found until it is told that this is no longer good.
+struct Keeping {
+    inner: Arc<StaticDirectory>,
+    kept: parking_lot::Mutex<Option<PeerKeys>>,
+}
+
+#[async_trait::async_trait]
+impl Directory for Keeping {
+    async fn peer(&self, peer: &Principal) -> Result<Option<PeerKeys>, DirectoryError> {
+        if let Some(kept) = &*self.kept.lock() {
+            return Ok(Some(kept.clone()));
+        }
+        let found = self.inner.peer(peer).await?;
+        self.kept.lock().clone_from(&found);
+        Ok(found)
+    }
+
+    fn expire(&self, _: &Principal) {
+        *self.kept.lock() = None;
+    }
+
+    async fn pair_by_kid(&self, kid: Kid) -> Result<Option<PairKey>, DirectoryError> {
+        self.inner.pair_by_kid(kid).await
+    }
+
+    async fn group_key(
+        &self,
+        group: &GroupName,
+        epoch: Option<u32>,
+    ) -> Result<Option<GroupKey>, DirectoryError> {
+        self.inner.group_key(group, epoch).await
+    }
+
+    async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError> {
+        self.inner.groups().await
+    }
+}
+
+#[tokio::test]
+async fn whoever_gets_a_revoked_name_is_reached_at_once_whatever_the_directory_keeps() {
+    let world = World::new();
+    let former = world.agent("a");
+    let directory = Arc::new(Keeping { inner: world.directory.clone(), kept: None.into() });
+    let identity = world.component_identity("control", "h1", 1, validity());
+    let transport = Arc::new(world.bus.transport());
+    let control =
+        Endpoint::new(identity, directory, transport, EndpointOptions::default()).unwrap();
+    let client = Client::new(control.clone());
+    let serving = serve(&former).await;
+    assert_eq!(call(&client, "agent/a").await.unwrap(), 7);
+    serving.drain(Duration::ZERO).await;
+    let statement = world.statement(1, |s| s.revoked = revoked(own_kid(&former)));
+    control.take_statement(statement.as_bytes()).unwrap();
+    let again = world.endpoint(world.agent_identity("a", Suite::X25519, 2));
+    let _serving = serve(&again).await;
+    assert_eq!(call(&client, "agent/a").await.unwrap(), 7);
 }
 
 #[tokio::test]

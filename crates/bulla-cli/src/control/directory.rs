@@ -40,7 +40,8 @@ impl KeystoreDirectory {
     pub(crate) fn new(keystore: Keystore) -> Self {
         Self {
             keystore,
-            peers: Lookups::new(LIMITS),
+            // Asked by this process's own callers only.
+            peers: Lookups::new(LookupLimits { missing_for: Duration::ZERO, ..LIMITS }),
             kids: Lookups::new(LIMITS),
             keys: Lookups::new(LIMITS),
         }
@@ -106,6 +107,10 @@ impl Directory for KeystoreDirectory {
         let (keystore, wanted) = (self.keystore.clone(), group.clone());
         let ask = || async move { found(keystore.group_key(&wanted, epoch).await).map_err(failed) };
         self.keys.get((group.clone(), epoch), ask).await
+    }
+
+    fn expire(&self, peer: &Principal) {
+        self.peers.forget(peer);
     }
 
     async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError> {

@@ -21,16 +21,14 @@ const NEWS_LIFE: Duration = Duration::from_secs(3600);
 pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToken) {
     let (keystore, client, stop) = (keystore.clone(), client.clone(), stop.clone());
     tokio::spawn(async move {
-        let mut failing = false;
+        let (mut failing, mut blind) = (false, false);
         let mut receiving = BTreeSet::new();
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
-            if let Err(error) = receive(&keystore, client.endpoint(), &mut receiving).await {
+            let read = receive(&keystore, client.endpoint(), &mut receiving).await;
+            if let Some(error) = read.as_ref().err().filter(|_| !blind) {
                 tracing::error!(%error, "the control plane's own keys can't be read");
             }
+            blind = read.is_err();
             let failed = look(&keystore, &client).await.err();
             if let Some(error) = failed.as_ref().filter(|_| !failing) {
                 tracing::error!(
@@ -40,6 +38,10 @@ pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToke
                 );
             }
             failing = failed.is_some();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
         }
     });
 }
@@ -55,12 +57,12 @@ async fn receive(
     if kids == *last {
         return Ok(());
     }
-    let revoked = !last.is_subset(&kids);
+    let gone = !last.is_subset(&kids);
     endpoint.identity().receive_with(keys);
-    if revoked {
+    if gone {
         // Whoever has a key that was taken back reads what was opened under it.
         endpoint.drop_sessions();
-        tracing::warn!("a key to receive with was revoked; all sessions are opened anew");
+        tracing::warn!("a key to receive with ended or was revoked; sessions are opened anew");
     } else if !last.is_empty() {
         tracing::info!("there is a new key to receive with");
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use sqlx::Error;
 use url::Url;
 
-use crate::address::without_credentials;
+use crate::address::{demanding_tls, without_credentials};
 use crate::batch::backend::Ended;
 use crate::batch::{Batches, Ledger, store_of_batches};
 use crate::store::{NewStore, StoreError, StoreOptions};
@@ -21,9 +21,10 @@ use crate::store::{NewStore, StoreError, StoreOptions};
 /// How to open a store in a SQL database.
 #[derive(Clone)]
 pub struct SqlOptions {
-    /// `postgres://user[:password]@host[:port]/database` or `mysql://…` for MariaDB. TLS is used
-    /// if the server offers it; `?sslmode=verify-full` (`?ssl-mode=VERIFY_IDENTITY`) demands it,
-    /// with the certificate authority in `sslrootcert` (`ssl-ca`).
+    /// `postgres://user[:password]@host[:port]/database` or `mysql://…` for MariaDB. TLS with
+    /// the server's certificate checked is demanded of servers on other machines
+    /// ([`demanding_tls`](crate::demanding_tls)); `sslrootcert` (`ssl-ca`) names the certificate
+    /// authority.
     pub url: String,
     /// Limits and skew; the same on every host.
     pub store: StoreOptions,
@@ -93,8 +94,9 @@ impl SqlClaims {
         Self::open_by(options, true).await
     }
 
-    async fn open_by(options: SqlOptions, of_request: bool) -> Result<Self, StoreError> {
-        let (database, address) = parse(&options.url)?;
+    async fn open_by(mut options: SqlOptions, of_request: bool) -> Result<Self, StoreError> {
+        let (database, address, url) = parse(&options.url)?;
+        options.url = url;
         let store = options.store;
         let batches = match database {
             #[cfg(feature = "postgres")]
@@ -116,12 +118,12 @@ impl SqlClaims {
     /// Takes the tables back to an older schema (0: none), for an older program. No host may use
     /// them.
     pub async fn revert(url: &str, version: u32) -> Result<(), StoreError> {
-        let (database, address) = parse(url)?;
+        let (database, address, url) = parse(url)?;
         match database {
             #[cfg(feature = "postgres")]
-            Database::Postgres => postgres::revert(url, address, version.into()).await,
+            Database::Postgres => postgres::revert(&url, address, version.into()).await,
             #[cfg(feature = "mariadb")]
-            Database::MariaDb => mariadb::revert(url, address, version.into()).await,
+            Database::MariaDb => mariadb::revert(&url, address, version.into()).await,
             #[cfg(not(all(feature = "mariadb", feature = "postgres")))]
             _ => Err(not_built(&database, version == 0)),
         }
@@ -142,7 +144,8 @@ impl fmt::Debug for SqlClaims {
 }
 
 /// Which database `url` names, and its address without user and password.
-fn parse(url: &str) -> Result<(Database, String), StoreError> {
+/// Which database, its address for messages, and the one to connect to.
+fn parse(url: &str) -> Result<(Database, String, String), StoreError> {
     let bad = |why: &str| StoreError::Address { why: why.to_owned() };
     // What the parser says could quote the password.
     let parsed = Url::parse(url).map_err(|_| bad("it can't be parsed"))?;
@@ -151,7 +154,7 @@ fn parse(url: &str) -> Result<(Database, String), StoreError> {
         "mysql" | "mariadb" => Database::MariaDb,
         _ => return Err(bad("it begins with neither postgres:// nor mysql://")),
     };
-    Ok((database, without_credentials(&parsed)))
+    Ok((database, without_credentials(&parsed), demanding_tls(parsed).into()))
 }
 
 #[cfg(not(all(feature = "mariadb", feature = "postgres")))]

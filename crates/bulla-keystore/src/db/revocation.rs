@@ -19,6 +19,13 @@ pub(crate) async fn kids(conn: &mut Conn, now: i64) -> Result<Vec<(Vec<u8>, i64)
     conn.all(sql, args![now]).await
 }
 
+/// Whether a kid was ever listed: what was revoked once gets nothing more.
+pub(crate) async fn is_listed(conn: &mut Conn, kid: &[u8]) -> Result<bool> {
+    let sql = "SELECT kid FROM revoked_kids WHERE kid = ?";
+    let listed: Option<Vec<u8>> = conn.optional(sql, args![kid]).await?;
+    Ok(listed.is_some())
+}
+
 pub(crate) struct LowestRow {
     pub(crate) principal: String,
     pub(crate) incarnation: u32,

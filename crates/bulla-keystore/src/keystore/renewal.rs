@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use super::issue::{CREDENTIAL_LIFETIME, Place};
 use super::{Keystore, seconds, to_column};
-use crate::db::{Conn, credentials, join, principals};
+use crate::db::{Conn, credentials, join, principals, revocation};
 use crate::error::{KeystoreError, Result};
 
 /// What an agent asks for, as its signature under the key of its present credential proved it.
@@ -59,8 +59,8 @@ pub enum RenewRefusal {
         "{0} counts further than the keystore: the keystore is from a backup, or the agent's state was changed. `bulla agent revoke` it and add it anew"
     )]
     Ahead(Party),
-    /// The agent was removed, its name has another holder, or it is in quarantine.
-    #[error("{0} was removed or is in quarantine")]
+    /// The agent was removed or revoked, its name has another holder, or it is in quarantine.
+    #[error("{0} was removed or revoked, or is in quarantine")]
     Gone(Party),
 }
 
@@ -97,6 +97,9 @@ impl Keystore {
         if renewal.counter == 0 {
             return refused(RenewRefusal::Stale);
         }
+        if self.is_revoked(&mut tx, row.id, &party).await? {
+            return refused(RenewRefusal::Gone);
+        }
         let counter = to_column(renewal.counter);
         let last = join::last_renewal(&mut tx, row.id).await?;
         let reached = last.as_ref().map_or(0, |(counter, ..)| *counter);
@@ -123,6 +126,19 @@ impl Keystore {
             }
             _ => refused(RenewRefusal::Stale),
         }
+    }
+
+    /// Whether a credential of this incarnation was revoked, by name or by its incarnation or
+    /// epoch: a renewal must not bring back what an operator took away.
+    async fn is_revoked(&self, tx: &mut Conn, principal_id: i64, party: &Party) -> Result<bool> {
+        for (kid, _) in revocation::credentials_of(tx, principal_id).await? {
+            if revocation::is_listed(tx, &kid).await? {
+                return Ok(true);
+            }
+        }
+        let lowest = revocation::lowest(tx, i64::MIN).await?;
+        let name = party.principal.to_string();
+        Ok(lowest.iter().any(|row| row.principal == name && row.incarnation > party.incarnation))
     }
 
     async fn issue_renewed(

@@ -407,3 +407,23 @@ async fn who_has_not_joined_or_is_gone_renews_nothing() {
     let refusal = denied(world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap());
     assert_eq!(refusal, RenewRefusal::Gone(invitation.party));
 }
+
+#[tokio::test]
+async fn who_was_revoked_by_name_or_by_key_renews_nothing() {
+    for by_key in [false, true] {
+        let world = World::of(fixture!("control")).await;
+        let invitation = world.invite("a").await;
+        let (_, _, enrolled) = world.answered(&world.apply(&invitation)).await;
+        issued(world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap());
+        if by_key {
+            // An older key, which its thief could renew with.
+            world.keystore.revoke_kid(enrolled).await.unwrap();
+        } else {
+            world.keystore.revoke_principal(&agent("a")).await.unwrap();
+        }
+        for counter in [1, 2] {
+            let asked = world.keystore.renew_agent(&renewal(&invitation, counter, 1)).await;
+            assert_eq!(denied(asked.unwrap()), RenewRefusal::Gone(invitation.party.clone()));
+        }
+    }
+}

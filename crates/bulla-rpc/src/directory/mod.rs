@@ -59,6 +59,12 @@ pub trait Directory: Send + Sync + 'static {
         epoch: Option<u32>,
     ) -> Result<Option<GroupKey>, DirectoryError>;
 
+    /// What was found of `peer` is no longer good, and must not answer the next question. For
+    /// directories that keep what they found.
+    fn expire(&self, peer: &Principal) {
+        let _ = peer;
+    }
+
     /// The groups that this process should listen to.
     async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError>;
 }

@@ -115,11 +115,6 @@ impl RemoteDirectory {
         *self.0.client.write() = Some(client.downgrade());
     }
 
-    /// Forgets what was learned of a peer, so that it is asked for again.
-    pub fn forget(&self, peer: &Principal) {
-        self.0.peers.forget(peer);
-    }
-
     /// The client; `None` before it is attached.
     fn client(&self) -> Result<Option<Client>, DirectoryError> {
         let client = self.0.client.read();
@@ -394,6 +389,10 @@ impl Directory for RemoteDirectory {
         let (asking, group) = (inner.clone(), group.clone());
         let ask = || async move { asking.ask_group_key(&client, &group, epoch).await };
         inner.keys.get(key, ask).await
+    }
+
+    fn expire(&self, peer: &Principal) {
+        self.0.peers.forget(peer);
     }
 
     async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError> {

@@ -152,11 +152,16 @@ impl Endpoint {
             }
             self.outgoing.forget_if(peer, &session);
         }
-        let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
-        let keys = self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))?;
-        let opened = Arc::new(self.open_session(peer, keys, now)?);
-        let revoked = |refusal| CallError::Revoked { target: peer.to_string(), refusal };
-        self.check_standing(&opened.standing).map_err(revoked)?;
+        let mut opened = self.look_up_session(peer, now).await?;
+        if self.check_standing(&opened.standing).is_err() {
+            // What the directory keeps may be older than the statement: the name may have a new
+            // key, or holder.
+            self.directory.expire(peer);
+            opened = self.look_up_session(peer, now).await?;
+            let revoked = |refusal| CallError::Revoked { target: peer.to_string(), refusal };
+            self.check_standing(&opened.standing).map_err(revoked)?;
+        }
+        let opened = Arc::new(opened);
         // Of several that were opened at once, one is used by all.
         let mut sessions = self.outgoing.sessions.lock();
         if let Some(first) = sessions.get(peer).filter(|first| first.is_usable(now.secs())) {
@@ -166,14 +171,14 @@ impl Endpoint {
         Ok(opened)
     }
 
-    fn open_session(
+    /// A session under the keys that the directory has of `peer`.
+    async fn look_up_session(
         &self,
         peer: &Principal,
-        keys: Option<PeerKeys>,
         now: UnixTime,
     ) -> Result<OutSession, CallError> {
         let unknown = |why: String| CallError::UnknownTarget { target: peer.to_string(), why };
-        match keys {
+        match self.directory.peer(peer).await.map_err(|e| unknown(e.to_string()))? {
             None => Err(unknown("there is no such principal".into())),
             Some(PeerKeys::Shared(pair)) => Ok(OutSession {
                 standing: Standing::of_pair(&pair, self.identity.party()),
