@@ -17,10 +17,7 @@ pub(crate) fn without_credentials(url: &Url) -> String {
 pub fn demanding_tls(mut url: Url) -> Url {
     let says = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value);
     let elsewhere = says("host").or_else(|| says("hostaddr"));
-    let local = match elsewhere.as_deref() {
-        Some(host) => host.starts_with('/') || Host::parse(host).is_ok_and(|host| is_local(&host)),
-        None => url.host().is_none_or(|host| is_local(&host.to_owned())),
-    };
+    let local = is_local(elsewhere.as_deref().or_else(|| url.host_str()).unwrap_or_default());
     if local || says("sslmode").is_some() || says("ssl-mode").is_some() {
         return url;
     }
@@ -32,11 +29,17 @@ pub fn demanding_tls(mut url: Url) -> Url {
     url
 }
 
-fn is_local(host: &Host) -> bool {
-    match host {
-        Host::Domain(name) => name.is_empty() || name.eq_ignore_ascii_case("localhost"),
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
+/// Whether a host is this machine: a socket's folder, a loopback address, `localhost`.
+fn is_local(host: &str) -> bool {
+    if host.is_empty() || host.starts_with('/') {
+        return true;
+    }
+    // A name that this parser does not take for an address is none.
+    match Host::parse(host) {
+        Ok(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Ok(Host::Ipv4(address)) => address.is_loopback(),
+        Ok(Host::Ipv6(address)) => address.is_loopback(),
+        Err(_) => false,
     }
 }
 
