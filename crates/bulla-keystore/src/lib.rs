@@ -81,7 +81,7 @@ pub use keystore::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
     EVERY_AGENT, EnrolRefusal, Enrolment, GroupRecord, ISSUER_LIFETIME, Initialized, Invitation,
     JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME,
-    MigrationStep, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal, Renewal,
-    Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus,
-    TOKEN_LIFETIME, TOKEN_LIFETIMES,
+    MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal,
+    Renewal, Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME,
+    SchemaStatus, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };

@@ -3,47 +3,115 @@
 //! control plane receives with.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_keystore::{EVERY_AGENT, Keystore, KeystoreError};
+use bulla_keystore::{EVERY_AGENT, Keystore, KeystoreError, News};
 use bulla_rpc::{Client, Endpoint, Target, builtin};
 use bulla_seal::{GroupName, Kid, SignedStatement};
 use serde_json::json;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often the keystore is asked whether there is something to say: a revocation counts in every
 /// control-plane process within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// What changes together, as a list of agents that is revoked, is looked at together.
+const TOGETHER: Duration = Duration::from_millis(50);
+/// How long until somebody listens again whose connection was lost.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
+/// Agents are told at once, and then not again for so long: each that hears of a new epoch of its
+/// group asks for the key.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 /// How long news may wait for an agent that is away: then it asks by itself.
 const NEWS_LIFE: Duration = Duration::from_secs(3600);
 
 /// Keeps this process's statement the newest until `stop`.
 pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToken) {
-    let (keystore, client, stop) = (keystore.clone(), client.clone(), stop.clone());
-    tokio::spawn(async move {
-        let (mut failing, mut blind) = (false, false);
-        let mut receiving = BTreeSet::new();
+    let changed = Arc::new(Notify::new());
+    tokio::spawn(listen(keystore.news(), changed.clone(), stop.clone()));
+    let keeper = Keeper {
+        keystore: keystore.clone(),
+        client: client.clone(),
+        receiving: BTreeSet::new(),
+        blind: false,
+        failing: false,
+        news: false,
+        told: None,
+    };
+    tokio::spawn(keeper.run(changed, stop.clone()));
+}
+
+/// Passes on what the database pushes.
+async fn listen(mut news: News, changed: Arc<Notify>, stop: CancellationToken) {
+    loop {
+        let heard = tokio::select! {
+            () = stop.cancelled() => return,
+            heard = news.changed() => heard,
+        };
+        match heard {
+            Ok(()) => changed.notify_one(),
+            Err(error) => {
+                tracing::debug!(%error, "the database pushes nothing now; it is asked all the same");
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LISTEN_AGAIN) => {}
+                }
+            }
+        }
+    }
+}
+
+struct Keeper {
+    keystore: Keystore,
+    client: Client,
+    /// The keys that are received with.
+    receiving: BTreeSet<Kid>,
+    /// The keys, or the statement, could not be read; told once.
+    blind: bool,
+    failing: bool,
+    /// Agents have not been told yet what is new.
+    news: bool,
+    told: Option<Instant>,
+}
+
+impl Keeper {
+    async fn run(mut self, changed: Arc<Notify>, stop: CancellationToken) {
         loop {
-            let read = receive(&keystore, client.endpoint(), &mut receiving).await;
-            if let Some(error) = read.as_ref().err().filter(|_| !blind) {
-                tracing::error!(%error, "the control plane's own keys can't be read");
-            }
-            blind = read.is_err();
-            let failed = look(&keystore, &client).await.err();
-            if let Some(error) = failed.as_ref().filter(|_| !failing) {
-                tracing::error!(
-                    error,
-                    "no statement of revocation can be issued; agents refuse everything an hour \
-                     after the last one"
-                );
-            }
-            failing = failed.is_some();
+            self.look().await;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = changed.notified() => tokio::time::sleep(TOGETHER).await,
             }
         }
-    });
+    }
+
+    async fn look(&mut self) {
+        let endpoint = self.client.endpoint();
+        let read = receive(&self.keystore, endpoint, &mut self.receiving).await;
+        if let Some(error) = read.as_ref().err().filter(|_| !self.blind) {
+            tracing::error!(%error, "the control plane's own keys can't be read");
+        }
+        self.blind = read.is_err();
+        let taken = take_newest(&self.keystore, endpoint).await;
+        if let Some(error) = taken.as_ref().err().filter(|_| !self.failing) {
+            tracing::error!(
+                %error,
+                "no statement of revocation can be issued; agents act on nothing \
+                 once the one that they hold is an hour old"
+            );
+        }
+        self.failing = taken.is_err();
+        self.news |= taken.unwrap_or(false);
+        if self.news && self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            (self.news, self.told) = (false, Some(Instant::now()));
+            // Beside: a broker that is away must not keep this process from hearing the next.
+            let client = self.client.clone();
+            tokio::spawn(async move { tell_agents(&client).await });
+        }
+    }
 }
 
 /// Receives with the keys that the keystore has now.
@@ -70,19 +138,17 @@ async fn receive(
     Ok(())
 }
 
-async fn look(keystore: &Keystore, client: &Client) -> Result<(), String> {
-    let held = client.endpoint().statement();
+/// Takes the newest statement; whether it has news for agents. A mere renewal goes along with other
+/// messages; what is revoked is told.
+async fn take_newest(keystore: &Keystore, endpoint: &Endpoint) -> Result<bool, String> {
+    let held = endpoint.statement();
     let statement = keystore.statement().await.map_err(|error| error.to_string())?;
     if held.as_ref().is_some_and(|held| held.epoch >= statement.epoch) {
-        return Ok(());
+        return Ok(false);
     }
-    let taken = client.endpoint().take_statement(statement.as_bytes());
+    let taken = endpoint.take_statement(statement.as_bytes());
     taken.map_err(|refusal| refusal.to_string())?;
-    // A mere renewal goes along with other messages; what is revoked is told at once.
-    if is_news(held.as_deref(), &statement) {
-        tell_agents(client).await;
-    }
-    Ok(())
+    Ok(is_news(held.as_deref(), &statement))
 }
 
 fn is_news(held: Option<&SignedStatement>, new: &SignedStatement) -> bool {

@@ -1,6 +1,6 @@
 //! Rows of `member_groups`, `group_members` and `group_keys`.
 
-use super::{Conn, Taken, args};
+use super::{Conn, Taken, args, news};
 use crate::error::Result;
 
 /// Row id and current epoch of a group.
@@ -21,7 +21,7 @@ pub(crate) async fn insert(conn: &mut Conn, name: &str, now: i64) -> Result<i64>
 pub(crate) async fn set_epoch(conn: &mut Conn, id: i64, epoch: u32, now: i64) -> Result<()> {
     let sql = "UPDATE member_groups SET epoch = ?, updated = ? WHERE id = ?";
     conn.execute(sql, args![epoch, now, id]).await?;
-    Ok(())
+    news::tell(conn).await
 }
 
 pub(crate) async fn insert_key(

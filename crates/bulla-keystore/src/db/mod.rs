@@ -8,6 +8,7 @@ pub(crate) mod groups;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod migrations;
+pub(crate) mod news;
 pub(crate) mod pairs;
 pub(crate) mod principals;
 pub(crate) mod revocation;

@@ -1,6 +1,6 @@
 //! Rows of `revoked_kids`, `lowest_epochs` and `statement`.
 
-use super::{Conn, Taken, args};
+use super::{Conn, Taken, args, news};
 use crate::error::Result;
 
 /// Lists a kid, or lists it for longer.
@@ -10,7 +10,7 @@ pub(crate) async fn insert_kid(conn: &mut Conn, kid: &[u8], until: i64, now: i64
         let longer = "UPDATE revoked_kids SET until = ?1 WHERE kid = ?2 AND until < ?1";
         conn.execute(longer, args![until, kid]).await?;
     }
-    Ok(())
+    news::tell(conn).await
 }
 
 /// Every kid that has to be listed at `now`, in order, with its end.
@@ -44,7 +44,7 @@ pub(crate) async fn set_lowest(conn: &mut Conn, row: &LowestRow, now: i64) -> Re
     let (incarnation, until) = (row.incarnation, row.until);
     let (credential, pair) = (row.credential_epoch, row.pair_epoch);
     conn.execute(sql, args![&row.principal, incarnation, credential, pair, until, now]).await?;
-    Ok(())
+    news::tell(conn).await
 }
 
 /// What is lowest of every principal that has to be listed at `now`, in the order of their names.

@@ -8,6 +8,7 @@ mod groups;
 mod init;
 mod issue;
 mod lookup;
+mod news;
 mod pairs;
 mod renewal;
 mod revocation;
@@ -32,6 +33,7 @@ pub use init::Initialized;
 pub use issue::{
     CREDENTIAL_LIFETIME, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
 };
+pub use news::News;
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
 pub use renewal::{RenewRefusal, Renewal, Renewed};
 pub use revocation::STATEMENT_LIFETIME;

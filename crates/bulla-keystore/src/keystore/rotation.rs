@@ -11,7 +11,7 @@ use super::{Keystore, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
 use crate::db::principals::{self, PrincipalRow};
 use crate::db::revocation::LowestRow;
-use crate::db::{credentials, groups, revocation, rotation};
+use crate::db::{credentials, groups, news, revocation, rotation};
 use crate::error::{KeystoreError, Result};
 
 /// What a host of a component type could get at beside its own keys.
@@ -127,6 +127,7 @@ impl Keystore {
         let place = Place { principal_id: row.id, purpose: "audience" };
         let audience = self.issue(conn, &issuer, place, credential, now).await?;
         self.store_audience_key(conn, row.id, &kem, &audience, now).await?;
+        news::tell(conn).await?;
         Ok(audience)
     }
 

@@ -1,6 +1,7 @@
 //! Several processes and pools at once on one keystore.
 use std::collections::HashSet;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::common::{agent, component, fixture};
 use bulla_keystore::{Kek, KeyType, Keystore, KeystoreError, Page, StoreAddress};
@@ -114,4 +115,30 @@ async fn one_name_has_one_holder_at_a_time() {
     given.sort_unstable();
     assert!(!given.is_empty());
     assert_eq!(given, (1..=given.len() as u32).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn who_listens_hears_of_a_revocation_where_the_database_pushes() {
+    let fixture = fixture!("control");
+    let other = fixture.open().await.unwrap();
+    let mut news = other.news();
+    let postgres = crate::DATABASE == crate::common::Database::Postgres;
+    // Once for what may have changed before.
+    let hear = async |news: &mut bulla_keystore::News| {
+        tokio::time::timeout(Duration::from_secs(if postgres { 60 } else { 1 }), news.changed())
+            .await
+            .is_ok_and(|heard| heard.is_ok())
+    };
+    assert_eq!(hear(&mut news).await, postgres);
+    fixture.keystore.add_agent("a", KeyType::Pair, Suite::X25519).await.unwrap();
+    fixture.keystore.revoke_principal(&agent("a")).await.unwrap();
+    assert_eq!(hear(&mut news).await, postgres);
+    // A statement says it all, and adding somebody is no news.
+    let before = other.statement().await.unwrap();
+    fixture.keystore.add_agent("b", KeyType::Pair, Suite::X25519).await.unwrap();
+    let silent = tokio::time::timeout(Duration::from_millis(300), news.changed()).await;
+    assert!(silent.is_err(), "{silent:?}");
+    fixture.keystore.remove_agent("b").await.unwrap();
+    assert_eq!(hear(&mut news).await, postgres);
+    assert!(other.statement().await.unwrap().epoch > before.epoch);
 }
