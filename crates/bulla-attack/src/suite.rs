@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bulla_rpc::EndpointOptions;
 use bulla_seal::{OsRandom, Random, Suite};
+use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 
 use crate::bus::Bus;
@@ -72,7 +73,19 @@ pub async fn run(
 }
 
 /// Plays one row in one cell, in a deployment of its own.
-pub async fn play(row: &'static Row, cell: Cell, bus: &Bus, settings: &Settings) -> CellReport {
+// Not async: the rows are compiled here, and not once more by whoever plays them
+// (docs/adr/0008).
+#[inline(never)]
+pub fn play<'a>(
+    row: &'static Row,
+    cell: Cell,
+    bus: &'a Bus,
+    settings: &'a Settings,
+) -> BoxFuture<'a, CellReport> {
+    Box::pin(playing(row, cell, bus, settings))
+}
+
+async fn playing(row: &'static Row, cell: Cell, bus: &Bus, settings: &Settings) -> CellReport {
     if let Some(why) = row.not_applicable(cell) {
         return CellReport::new(cell, Verdict::NotApplicable, why);
     }

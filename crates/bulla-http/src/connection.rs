@@ -14,9 +14,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::debug;
 
@@ -56,7 +58,17 @@ enum Peer {
 }
 
 impl Connection {
-    pub(crate) async fn run(self) {
+    /// Serves it in a task of its own, for which it holds `slot`.
+    // Not async: what runs is compiled here, as this crate is optimised (docs/adr/0008).
+    #[inline(never)]
+    pub(crate) fn start(self, slot: OwnedSemaphorePermit, tasks: &TaskTracker) {
+        tasks.spawn(async move {
+            self.run().await;
+            drop(slot);
+        });
+    }
+
+    async fn run(self) {
         let shared = Arc::clone(&self.shared);
         tokio::select! {
             () = shared.abandon.cancelled() => {}

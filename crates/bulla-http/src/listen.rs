@@ -179,10 +179,7 @@ impl Listener {
         info!(%address, "listening");
         while let Some((stream, slot)) = next(&socket, &slots, &shutdown).await {
             let connection = Connection { stream, shared: Arc::clone(&shared) };
-            tasks.spawn(async move {
-                connection.run().await;
-                drop(slot);
-            });
+            connection.start(slot, &tasks);
         }
         drop(socket);
         tasks.close();

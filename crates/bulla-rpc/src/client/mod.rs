@@ -174,8 +174,7 @@ impl Client {
                     reply_name: self.0.reply_name.clone(),
                     resends: Arc::new(SenderRates::new(RESENDS_PER_SECOND)),
                 };
-                tokio::spawn(listener.clone().run(consumer, self.0.closed.clone()));
-                tokio::spawn(listener.watch(events, self.0.closed.clone()));
+                listener.start(consumer, events, &self.0.closed);
                 Ok(())
             })
             .await

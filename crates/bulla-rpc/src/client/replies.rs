@@ -27,7 +27,20 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) async fn run(self, mut consumer: Box<dyn Consumer>, closed: CancellationToken) {
+    /// Listens until `closed`.
+    // Not async: what runs is compiled here, as this crate is optimised (docs/adr/0008).
+    #[inline(never)]
+    pub(super) fn start(
+        self,
+        consumer: Box<dyn Consumer>,
+        events: broadcast::Receiver<TransportEvent>,
+        closed: &CancellationToken,
+    ) {
+        tokio::spawn(self.clone().run(consumer, closed.clone()));
+        tokio::spawn(self.watch(events, closed.clone()));
+    }
+
+    async fn run(self, mut consumer: Box<dyn Consumer>, closed: CancellationToken) {
         loop {
             let delivery = tokio::select! {
                 delivery = consumer.next() => delivery,
@@ -117,7 +130,7 @@ impl Listener {
     }
 
     /// What the connection does meanwhile.
-    pub(super) async fn watch(
+    async fn watch(
         self,
         mut events: broadcast::Receiver<TransportEvent>,
         closed: CancellationToken,

@@ -78,7 +78,7 @@ impl EnrolServer {
         let consumer = endpoint.transport.consume(&inbox, &endpoint.options.queues).await?;
         let stop = CancellationToken::new();
         let desk = Desk { endpoint, enroller, gate: Gate::new() };
-        let task = tokio::spawn(desk.take(consumer, stop.clone()));
+        let task = desk.start(consumer, stop.clone());
         Ok(Self { stop, task })
     }
 
@@ -104,6 +104,16 @@ struct Desk {
 }
 
 impl Desk {
+    // Not async: what runs is compiled here, as this crate is optimised (docs/adr/0008).
+    #[inline(never)]
+    fn start(
+        self,
+        consumer: Box<dyn Consumer>,
+        stop: CancellationToken,
+    ) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(self.take(consumer, stop))
+    }
+
     async fn take(self, mut consumer: Box<dyn Consumer>, stop: CancellationToken) {
         loop {
             let delivery = tokio::select! {

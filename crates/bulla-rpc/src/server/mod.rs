@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bulla_guard::SweepRequest;
 use bulla_seal::GroupName;
-use bulla_transport::{Inbox, TransportError};
+use bulla_transport::{Consumer, Inbox, TransportError};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -173,8 +173,14 @@ impl Server {
     async fn consume(&self, inbox: &Inbox) -> Result<(), ServeError> {
         let options = &self.endpoint.options.queues;
         let consumer = self.endpoint.transport.consume(inbox, options).await?;
-        self.consumers.spawn(self.work.clone().take(consumer));
+        self.work_on(consumer);
         Ok(())
+    }
+
+    // Not async: what runs is compiled here, as this crate is optimised (docs/adr/0008).
+    #[inline(never)]
+    fn work_on(&self, consumer: Box<dyn Consumer>) {
+        self.consumers.spawn(self.work.clone().take(consumer));
     }
 
     fn sweep(&self, options: &ServerOptions) {

@@ -3,10 +3,13 @@
 use std::io;
 use std::time::Duration;
 
-use lapin::tcp::{AsyncTcpStream, RustlsConnector};
-use lapin::{Connection, ConnectionProperties, ErrorKind};
+use futures_util::future::BoxFuture;
+use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
+use tokio_rustls::TlsConnector;
 
 use super::options::RabbitOptions;
+use super::stream::{self, Stream};
+use super::tls::TlsConfig;
 use crate::error::TransportError;
 
 /// Marks an I/O error as one of the TLS handshake.
@@ -14,30 +17,25 @@ use crate::error::TransportError;
 #[error("{0}")]
 struct Handshake(io::Error);
 
-pub(super) async fn dial(options: &RabbitOptions) -> Result<Connection, TransportError> {
+// Not async: the client library is compiled here, as this crate is optimised (docs/adr/0008).
+#[inline(never)]
+pub(super) fn dial(options: &RabbitOptions) -> BoxFuture<'_, Result<Connection, TransportError>> {
+    Box::pin(dialling(options))
+}
+
+async fn dialling(options: &RabbitOptions) -> Result<Connection, TransportError> {
     let tls = options.tls()?;
     let limit = options.connect_timeout;
     let properties =
         ConnectionProperties::default().with_connection_name(options.name.as_str().into());
-    let runtime =
-        lapin::runtime::default_runtime().map_err(|error| unreachable(options, &error))?;
     let connecting = Connection::connector(
         options.dialled(),
-        runtime,
-        async move |uri, runtime| {
-            let open = async {
-                let address = (uri.authority.host.clone(), uri.authority.port);
-                let address = runtime.to_socket_addrs(address);
-                let stream = AsyncTcpStream::connect(&runtime, address).await?;
-                let Some(tls) = &tls else { return Ok(stream) };
-                let connector = RustlsConnector::from(tls.client.clone());
-                stream
-                    .into_rustls(&connector, &tls.server_name)
-                    .await
-                    .map_err(|error| io::Error::other(Handshake(error)))
-            };
+        stream::runtime(),
+        async move |uri, _| {
+            let open = open((uri.authority.host, uri.authority.port), tls.as_ref());
             let opened = tokio::time::timeout(limit, open).await;
-            opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(Into::into)
+            let opened = opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
+            Ok(AsyncTcpStream::Plain(opened?))
         },
         properties,
     );
@@ -50,6 +48,15 @@ pub(super) async fn dial(options: &RabbitOptions) -> Result<Connection, Transpor
             why: format!("no answer within {} s", limit.as_secs_f32()),
         }),
     }
+}
+
+async fn open(address: (String, u16), tls: Option<&TlsConfig>) -> io::Result<Stream> {
+    let stream = stream::connect(address).await?;
+    let Some(tls) = tls else { return Ok(Stream::Plain(stream)) };
+    let connector = TlsConnector::from(tls.client.clone());
+    let secured = connector.connect(tls.server_name.clone(), stream).await;
+    let secured = secured.map_err(|error| io::Error::other(Handshake(error)))?;
+    Ok(Stream::Tls(Box::new(secured)))
 }
 
 fn unreachable(options: &RabbitOptions, error: &dyn std::fmt::Display) -> TransportError {

@@ -74,8 +74,15 @@ impl Link {
             declared: Mutex::default(),
             acks: Mutex::default(),
         });
-        tokio::spawn(supervise(Arc::clone(&link), live, told));
+        link.keep(live, told);
         Ok(link)
+    }
+
+    /// Restores the connection whenever it is lost.
+    // Not async: what runs is compiled here, as this crate is optimised (docs/adr/0008).
+    #[inline(never)]
+    fn keep(self: &Arc<Self>, live: Arc<Live>, told: Told) {
+        tokio::spawn(supervise(Arc::clone(self), live, told));
     }
 
     /// The connection, waiting for it if it is down.

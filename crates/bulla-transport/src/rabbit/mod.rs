@@ -23,6 +23,7 @@ mod link;
 mod options;
 mod publish;
 mod started;
+mod stream;
 mod tap;
 mod tls;
 

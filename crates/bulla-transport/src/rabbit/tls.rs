@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 use super::options::RabbitOptions;
 use crate::error::TransportError;
@@ -15,7 +15,7 @@ use crate::error::TransportError;
 #[derive(Clone)]
 pub(super) struct TlsConfig {
     pub(super) client: Arc<ClientConfig>,
-    pub(super) server_name: String,
+    pub(super) server_name: ServerName<'static>,
 }
 
 pub(super) fn read(address: &str, path: &Path) -> Result<Vec<u8>, TransportError> {
@@ -53,6 +53,8 @@ pub(super) fn config(options: &RabbitOptions) -> Result<TlsConfig, TransportErro
     };
     let server_name =
         options.server_name.clone().unwrap_or_else(|| options.uri.authority.host.clone());
+    let server_name = ServerName::try_from(server_name)
+        .map_err(|_| fail("its name is neither a DNS name nor an IP address".to_owned()))?;
     Ok(TlsConfig { client: Arc::new(client), server_name })
 }
 
