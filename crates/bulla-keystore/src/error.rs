@@ -251,6 +251,22 @@ pub enum KeystoreError {
         /// Most that is allowed.
         max: u64,
     },
+    /// A lifetime of agents' credentials that is not sensible.
+    #[error("credentials of agents live one hour to 365 days, not {asked} seconds")]
+    AgentLifetime {
+        /// Seconds asked for.
+        asked: u64,
+    },
+    /// An agent that has a valid credential is not invited again.
+    #[error(
+        "{party} is there and has a credential until {until} (Unix seconds): a new join file is for an agent that lost its keys' time. To replace it, `bulla agent revoke` it and add it anew"
+    )]
+    StillGood {
+        /// The agent.
+        party: Party,
+        /// When its credential ends.
+        until: u64,
+    },
     /// An agent that was invited and has not enrolled.
     #[error(
         "{0} exists already and has not joined yet: `bulla agent add --again` makes it a new join file, and the former one is worth nothing then"

@@ -78,7 +78,8 @@ pub use kek::{
     retire_file,
 };
 pub use keystore::{
-    AgentDetails, AgentKeys, AgentPage, AgentRecord, CREDENTIAL_LIFETIME, ComponentRecord,
+    AGENT_LIFETIME, AGENT_LIFETIMES, AgentDetails, AgentKeys, AgentPage, AgentRecord,
+    CREDENTIAL_LIFETIME, ComponentRecord, CredentialRecord, HAND_OUT_AFTER,
     EVERY_AGENT, EnrolRefusal, Enrolment, GroupRecord, ISSUER_LIFETIME, Initialized, Invitation,
     JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME,
     MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal,

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use bulla_seal::{Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec};
+use bulla_seal::{
+    Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, SignedCredential,
+};
 use bulla_transport::{Address, Outbound};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -96,6 +98,12 @@ impl Context {
     /// Who sent the request.
     pub fn sender(&self) -> &Party {
         &self.0.sender
+    }
+
+    /// The sender's credential, under which it opened the session of a call; `None` for a shared key,
+    /// and for what is not a call.
+    pub fn credential(&self) -> Option<&SignedCredential> {
+        self.0.answer.as_ref()?.session.session.requester_credential().map(|own| &**own)
     }
 
     /// Call, cast, fanout or notification.

@@ -62,6 +62,9 @@ pub struct EndpointOptions {
     /// How queues of topics, servers and group members are declared; the same for everyone who
     /// declares one.
     pub queues: ConsumeOptions,
+    /// Whether this endpoint renews credentials: it then opens an agent's request to renew under a
+    /// credential that was followed by another, to tell a second copy of the agent by it.
+    pub renews: bool,
     /// Where the floors of peers are kept; in memory unless given (protocol section 8).
     pub floors: Option<Arc<dyn FloorStore>>,
 }
@@ -76,6 +79,7 @@ impl Default for EndpointOptions {
             offers_per_second: 2000,
             lookups_per_second: 500,
             queues: ConsumeOptions::default(),
+            renews: false,
             floors: None,
         }
     }

@@ -287,6 +287,25 @@ impl Credential {
         }
     }
 
+    /// When its holder renews it, in Unix seconds: at the half of its life, up to a tenth earlier or
+    /// later (protocol section 10). Which, follows from the kid, so that it is the same after a
+    /// restart, and not the same for all who were added together.
+    pub fn renew_at(&self) -> u64 {
+        let half = self.validity.not_after.saturating_sub(self.validity.not_before) / 2;
+        let spread = half / 10;
+        let draw = u64::from_be_bytes(self.kid.0) % spread.saturating_mul(2).saturating_add(1);
+        let after = half.saturating_sub(spread).saturating_add(draw);
+        self.validity.not_before.saturating_add(after)
+    }
+
+    /// From when on nothing that was sealed to its KEM key can be alive, in Unix seconds: its end,
+    /// the life of an offer, the life of a message, and the skew (protocol section 10). Then the
+    /// key is destroyed.
+    pub fn retire_at(&self, skew: u64) -> u64 {
+        let end = self.validity.not_after.saturating_add(crate::offer::MAX_OFFER_LIFE);
+        end.saturating_add(crate::seal::MAX_LIFE).saturating_add(skew)
+    }
+
     /// Refuses a credential of a lower epoch than the highest verified for its holder.
     pub fn check_epoch(&self, highest: u32) -> Result<(), Refusal> {
         if self.epoch < highest { Err(Refusal::EpochStale) } else { Ok(()) }
@@ -456,6 +475,25 @@ impl TrustStore {
     /// Verifies a credential as it stood at `at`: known issuer with the right for this sort of
     /// principal, both valid at that time.
     pub fn verify(&self, bytes: &[u8], at: UnixTime) -> Result<SignedCredential, Refusal> {
+        let (issuer, credential) = self.signed(bytes)?;
+        issuer.validity.check(at)?;
+        credential.validity.check(at)?;
+        Ok(credential)
+    }
+
+    /// Verifies a credential that may be over, as it stood at its own end: for a receiver that
+    /// still opens what was sealed to it in time.
+    pub fn verify_ended(&self, bytes: &[u8], now: UnixTime) -> Result<SignedCredential, Refusal> {
+        let (issuer, credential) = self.signed(bytes)?;
+        let last = credential.validity.not_after.saturating_sub(1);
+        let at = UnixTime::from_secs(last.min(now.secs()));
+        issuer.validity.check(at)?;
+        credential.validity.check(at)?;
+        Ok(credential)
+    }
+
+    /// What a known issuer with the right for this sort of principal signed, whenever that holds.
+    fn signed(&self, bytes: &[u8]) -> Result<(&IssuerCredential, SignedCredential), Refusal> {
         let signed = Unverified::parse(bytes).map_err(|_| Refusal::CredentialInvalid)?;
         let issuer = self.issuer_of(&signed)?;
         let payload = match off(Check::CredentialSignature) {
@@ -471,12 +509,7 @@ impl TrustStore {
         {
             return Err(Refusal::CredentialInvalid);
         }
-        issuer.validity.check(at)?;
-        credential.validity.check(at)?;
-        Ok(SignedCredential {
-            digest: Digest::of(bytes),
-            bytes: Bytes::copy_from_slice(bytes),
-            credential,
-        })
+        let digest = Digest::of(bytes);
+        Ok((issuer, SignedCredential { digest, bytes: Bytes::copy_from_slice(bytes), credential }))
     }
 }

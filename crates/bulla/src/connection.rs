@@ -16,10 +16,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::claims::{self, Claims, Owner, default_state};
 use crate::error::ConnectError;
 use crate::serving::{ServeOptions, Serving};
-use crate::statements;
+use crate::{renewal, statements};
 
 /// Credentials begin this long before they are issued, for peers whose clock is behind.
-const ISSUED_AFTER: Duration = Duration::from_secs(120);
+pub(crate) const ISSUED_AFTER: Duration = Duration::from_secs(120);
 
 /// One process as one principal on one bus.
 ///
@@ -31,6 +31,7 @@ pub struct Connection {
     transport: Arc<dyn Transport>,
     key_file: PathBuf,
     since: Option<u64>,
+    renewals: renewal::Asks,
     /// Ends what runs beside it.
     _stop: DropGuard,
 }
@@ -73,6 +74,8 @@ impl Connection {
         let (identity, given) = file.open(path, SystemClock.now())?;
         // A shared key has no credential that says since when it is there.
         let since = match identity.initiator() {
+            // Nor has one that was renewed.
+            _ if file.renewed => None,
             Some(own) => {
                 Some(own.credential().validity.not_before.saturating_add(ISSUED_AFTER.as_secs()))
             }
@@ -85,8 +88,10 @@ impl Connection {
         directory.attach(&client);
         let stop = CancellationToken::new();
         statements::keep(&client, &stop);
+        let renewals = renewal::keep(&client, file, path, &stop);
         let key_file = path.to_owned();
-        Ok(Self { client, directory, transport, key_file, since, _stop: stop.drop_guard() })
+        let _stop = stop.drop_guard();
+        Ok(Self { client, directory, transport, key_file, since, renewals, _stop })
     }
 
     /// Makes calls, casts and fanouts.
@@ -136,6 +141,7 @@ impl Connection {
         };
         let store = claims::open(&kept, &owner).await?;
         statements::ask_first(&self.client).await;
+        let router = self.renewals.offer(router, self.principal().is_agent());
         Serving::start(endpoint.clone(), router, store, &options).await
     }
 

@@ -97,6 +97,7 @@ async fn blank(keystore: &Keystore, party: &Party, bus: Option<BusEntry>) -> Res
         peers: vec![BASE64.encode(control.as_bytes())],
         pairs: Vec::new(),
         statements: true,
+        renewed: false,
         bus,
     })
 }

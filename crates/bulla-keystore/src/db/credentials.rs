@@ -10,6 +10,7 @@ pub(crate) struct CredentialRow<'a> {
     pub(crate) instance: Option<&'a str>,
     pub(crate) epoch: u32,
     pub(crate) bytes: &'a [u8],
+    /// Since when it is handed out: later than its own beginning while its holder does not have it.
     pub(crate) not_before: i64,
     pub(crate) not_after: i64,
 }
@@ -48,6 +49,62 @@ pub(crate) async fn current(
     now: i64,
 ) -> Result<Option<(u32, Vec<u8>)>> {
     conn.optional(CURRENT, args![kind, name, purpose, now]).await
+}
+
+pub(crate) const NEWEST: &str = "SELECT kid, epoch, bytes, not_before, not_after, created
+     FROM credentials WHERE principal_id = ? AND purpose = ? ORDER BY epoch DESC, created DESC LIMIT 1";
+
+/// A credential as it is stored.
+pub(crate) struct StoredRow {
+    pub(crate) kid: Vec<u8>,
+    pub(crate) epoch: u32,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+    pub(crate) created: i64,
+}
+
+type StoredColumns = (Vec<u8>, u32, Vec<u8>, i64, i64, i64);
+
+impl From<StoredColumns> for StoredRow {
+    fn from((kid, epoch, bytes, not_before, not_after, created): StoredColumns) -> Self {
+        Self { kid, epoch, bytes, not_before, not_after, created }
+    }
+}
+
+/// The credential of the highest epoch, whether it is handed out, valid or neither.
+pub(crate) async fn newest(
+    conn: &mut Conn,
+    principal_id: i64,
+    purpose: &str,
+) -> Result<Option<StoredRow>> {
+    let row: Option<StoredColumns> = conn.optional(NEWEST, args![principal_id, purpose]).await?;
+    Ok(row.map(Into::into))
+}
+
+/// Every credential of a principal that is not over by `now`, newest first.
+pub(crate) async fn living(
+    conn: &mut Conn,
+    principal_id: i64,
+    now: i64,
+) -> Result<Vec<StoredRow>> {
+    let sql = "SELECT kid, epoch, bytes, not_before, not_after, created FROM credentials
+               WHERE principal_id = ? AND not_after > ? ORDER BY epoch DESC, created DESC";
+    let rows: Vec<StoredColumns> = conn.all(sql, args![principal_id, now]).await?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
+/// Hands a principal's credential out from `now` on; `false` if it is not its, or it was handed out
+/// before.
+pub(crate) async fn hand_out(
+    conn: &mut Conn,
+    principal_id: i64,
+    kid: &[u8],
+    now: i64,
+) -> Result<bool> {
+    let sql = "UPDATE credentials SET not_before = ?1
+               WHERE principal_id = ?2 AND kid = ?3 AND not_before > ?1";
+    Ok(conn.execute(sql, args![now, principal_id, kid]).await? == 1)
 }
 
 pub(crate) struct AudienceRow {

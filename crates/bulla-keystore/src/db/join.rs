@@ -162,6 +162,13 @@ pub(crate) async fn last_renewal(
     conn.optional(sql, args![principal_id]).await
 }
 
+/// The highest join-state counter of an agent, and when that was.
+pub(crate) async fn reached(conn: &mut Conn, principal_id: i64) -> Result<Option<(i64, i64)>> {
+    let sql = "SELECT join_counter, created FROM join_states WHERE principal_id = ?
+               ORDER BY join_counter DESC LIMIT 1";
+    conn.optional(sql, args![principal_id]).await
+}
+
 /// The request that was accepted under a counter.
 pub(crate) async fn renewal(
     conn: &mut Conn,

@@ -33,6 +33,12 @@ pub(crate) async fn insert(conn: &mut Conn, row: &InstanceKeyRow<'_>, now: i64) 
     conn.insert_new(sql, values, Taken::Kid).await
 }
 
+/// Epoch of an agent's shared key, and when it was made.
+pub(crate) async fn of(conn: &mut Conn, principal_id: i64) -> Result<Option<(u32, i64)>> {
+    let sql = "SELECT epoch, created FROM instance_keys WHERE principal_id = ? AND deleted = 0";
+    conn.optional(sql, args![principal_id]).await
+}
+
 /// Wipes a removed agent's key and leaves the tombstone.
 pub(crate) async fn delete(conn: &mut Conn, principal_id: i64, now: i64) -> Result<()> {
     let sql = "UPDATE instance_keys

@@ -28,7 +28,7 @@ pub(crate) async fn audiences_of(
 pub(crate) const RECEIVE: &str =
     "SELECT p.incarnation, k.epoch, k.suite, k.encrypted_key, c.bytes FROM principals p
      JOIN credentials c ON c.principal_id = p.id AND c.purpose = 'audience'
-         AND c.not_before <= ?2 AND c.not_after > ?2
+         AND c.not_after > ?2
      JOIN audience_keys k ON k.kid = c.kid
      LEFT JOIN revoked_kids r ON r.kid = c.kid
      WHERE p.kind = 'component' AND p.name = ?1 AND p.state = 'active' AND r.kid IS NULL
@@ -36,7 +36,7 @@ pub(crate) const RECEIVE: &str =
 
 type Columns = (u32, u32, u32, Vec<u8>, Vec<u8>);
 
-/// Every KEM key of a component type that may be sealed to now, newest first.
+/// Every KEM key of a component type that may be sealed to now or soon, newest first.
 pub(crate) async fn receive(
     conn: &mut Conn,
     component: &str,

@@ -14,7 +14,7 @@ use super::{
 use crate::db::Conn;
 use crate::db::keys::{self, InstanceKeyRow};
 use crate::db::principals::{self, NewPrincipal, PrincipalRow};
-use crate::db::{groups, pairs};
+use crate::db::{credentials, groups, join, pairs, revocation};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -98,6 +98,27 @@ pub struct AgentDetails {
     pub groups: Vec<GroupName>,
     /// A shared-key agent's pair keys that have a name so far.
     pub pairs: Vec<PairKeyId>,
+    /// A key-pair agent's credentials that are not over, newest first.
+    pub credentials: Vec<CredentialRecord>,
+    /// A shared-key agent's own key: its epoch, and since when it has it.
+    pub shared: Option<(u32, UnixTime)>,
+    /// The join-state counter: how often it renewed its credential.
+    pub counter: u64,
+    /// When it last did.
+    pub renewed: Option<UnixTime>,
+}
+
+/// A credential of an agent as it is shown.
+#[derive(Debug, Clone)]
+pub struct CredentialRecord {
+    /// The credential.
+    pub credential: SignedCredential,
+    /// When it was issued.
+    pub issued: UnixTime,
+    /// Whether peers are told of it: not before the agent has it.
+    pub handed_out: bool,
+    /// Whether it was revoked.
+    pub revoked: bool,
 }
 
 /// Where a list goes on.
@@ -197,12 +218,15 @@ impl Keystore {
     /// One agent in full.
     pub async fn show_agent(&self, id: &str) -> Result<AgentDetails> {
         let principal = Principal::agent(id)?;
-        let (row, pairs) = {
+        let (row, pairs, credentials, shared, reached) = {
             let mut conn = self.db.read().await?;
             let row = principals::active(&mut conn, "agent", id).await?;
             let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?;
             let pairs = pairs::of_agent(&mut conn, row.id).await?;
-            (row, pairs)
+            let credentials = self.credentials_of(&mut conn, &row, &principal).await?;
+            let shared = keys::of(&mut conn, row.id).await?;
+            let reached = join::reached(&mut conn, row.id).await?;
+            (row, pairs, credentials, shared, reached)
         };
         let credential = match self.credential(&principal).await {
             Ok(credential) => Some(credential),
@@ -218,7 +242,30 @@ impl Keystore {
             credential,
             groups: self.groups_of(&principal).await?,
             pairs: pairs.collect::<Result<_>>()?,
+            credentials,
+            shared: shared.map(|(epoch, since)| (epoch, from_column(since))),
+            counter: reached.map_or(0, |(counter, _)| counter.unsigned_abs()),
+            renewed: reached.map(|(_, at)| from_column(at)),
         })
+    }
+
+    async fn credentials_of(
+        &self,
+        conn: &mut Conn,
+        row: &PrincipalRow,
+        principal: &Principal,
+    ) -> Result<Vec<CredentialRecord>> {
+        let now = self.now();
+        let mut records = Vec::new();
+        for stored in credentials::living(conn, row.id, seconds(now)).await? {
+            records.push(CredentialRecord {
+                credential: self.verified(principal, row.incarnation, &stored.bytes, now)?,
+                issued: from_column(stored.created),
+                handed_out: stored.not_before <= seconds(now),
+                revoked: revocation::is_listed(conn, &stored.kid).await?,
+            });
+        }
+        Ok(records)
     }
 
     /// A new principal in the next incarnation of its name.
@@ -252,7 +299,7 @@ impl Keystore {
         let signing = SigningKey::generate(&mut OsRandom::default())?;
         let kem = KemSecretKey::generate(suite, &mut OsRandom::default())?;
         let keys = (signing.verifying_key(), kem.public().clone());
-        let credential = self.issue_agent(conn, principal_id, party, keys, now).await?;
+        let credential = self.issue_agent(conn, principal_id, (party, 1), keys, now).await?;
         Ok(AgentKeys::Pair { signing, kem, credential })
     }
 

@@ -72,7 +72,7 @@ impl Keystore {
             roles: roles.to_vec(),
             instance: None,
         };
-        let place = Place { principal_id: row_id, purpose: "audience" };
+        let place = Place::of(row_id, "audience");
         let audience = self.issue(&mut tx, &issuer, place, credential, now).await?;
         self.store_audience_key(&mut tx, row_id, &kem, &audience, now).await?;
         tx.commit().await?;
@@ -102,7 +102,7 @@ impl Keystore {
     }
 
     /// What every host of a component type receives with: each KEM key that peers may seal to
-    /// now, with its audience credential, newest first. There is at least one.
+    /// now or soon, with its audience credential, newest first. There is at least one.
     pub async fn receive_keys(&self, name: &str) -> Result<Vec<(KemSecretKey, SignedCredential)>> {
         let principal = Principal::component(name)?;
         let now = self.now();
@@ -178,7 +178,7 @@ impl Keystore {
             instance: Some(instance.to_owned()),
             ..Credential::clone(&audience)
         };
-        let place = Place { principal_id: row.id, purpose: "signing" };
+        let place = Place::of(row.id, "signing");
         let signed = self.issue(&mut tx, &issuer, place, credential, now).await?;
         tx.commit().await?;
         Ok(signed)

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 use super::{EVERY_AGENT, Keystore, current_kek, from_column, seconds, to_column};
 use crate::db::join::{self, NewToken, TokenRow};
-use crate::db::{Conn, groups, principals};
+use crate::db::principals::PrincipalRow;
+use crate::db::{Conn, credentials, groups, principals};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -145,7 +146,8 @@ impl TokenRow {
 impl Keystore {
     /// Adds an agent that makes its keys itself, and a token for it. It joins group `all`.
     /// With `again`, one that was added so and has not enrolled gets another token in the place of
-    /// its first.
+    /// its first, and one whose credentials are all over, because it was off for long, gets a token
+    /// to come back with, in the same incarnation.
     pub async fn invite_agent(
         &self,
         id: &str,
@@ -201,7 +203,7 @@ impl Keystore {
         let (row_id, party, epoch) = match principals::active(conn, "agent", id).await? {
             Some(row) => {
                 let party = Party::new(principal, row.incarnation);
-                let epoch = self.may_invite_again(conn, row.id, &party, again).await?;
+                let epoch = self.may_invite_again(conn, &row, &party, again).await?;
                 join::set_suite(conn, row.id, suite.to_wire().into(), seconds(now)).await?;
                 (row.id, party, epoch)
             }
@@ -219,22 +221,32 @@ impl Keystore {
         Ok(Invitation { party, suite, token, expires })
     }
 
-    /// The epoch of the next token of an agent that has not enrolled yet.
+    /// The epoch of the next token of an agent that has not enrolled yet, or was off for so long
+    /// that none of its credentials is valid.
     async fn may_invite_again(
         &self,
         conn: &mut Conn,
-        principal_id: i64,
+        row: &PrincipalRow,
         party: &Party,
         again: bool,
     ) -> Result<u32> {
-        match join::newest(conn, principal_id).await? {
-            Some((epoch, state, ..)) if state == "open" => {
-                if !again {
-                    return Err(KeystoreError::NotJoined(party.clone()));
-                }
-                join::delete_open(conn, principal_id).await?;
-                Ok(epoch.saturating_add(1))
+        let newest = join::newest(conn, row.id).await?;
+        let epoch = newest.as_ref().map_or(1, |(epoch, ..)| epoch.saturating_add(1));
+        if newest.is_some_and(|(_, state, ..)| state == "open") {
+            if !again {
+                return Err(KeystoreError::NotJoined(party.clone()));
             }
+            join::delete_open(conn, row.id).await?;
+            return Ok(epoch);
+        }
+        let credential = credentials::newest(conn, row.id, "agent").await?;
+        let cut_off = join::alarms(conn, row.id).await? != (0, 0);
+        match credential {
+            Some(last) if again && !cut_off && last.not_after > seconds(self.now()) => {
+                let until = from_column(last.not_after).secs();
+                Err(KeystoreError::StillGood { party: party.clone(), until })
+            }
+            Some(_) if again && !cut_off => Ok(epoch),
             _ => Err(KeystoreError::NameTaken(party.clone())),
         }
     }
@@ -368,7 +380,19 @@ impl Keystore {
             Err(refusal) => return Ok(Enrolment::Refused(refusal.into())),
         };
         let keys = (*opened.signing(), opened.kem().clone());
-        let credential = self.issue_agent(tx, row.principal_id, party.clone(), keys, now).await?;
+        // An agent that comes back goes on counting: its former credential and request count no more.
+        let last = credentials::newest(tx, row.principal_id, "agent").await?;
+        let epoch = last.as_ref().map_or(1, |last| last.epoch.saturating_add(1));
+        let of = (party.clone(), epoch);
+        let credential = self.issue_agent(tx, row.principal_id, of, keys, now).await?;
+        if last.is_some() {
+            let reached = join::reached(tx, row.principal_id).await?;
+            let counter = reached.map_or(0, |(counter, _)| counter).saturating_add(1);
+            let (request, bytes) = (opened.digest(), credential.as_bytes());
+            let request = request.as_bytes();
+            join::insert_renewal(tx, row.principal_id, counter, request, bytes, seconds(now))
+                .await?;
+        }
         let answer = Answer {
             credential: credential.as_bytes().clone(),
             issuers: self.trust.issuers().map(|(_, bytes)| bytes.clone()).collect(),

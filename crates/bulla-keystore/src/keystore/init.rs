@@ -7,7 +7,7 @@ use bulla_seal::{
     Validity,
 };
 
-use super::issue::{ISSUER_LIFETIME, SKEW, issuer_row};
+use super::issue::{AGENT_LIFETIME, ISSUER_LIFETIME, SKEW, issuer_row};
 use super::schema::root_row;
 use super::{KID_TRIES, Keystore, Sources, groups, random_kid, seconds, system_time, to_column};
 use crate::address::StoreAddress;
@@ -52,7 +52,10 @@ impl Keystore {
         let kek = keks.first().ok_or_else(|| keks.none())?;
         let db = Db::create(&address).await?;
         match fill(&db, &address, domain, (&kek, &keks), root).await {
-            Ok(trust) => Ok(Self { db, keks, trust: Arc::new(trust), sources: Sources::default() }),
+            Ok(trust) => {
+                let (trust, sources) = (Arc::new(trust), Sources::default());
+                Ok(Self { db, keks, trust, sources, agent_life: AGENT_LIFETIME })
+            }
             Err(e) => {
                 db.close().await;
                 if let Some(path) = address.file() {

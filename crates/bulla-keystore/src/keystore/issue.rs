@@ -16,8 +16,17 @@ use crate::kek::Row;
 
 /// How long an issuer may issue; then the root key is needed again.
 pub const ISSUER_LIFETIME: Duration = Duration::from_secs(5 * 365 * 86_400);
-/// How long the credentials of agents and the audience credentials of components live.
+/// How long the audience credentials of components live.
 pub const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
+/// How long the credentials of agents live unless the operator says otherwise. Agents renew them at
+/// their half; one that was off for longer has to join again.
+pub const AGENT_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+/// Least and most that the operator may say.
+pub const AGENT_LIFETIMES: (Duration, Duration) =
+    (Duration::from_secs(3_600), CREDENTIAL_LIFETIME);
+/// How long a component type's new key waits before peers are told of it: every host of the type has
+/// it by then.
+pub const HAND_OUT_AFTER: Duration = Duration::from_secs(60);
 /// How long the signing credential of one host lives unless something else is asked for.
 pub const SIGNING_LIFETIME: Duration = Duration::from_secs(3_600);
 /// Most that may be asked for.
@@ -35,6 +44,16 @@ pub(super) fn issuer_row(right: IssuerRight, epoch: u32) -> Row<'static> {
 pub(super) struct Place {
     pub(super) principal_id: i64,
     pub(super) purpose: &'static str,
+    /// Not handed out to peers before then, in Unix seconds, unless it is confirmed: its holder may
+    /// not have it yet.
+    pub(super) held_until: Option<u64>,
+}
+
+impl Place {
+    /// Of a credential that is handed out at once.
+    pub(super) const fn of(principal_id: i64, purpose: &'static str) -> Self {
+        Self { principal_id, purpose, held_until: None }
+    }
 }
 
 impl Keystore {
@@ -85,7 +104,7 @@ impl Keystore {
                 instance: credential.instance.as_deref(),
                 epoch: credential.epoch,
                 bytes: signed.as_bytes(),
-                not_before: to_column(credential.validity.not_before),
+                not_before: to_column(place.held_until.unwrap_or(credential.validity.not_before)),
                 not_after: to_column(credential.validity.not_after),
             };
             if credentials::insert(conn, &row, seconds(now)).await? {
@@ -95,12 +114,13 @@ impl Keystore {
         Err(KeystoreError::NoFreeKid(KID_TRIES))
     }
 
-    /// The first credential of a key-pair agent, for keys that were made here or by the agent.
+    /// The credential of this epoch of a key-pair agent that is added or joins, for keys that were
+    /// made here or by the agent.
     pub(super) async fn issue_agent(
         &self,
         conn: &mut Conn,
         principal_id: i64,
-        party: Party,
+        (party, epoch): (Party, u32),
         (signing, kem): (VerifyingKey, KemPublicKey),
         now: UnixTime,
     ) -> Result<SignedCredential> {
@@ -108,18 +128,17 @@ impl Keystore {
         let credential = Credential {
             kid: Kid([0; Kid::LEN]),
             party,
-            epoch: 1,
+            epoch,
             signing: Some(signing),
             kem: Some(kem),
             // The set begins wide and shrinks by itself (protocol section 2).
             suites: SuiteSet::all(),
-            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
+            validity: self.validity(&issuer, self.agent_life),
             accepts: Level::Sealed,
             sends: Level::Sealed,
             roles: Vec::new(),
             instance: None,
         };
-        let place = Place { principal_id, purpose: "agent" };
-        self.issue(conn, &issuer, place, credential, now).await
+        self.issue(conn, &issuer, Place::of(principal_id, "agent"), credential, now).await
     }
 }

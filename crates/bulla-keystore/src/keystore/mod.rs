@@ -18,11 +18,11 @@ mod schema;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_seal::{Kid, OsRandom, Principal, Random, RandomFailed, TrustStore, UnixTime};
 
-pub use agents::{AgentDetails, AgentKeys, AgentPage, AgentRecord, KeyType, Page};
+pub use agents::{AgentDetails, AgentKeys, AgentPage, AgentRecord, CredentialRecord, KeyType, Page};
 pub use components::ComponentRecord;
 pub use enrolment::{
     EnrolRefusal, Enrolment, Invitation, JoinState, TOKEN_LIFETIME, TOKEN_LIFETIMES,
@@ -31,7 +31,7 @@ pub use floors::KeystoreFloors;
 pub use groups::{EVERY_AGENT, GroupRecord};
 pub use init::Initialized;
 pub use issue::{
-    CREDENTIAL_LIFETIME, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
+    AGENT_LIFETIME, AGENT_LIFETIMES, CREDENTIAL_LIFETIME, HAND_OUT_AFTER, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
 };
 pub use news::News;
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
@@ -57,6 +57,8 @@ pub struct Keystore {
     keks: KekRing,
     trust: Arc<TrustStore>,
     sources: Sources,
+    /// How long agents' credentials live.
+    agent_life: Duration,
 }
 
 /// Where time and key ids come from.
@@ -79,6 +81,19 @@ impl Keystore {
     pub fn with_clock(mut self, clock: impl Fn() -> UnixTime + Send + Sync + 'static) -> Self {
         self.sources.clock = Arc::new(clock);
         self
+    }
+
+    /// This keystore with another life of agents' credentials.
+    ///
+    /// # Errors
+    /// It is not [one hour to a year](AGENT_LIFETIMES).
+    pub fn with_agent_life(mut self, life: Duration) -> Result<Self> {
+        let (least, most) = AGENT_LIFETIMES;
+        if !(least..=most).contains(&life) {
+            return Err(KeystoreError::AgentLifetime { asked: life.as_secs() });
+        }
+        self.agent_life = life;
+        Ok(self)
     }
 
     /// The root public key, the trust domain and the issuers: what a receiver trusts, and what

@@ -5,7 +5,7 @@ use bulla_seal::{
     Credential, GroupName, IssuerRight, KemSecretKey, Kid, OsRandom, Principal, SignedCredential,
 };
 
-use super::issue::{CREDENTIAL_LIFETIME, Place};
+use super::issue::{CREDENTIAL_LIFETIME, HAND_OUT_AFTER, Place};
 use super::revocation::listed_until;
 use super::{Keystore, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
@@ -39,12 +39,14 @@ pub struct RevokedHost {
 }
 
 impl Keystore {
-    /// Makes the next audience key of a component type. Hosts of the type receive under it and
-    /// under those before it, until those end.
+    /// Makes the next audience key of a component type. Hosts of the type receive under it at once,
+    /// and under those before it until those end; peers are told of it
+    /// [a minute later](HAND_OUT_AFTER), when every host has it.
     pub async fn rotate_component(&self, name: &str) -> Result<SignedCredential> {
         let mut tx = self.db.write().await?;
         let row = self.living_component(&mut tx, name).await?;
-        let audience = self.next_audience(&mut tx, &row, name).await?;
+        let told = self.now().secs().saturating_add(HAND_OUT_AFTER.as_secs());
+        let audience = self.next_audience(&mut tx, &row, name, Some(told)).await?;
         tx.commit().await?;
         Ok(audience)
     }
@@ -80,7 +82,7 @@ impl Keystore {
             let until = to_column(listed_until(from_column(*end).secs()));
             revocation::insert_kid(&mut tx, kid, until, seconds(now)).await?;
         }
-        let audience = self.next_audience(&mut tx, &row, name).await?;
+        let audience = self.next_audience(&mut tx, &row, name, None).await?;
         let pair_epoch = match reach {
             Reach::Everything => None,
             Reach::Type => Some(self.next_pairs(&mut tx, &row, &audience).await?),
@@ -107,13 +109,13 @@ impl Keystore {
         conn: &mut Conn,
         row: &PrincipalRow,
         name: &str,
+        held_until: Option<u64>,
     ) -> Result<SignedCredential> {
         let (now, principal) = (self.now(), Principal::component(name)?);
-        let current =
-            credentials::current(conn, "component", name, "audience", seconds(now)).await?;
-        let (incarnation, bytes) =
-            current.ok_or_else(|| KeystoreError::NoCredential(principal.clone()))?;
-        let former = self.verified(&principal, incarnation, &bytes, now)?;
+        // The newest, even if nobody was told of it yet: epochs only rise.
+        let newest = credentials::newest(conn, row.id, "audience").await?;
+        let newest = newest.ok_or_else(|| KeystoreError::NoCredential(principal.clone()))?;
+        let former = self.verified(&principal, row.incarnation, &newest.bytes, now)?;
         let suite = former.kem.as_ref().map(bulla_seal::KemPublicKey::suite);
         let suite = suite.ok_or_else(|| KeystoreError::damaged("audience credential"))?;
         let issuer = self.issuer(conn, IssuerRight::Components).await?;
@@ -124,7 +126,7 @@ impl Keystore {
             validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
             ..Credential::clone(&former)
         };
-        let place = Place { principal_id: row.id, purpose: "audience" };
+        let place = Place { principal_id: row.id, purpose: "audience", held_until };
         let audience = self.issue(conn, &issuer, place, credential, now).await?;
         self.store_audience_key(conn, row.id, &kem, &audience, now).await?;
         news::tell(conn).await?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bulla_seal::{TrustDomain, TrustStore, UnixTime, VerifyingKey};
 
+use super::issue::AGENT_LIFETIME;
 use super::{Keystore, Sources, from_column, groups, seconds, system_time};
 use crate::address::StoreAddress;
 use crate::db::{Conn, Db, migrations, trust};
@@ -50,7 +51,8 @@ impl Keystore {
             migrations::check(&mut conn).await?;
             load_trust(&mut conn, &address, &keks).await?
         };
-        Ok(Self { db, keks, trust: Arc::new(trust), sources: Sources::default() })
+        let (trust, sources) = (Arc::new(trust), Sources::default());
+        Ok(Self { db, keks, trust, sources, agent_life: AGENT_LIFETIME })
     }
 
     /// Brings the schema of the keystore at `address` up to this program's version; gives the

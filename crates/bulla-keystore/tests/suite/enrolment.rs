@@ -7,7 +7,7 @@ use crate::common::*;
 use bulla_keystore::*;
 use bulla_seal::enrol::{Applicant, Application, JoinToken};
 use bulla_seal::{
-    Digest, KemSecretKey, Kid, OsRandom, Refusal, Secret, SignedCredential, SigningKey, Suite,
+    Digest, KemSecretKey, Kid, OsRandom, Party, Refusal, Secret, SignedCredential, SigningKey, Suite,
     TrustStore, UnixTime,
 };
 
@@ -28,6 +28,12 @@ impl World {
         let now = move || UnixTime::from_secs(start + passed.load(Ordering::SeqCst));
         let keystore = fixture.keystore.clone().with_clock(now);
         Self { fixture, keystore, control, clock }
+    }
+
+    /// Puts the clock to this Unix time.
+    fn at(&self, secs: u64) {
+        let start = self.control.validity.not_before + 120;
+        self.clock.store(secs - start, Ordering::SeqCst);
     }
 
     async fn invite(&self, id: &str) -> Invitation {
@@ -314,10 +320,11 @@ async fn a_moved_row_opens_nowhere_else() {
     assert!(matches!(error, KeystoreError::Damaged { .. }), "{error}");
 }
 
-fn renewal(invitation: &Invitation, counter: u64, request: u8) -> Renewal {
+fn renewal(party: &Party, credential: Kid, counter: u64, request: u8) -> Renewal {
     let random = &mut OsRandom::default();
     Renewal {
-        party: invitation.party.clone(),
+        party: party.clone(),
+        credential,
         counter,
         request: Digest([request; 32]),
         signing: SigningKey::generate(random).unwrap().verifying_key(),
@@ -339,36 +346,75 @@ fn denied(renewed: Renewed) -> RenewRefusal {
     }
 }
 
+/// An agent `a` that joined, and the kid of its first credential.
+async fn joined(world: &World) -> (Party, Kid) {
+    let invitation = world.invite("a").await;
+    let (_, _, enrolled) = world.answered(&world.apply(&invitation)).await;
+    (invitation.party, enrolled)
+}
+
 #[tokio::test]
 async fn a_renewal_counts_up_and_is_repeated_as_it_was() {
     let world = World::of(fixture!("control")).await;
-    let invitation = world.invite("a").await;
-    world.answered(&world.apply(&invitation)).await;
-    let first = renewal(&invitation, 1, 1);
-    let (credential, again) = issued(world.keystore.renew_agent(&first).await.unwrap());
-    assert_eq!((credential.epoch, again), (2, false));
-    assert_eq!(credential.signing, Some(first.signing));
-    let (same, again) = issued(world.keystore.renew_agent(&first).await.unwrap());
-    assert_eq!((&same, again), (&credential, true));
-    let second = renewal(&invitation, 2, 2);
-    let (credential, _) = issued(world.keystore.renew_agent(&second).await.unwrap());
+    let (party, enrolled) = joined(&world).await;
+    let keystore = &world.keystore;
+    let first = renewal(&party, enrolled, 1, 1);
+    let (second_credential, again) = issued(keystore.renew_agent(&first).await.unwrap());
+    assert_eq!((second_credential.epoch, again), (2, false));
+    assert_eq!(second_credential.signing, Some(first.signing));
+    let (same, again) = issued(keystore.renew_agent(&first).await.unwrap());
+    assert_eq!((&same, again), (&second_credential, true));
+    let second = renewal(&party, second_credential.kid, 2, 2);
+    let (credential, _) = issued(keystore.renew_agent(&second).await.unwrap());
     assert_eq!(credential.epoch, 3);
-    assert_eq!(world.keystore.credential(&agent("a")).await.unwrap(), credential);
     // Out of order: refused, and nobody is punished.
-    let party = invitation.party.clone();
-    let stale = denied(world.keystore.renew_agent(&first).await.unwrap());
+    let stale = denied(keystore.renew_agent(&first).await.unwrap());
     assert_eq!(stale, RenewRefusal::Stale(party.clone()));
-    let ahead = denied(world.keystore.renew_agent(&renewal(&invitation, 4, 4)).await.unwrap());
+    let ahead = renewal(&party, credential.kid, 4, 4);
+    let ahead = denied(keystore.renew_agent(&ahead).await.unwrap());
     assert_eq!(ahead, RenewRefusal::Ahead(party));
     assert!(world.revoked().await.is_empty());
+    let shown = keystore.show_agent("a").await.unwrap();
+    let epochs: Vec<_> = shown.credentials.iter().map(|c| c.credential.epoch).collect();
+    assert_eq!((epochs, shown.counter), (vec![3, 2, 1], 2));
+}
+
+#[tokio::test]
+async fn peers_hear_of_a_renewed_credential_when_its_agent_has_it() {
+    let world = World::of(fixture!("control")).await;
+    let (party, enrolled) = joined(&world).await;
+    let keystore = &world.keystore;
+    let told = async || keystore.credential(&agent("a")).await.unwrap().kid;
+    let (next, _) =
+        issued(keystore.renew_agent(&renewal(&party, enrolled, 1, 1)).await.unwrap());
+    assert_eq!(told().await, enrolled);
+    let other = Party::new(party.principal.clone(), 7);
+    assert!(keystore.confirm_renewal(&other, next.kid).await.is_err());
+    assert!(!keystore.confirm_renewal(&party, Kid([9; 8])).await.unwrap());
+    assert_eq!(told().await, enrolled);
+    assert!(keystore.confirm_renewal(&party, next.kid).await.unwrap());
+    assert!(!keystore.confirm_renewal(&party, next.kid).await.unwrap());
+    assert_eq!(told().await, next.kid);
+    match keystore.peer(&agent("a"), &component("control")).await.unwrap() {
+        PeerKeys::Pair(credential) => assert_eq!(credential.kid, next.kid),
+        PeerKeys::Shared(pair) => panic!("{pair:?}"),
+    }
+    // One that is never confirmed counts when the one before is over.
+    let end = next.validity.not_after;
+    world.at(end - 86_400);
+    let (last, _) = issued(keystore.renew_agent(&renewal(&party, next.kid, 2, 2)).await.unwrap());
+    assert_eq!(told().await, next.kid);
+    world.at(end - 1);
+    assert_eq!(told().await, next.kid);
+    world.at(end);
+    assert_eq!(told().await, last.kid);
 }
 
 #[tokio::test]
 async fn a_clone_is_noticed_when_both_renew_and_both_are_cut_off() {
     for behind in [false, true] {
         let world = World::of(fixture!("control")).await;
-        let invitation = world.invite("a").await;
-        let (_, _, enrolled) = world.answered(&world.apply(&invitation)).await;
+        let (party, enrolled) = joined(&world).await;
         let mut kids = vec![enrolled];
         let mut counts = vec![1];
         if behind {
@@ -376,45 +422,88 @@ async fn a_clone_is_noticed_when_both_renew_and_both_are_cut_off() {
             counts.push(2);
         }
         for counter in counts {
-            let (credential, _) = issued(
-                world.keystore.renew_agent(&renewal(&invitation, counter, 1)).await.unwrap(),
-            );
+            let asked = renewal(&party, *kids.last().unwrap(), counter, 1);
+            let (credential, _) = issued(world.keystore.renew_agent(&asked).await.unwrap());
             kids.push(credential.kid);
         }
-        let clone = renewal(&invitation, 1, 9);
+        let clone = renewal(&party, enrolled, 1, 9);
         let refusal = denied(world.keystore.renew_agent(&clone).await.unwrap());
-        assert_eq!(refusal, RenewRefusal::Cloned(invitation.party.clone()));
+        assert!(refusal.is_alarm());
+        assert_eq!(refusal, RenewRefusal::Cloned(party.clone()));
+        let newest = *kids.last().unwrap();
         kids.sort_unstable();
         assert_eq!(world.revoked().await, kids);
         assert_eq!(world.state("a").await, Some(JoinState::Quarantined { alarms: 1 }));
         // Neither gets another.
         for next in [1, 2, 3] {
-            let refusal =
-                denied(world.keystore.renew_agent(&renewal(&invitation, next, 1)).await.unwrap());
-            assert_eq!(refusal, RenewRefusal::Gone(invitation.party.clone()));
+            let asked = renewal(&party, newest, next, 1);
+            let refusal = denied(world.keystore.renew_agent(&asked).await.unwrap());
+            assert_eq!(refusal, RenewRefusal::Gone(party.clone()));
         }
     }
+}
+
+#[tokio::test]
+async fn a_credential_that_was_followed_gets_no_other_whatever_counter_it_says() {
+    let world = World::of(fixture!("control")).await;
+    let (party, enrolled) = joined(&world).await;
+    issued(world.keystore.renew_agent(&renewal(&party, enrolled, 1, 1)).await.unwrap());
+    let thief = renewal(&party, enrolled, 2, 2);
+    let refusal = denied(world.keystore.renew_agent(&thief).await.unwrap());
+    assert_eq!(refusal, RenewRefusal::Cloned(party));
+    assert_eq!(world.state("a").await, Some(JoinState::Quarantined { alarms: 1 }));
+    assert_eq!(world.revoked().await.len(), 2);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_off_for_long_comes_back_with_a_token_and_goes_on_counting() {
+    let world = World::of(fixture!("control")).await;
+    let (party, enrolled) = joined(&world).await;
+    let (second, _) =
+        issued(world.keystore.renew_agent(&renewal(&party, enrolled, 1, 1)).await.unwrap());
+    let half_hour = Duration::from_secs(1800);
+    let again = world.keystore.invite_agent("a", Suite::X25519, half_hour, true).await;
+    assert!(matches!(again, Err(KeystoreError::StillGood { .. })), "{again:?}");
+    let end = second.validity.not_after;
+    world.at(end);
+    // Its keys are no good any more, for nothing.
+    let late = world.keystore.renew_agent(&renewal(&party, second.kid, 2, 2)).await;
+    assert!(late.is_err(), "{late:?}");
+    let back = world.keystore.invite_agent("a", Suite::X25519, half_hour, true).await.unwrap();
+    assert_eq!(back.party, party);
+    assert_eq!(world.state("a").await, Some(JoinState::Invited { until: end + 1800 }));
+    let application = world.apply(&back);
+    let (_, _, kid) = world.answered(&application).await;
+    let credential = world.keystore.credential(&agent("a")).await.unwrap();
+    assert_eq!((credential.kid, credential.epoch), (kid, 3));
+    assert_eq!(world.keystore.show_agent("a").await.unwrap().counter, 2);
+    let (next, _) = issued(world.keystore.renew_agent(&renewal(&party, kid, 3, 3)).await.unwrap());
+    assert_eq!(next.epoch, 4);
+    assert!(world.revoked().await.is_empty());
 }
 
 #[tokio::test]
 async fn who_has_not_joined_or_is_gone_renews_nothing() {
     let world = World::of(fixture!("control")).await;
     let invitation = world.invite("a").await;
-    let error = world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap_err();
+    let party = invitation.party.clone();
+    let asked = renewal(&party, Kid([1; 8]), 1, 1);
+    let error = world.keystore.renew_agent(&asked).await.unwrap_err();
     assert!(matches!(error, KeystoreError::NoCredential(_)), "{error}");
-    world.answered(&world.apply(&invitation)).await;
+    let (_, _, enrolled) = world.answered(&world.apply(&invitation)).await;
     world.keystore.remove_agent("a").await.unwrap();
-    let refusal = denied(world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap());
-    assert_eq!(refusal, RenewRefusal::Gone(invitation.party));
+    let asked = renewal(&party, enrolled, 1, 1);
+    let refusal = denied(world.keystore.renew_agent(&asked).await.unwrap());
+    assert_eq!(refusal, RenewRefusal::Gone(party));
 }
 
 #[tokio::test]
 async fn who_was_revoked_by_name_or_by_key_renews_nothing() {
     for by_key in [false, true] {
         let world = World::of(fixture!("control")).await;
-        let invitation = world.invite("a").await;
-        let (_, _, enrolled) = world.answered(&world.apply(&invitation)).await;
-        issued(world.keystore.renew_agent(&renewal(&invitation, 1, 1)).await.unwrap());
+        let (party, enrolled) = joined(&world).await;
+        let (second, _) =
+            issued(world.keystore.renew_agent(&renewal(&party, enrolled, 1, 1)).await.unwrap());
         if by_key {
             // An older key, which its thief could renew with.
             world.keystore.revoke_kid(enrolled).await.unwrap();
@@ -422,8 +511,9 @@ async fn who_was_revoked_by_name_or_by_key_renews_nothing() {
             world.keystore.revoke_principal(&agent("a")).await.unwrap();
         }
         for counter in [1, 2] {
-            let asked = world.keystore.renew_agent(&renewal(&invitation, counter, 1)).await;
-            assert_eq!(denied(asked.unwrap()), RenewRefusal::Gone(invitation.party.clone()));
+            let asked = renewal(&party, second.kid, counter, 1);
+            let asked = world.keystore.renew_agent(&asked).await;
+            assert_eq!(denied(asked.unwrap()), RenewRefusal::Gone(party.clone()));
         }
     }
 }

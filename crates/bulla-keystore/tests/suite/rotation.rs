@@ -1,7 +1,7 @@
 //! New keys for component types, on demand and after a host was revoked.
 use crate::common::*;
-use bulla_keystore::{KeystoreError, Reach, SIGNING_LIFETIME};
-use bulla_seal::{GroupName, Kid, SuiteSet};
+use bulla_keystore::{HAND_OUT_AFTER, KeystoreError, Reach, SIGNING_LIFETIME};
+use bulla_seal::{GroupName, Kid, SuiteSet, UnixTime};
 
 async fn kids(fixture: &Fixture, name: &str) -> Vec<Kid> {
     let keys = fixture.keystore.receive_keys(name).await.unwrap();
@@ -21,11 +21,17 @@ async fn a_rotated_type_receives_under_both_keys_and_is_sealed_to_under_the_new_
     let first = kids(&fixture, "api").await;
     let second = fixture.keystore.rotate_component("api").await.unwrap();
     assert_eq!((first.len(), second.epoch), (1, 2));
+    // Hosts have both from now on; peers seal to the new one when every host has it.
     assert_eq!(kids(&fixture, "api").await, [second.kid, first[0]]);
-    assert_eq!(fixture.keystore.credential(&component("api")).await.unwrap(), second);
+    assert_eq!(fixture.keystore.credential(&component("api")).await.unwrap().kid, first[0]);
     assert_eq!(fixture.keystore.component_keys("api").await.unwrap().1, second);
-    let (_, signing) = fixture.keystore.issue_signing("api", "h1", SIGNING_LIFETIME).await.unwrap();
+    let late = second.validity.not_before + 120 + HAND_OUT_AFTER.as_secs();
+    let late = fixture.keystore.clone().with_clock(move || UnixTime::from_secs(late));
+    assert_eq!(late.credential(&component("api")).await.unwrap(), second);
+    let (_, signing) = late.issue_signing("api", "h1", SIGNING_LIFETIME).await.unwrap();
     assert_eq!(signing.epoch, 2);
+    // The next one follows the newest, whether peers know that or not.
+    assert_eq!(fixture.keystore.rotate_component("api").await.unwrap().epoch, 3);
     let nobody = fixture.keystore.rotate_component("nobody").await;
     assert!(matches!(nobody, Err(KeystoreError::UnknownPrincipal(_))), "{nobody:?}");
 }

@@ -65,6 +65,12 @@ pub trait Directory: Send + Sync + 'static {
         let _ = peer;
     }
 
+    /// The control plane's newest credential, verified, as it came along with an answer of its. For
+    /// directories that know it from a key file and never ask about it.
+    fn learn(&self, credential: Arc<SignedCredential>) {
+        let _ = credential;
+    }
+
     /// The groups that this process should listen to.
     async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError>;
 }

@@ -395,6 +395,22 @@ impl Directory for RemoteDirectory {
         self.0.peers.forget(peer);
     }
 
+    fn learn(&self, credential: Arc<SignedCredential>) {
+        let inner = &self.0;
+        let about_control = credential.party.principal == inner.control && credential.kem.is_some();
+        // A shared-key agent seals to it with a pair key, and learns nothing here.
+        let shared = |(name, keys): &(Principal, PeerKeys)| {
+            *name == inner.control && matches!(keys, PeerKeys::Shared(_))
+        };
+        let known = inner.given.credential(&inner.control);
+        if about_control
+            && !inner.given.peers().iter().any(shared)
+            && known.is_none_or(|known| known.epoch < credential.epoch)
+        {
+            inner.given.add_peer(credential);
+        }
+    }
+
     async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError> {
         let inner = &self.0;
         let Some(client) = self.client()? else { return inner.given.groups().await };

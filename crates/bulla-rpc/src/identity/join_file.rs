@@ -191,6 +191,7 @@ impl JoinFile {
             peers: enrolled.peers.iter().map(|peer| BASE64.encode(peer)).collect(),
             pairs: Vec::new(),
             statements: self.statements,
+            renewed: false,
             bus: self.bus.clone(),
         }
     }
@@ -324,7 +325,7 @@ pub(super) fn is_join_file(text: &str) -> bool {
 }
 
 /// The text of a file that only its owner may read.
-pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let io = |source| KeyFileError::Io { what: "read", path: path.to_owned(), source };
     let meta = fs::metadata(path).map_err(io)?;
     if meta.mode() & 0o077 != 0 {
@@ -338,7 +339,7 @@ pub(super) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileErro
 }
 
 /// Writes a new file with mode 0600, through to the disk.
-pub(super) fn write_private(path: &Path, text: &[u8]) -> Result<(), KeyFileError> {
+pub(crate) fn write_private(path: &Path, text: &[u8]) -> Result<(), KeyFileError> {
     let io = |source| KeyFileError::Io { what: "write", path: path.to_owned(), source };
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
@@ -347,7 +348,7 @@ pub(super) fn write_private(path: &Path, text: &[u8]) -> Result<(), KeyFileError
 }
 
 /// Makes the entries of the folder of `path` durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_seal::{
-    KemSecretKey, Kid, Party, Principal, Refusal, Secret, SigningKey, Suite, TrustDomain,
+    DEFAULT_SKEW, KemSecretKey, Kid, Party, Principal, Refusal, Secret, SigningKey, Suite, TrustDomain,
     TrustStore, UnixTime, VerifyingKey,
 };
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,9 @@ pub struct KeyFile {
     /// component's message without a current one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub statements: bool,
+    /// Whether its keys were renewed: it is older than its credential says.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewed: bool,
     /// Where the bus is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bus: Option<BusEntry>,
@@ -138,7 +141,7 @@ pub enum KeyFileError {
         why: String,
     },
     /// A credential in it is not good (any more).
-    #[error("{path}: the credential of {principal} is refused: {refusal}; {advice}", path = path.display(), advice = advice(refusal))]
+    #[error("{path}: the credential of {principal} is refused: {refusal}; {advice}", path = path.display(), advice = advice(refusal, principal))]
     Credential {
         /// The file.
         path: PathBuf,
@@ -149,13 +152,20 @@ pub enum KeyFileError {
     },
 }
 
-fn advice(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::CredentialExpired => {
-            "add the principal again for a new file, or check this machine's clock"
+fn advice(refusal: &Refusal, principal: &str) -> String {
+    match (refusal, principal.split_once('/')) {
+        (Refusal::CredentialExpired, Some(("agent", id))) => format!(
+            "it was off for longer than its keys live: have a join file made for it with `bulla \
+             agent add {id} --again`, or check this machine's clock"
+        ),
+        (Refusal::CredentialExpired, Some(("component", name))) => format!(
+            "its host was off for longer than its key lives: have a new key file made with `bulla \
+             component add {name} --instance HOST`, or check this machine's clock"
+        ),
+        (Refusal::CredentialExpired | Refusal::CredentialNotYetValid, _) => {
+            "check this machine's clock".to_owned()
         }
-        Refusal::CredentialNotYetValid => "check this machine's clock",
-        _ => "the file is from another deployment or was changed",
+        _ => "the file is from another deployment or was changed".to_owned(),
     }
 }
 
@@ -257,7 +267,7 @@ fn malformed(path: &Path, why: String) -> KeyFileError {
 }
 
 /// The place of a mistake. The parser's own text may quote the line, which may be a key.
-pub(super) fn misplaced(
+pub(crate) fn misplaced(
     path: &Path,
     what: &'static str,
     at: Option<std::ops::Range<usize>>,
@@ -267,25 +277,25 @@ pub(super) fn misplaced(
     KeyFileError::Malformed { what, path: path.to_owned(), why }
 }
 
-pub(super) struct Opener<'a> {
+pub(crate) struct Opener<'a> {
     /// What the file is.
-    pub(super) what: &'static str,
-    pub(super) path: &'a Path,
-    pub(super) now: UnixTime,
+    pub(crate) what: &'static str,
+    pub(crate) path: &'a Path,
+    pub(crate) now: UnixTime,
 }
 
 impl Opener<'_> {
-    pub(super) fn malformed(&self, why: impl Into<String>) -> KeyFileError {
+    pub(crate) fn malformed(&self, why: impl Into<String>) -> KeyFileError {
         let (what, path) = (self.what, self.path.to_owned());
         KeyFileError::Malformed { what, path, why: why.into() }
     }
 
-    pub(super) fn bytes(&self, what: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
+    pub(crate) fn bytes(&self, what: &str, text: &str) -> Result<Zeroizing<Vec<u8>>, KeyFileError> {
         let decoded = BASE64.decode(text);
         decoded.map(Zeroizing::new).map_err(|_| self.malformed(format!("`{what}` is not base64")))
     }
 
-    pub(super) fn fixed<const N: usize>(
+    pub(crate) fn fixed<const N: usize>(
         &self,
         what: &str,
         text: &str,
@@ -329,11 +339,14 @@ impl Opener<'_> {
         let credential = self.bytes("signing-credential", credential)?;
         let refused = |refusal| self.refused(&file.principal, refusal);
         let signing = Arc::new(trust.verify(&credential, self.now).map_err(refused)?);
-        let receive = file
-            .receive
-            .iter()
-            .map(|entry| self.receive_key(entry, &trust, &file.principal))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut receive = Vec::with_capacity(file.receive.len());
+        for (place, entry) in file.receive.iter().enumerate() {
+            let key = self.receive_key(entry, &trust, &file.principal, place > 0)?;
+            // What is on its way to a former key may be alive for a while; then nobody needs it.
+            if place == 0 || key.credential.retire_at(DEFAULT_SKEW) > self.now.secs() {
+                receive.push(key);
+            }
+        }
         if signing.party != *party || receive.iter().any(|r| r.credential.party != *party) {
             return Err(self.malformed("its credentials belong to another principal"));
         }
@@ -345,14 +358,17 @@ impl Opener<'_> {
         entry: &AudienceEntry,
         trust: &TrustStore,
         principal: &str,
+        former: bool,
     ) -> Result<ReceiveKey, KeyFileError> {
         let suite: Suite = entry.suite.parse().map_err(|_| self.malformed("unknown suite"))?;
         let key = KemSecretKey::from_bytes(suite, &self.bytes("receive.key", &entry.key)?)
             .map_err(|_| self.malformed("`receive.key` can't be used"))?;
         let credential = self.bytes("receive.credential", &entry.credential)?;
-        let credential = trust
-            .verify(&credential, self.now)
-            .map_err(|refusal| self.refused(principal, refusal))?;
+        let verified = match former {
+            true => trust.verify_ended(&credential, self.now),
+            false => trust.verify(&credential, self.now),
+        };
+        let credential = verified.map_err(|refusal| self.refused(principal, refusal))?;
         if credential.kem.as_ref() != Some(key.public()) {
             return Err(self.malformed("`receive.key` is not the key of its credential"));
         }
@@ -396,7 +412,7 @@ impl Opener<'_> {
 }
 
 /// A kid from 16 hexadecimal digits.
-fn parse_kid(text: &str) -> Option<Kid> {
+pub(crate) fn parse_kid(text: &str) -> Option<Kid> {
     if text.len() != 16 || !text.is_ascii() {
         return None;
     }

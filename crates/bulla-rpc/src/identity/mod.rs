@@ -1,7 +1,7 @@
 //! Who this process is: its principal and the keys it speaks and listens with.
 
-mod join_file;
-mod key_file;
+pub(crate) mod join_file;
+pub(crate) mod key_file;
 
 use std::sync::Arc;
 
@@ -145,6 +145,32 @@ impl Identity {
         if let Keys::Pair { receive, .. } = &self.keys {
             *receive.write() = keys;
         }
+    }
+
+    /// What it receives with, newest first; nothing for a shared-key agent.
+    pub fn receive_keys(&self) -> Vec<ReceiveKey> {
+        match &self.keys {
+            Keys::Pair { receive, .. } => receive.read().clone(),
+            Keys::Shared { .. } => Vec::new(),
+        }
+    }
+
+    /// The kids of the credentials that it receives under, newest first.
+    pub fn receive_kids(&self) -> Vec<Kid> {
+        match &self.keys {
+            Keys::Pair { receive, .. } => {
+                receive.read().iter().map(|key| key.credential.kid).collect()
+            }
+            Keys::Shared { .. } => Vec::new(),
+        }
+    }
+
+    /// How many keys to receive with have nothing on its way to them any more at `now`, in Unix
+    /// seconds.
+    pub(crate) fn retired(&self, now: u64, skew: u64) -> usize {
+        let Keys::Pair { receive, .. } = &self.keys else { return 0 };
+        let retired = |key: &&ReceiveKey| key.credential.retire_at(skew) <= now;
+        receive.read().iter().filter(retired).count()
     }
 
     /// The key to receive with that `kid` names.

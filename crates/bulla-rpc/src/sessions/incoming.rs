@@ -38,6 +38,9 @@ const OPENED_PER_SENDER: u32 = 100;
 pub(crate) struct InSession {
     pub(crate) session: Arc<Session>,
     pub(crate) standing: Standing,
+    /// Offered under a credential that was followed by another: good for asking to renew and for
+    /// nothing else.
+    pub(crate) former: bool,
     peer: OnceLock<Arc<Peer>>,
     /// The epoch of the newest statement that a reply carried to the peer.
     told: AtomicU64,
@@ -45,8 +48,12 @@ pub(crate) struct InSession {
 
 impl InSession {
     fn new(session: Session, standing: Standing) -> Arc<Self> {
-        let session = Arc::new(session);
-        Arc::new(Self { session, standing, peer: OnceLock::new(), told: AtomicU64::new(0) })
+        Arc::new(Self::of(session, standing, false))
+    }
+
+    fn of(session: Session, standing: Standing, former: bool) -> Self {
+        let (session, peer) = (Arc::new(session), OnceLock::new());
+        Self { session, standing, former, peer, told: AtomicU64::new(0) }
     }
 
     /// The sender's floor, looked up once a session.
@@ -186,6 +193,14 @@ impl IncomingState {
         Ok(())
     }
 
+    /// Whether it was the credential of who still is its holder, an agent's.
+    fn is_former(&self, credential: &SignedCredential) -> bool {
+        let party = &credential.party;
+        let highest = self.highest.get(&party.principal);
+        party.principal.is_agent()
+            && highest.is_some_and(|highest| highest.incarnation == party.incarnation)
+    }
+
     pub(super) fn drop_sessions(&mut self, of: impl Fn(&Holder) -> bool) {
         let sessions = &mut self.sessions;
         self.by_sender.retain(|holder, handles| {
@@ -296,19 +311,33 @@ impl Endpoint {
         let verified = offer.verify(&self.identity.trust(), cached)?;
         // Before the costly part, and again on every message of the session.
         self.check_credential(verified.credential())?;
-        {
+        let former = {
             let mut state = self.incoming.state.lock();
-            state.check_epoch(verified.credential())?;
-            state.keep(verified.credential());
-        }
+            match state.check_epoch(verified.credential()) {
+                Ok(()) => {
+                    state.keep(verified.credential());
+                    false
+                }
+                // A second copy of an agent is noticed when it asks to renew, so that is opened.
+                Err(Refusal::EpochStale)
+                    if self.options.renews && state.is_former(verified.credential()) =>
+                {
+                    true
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        };
         // From here on the sender is proven and pays by itself.
         if !self.incoming.opened.take(&verified.sender().principal) && !off(Check::SenderRate) {
             return Err(Refusal::RateLimited);
         }
         let standing = Standing::of_credential(verified.credential());
         let session = verified.open(&self.identity.domain(), me, &receive.key)?;
-        let session = InSession::new(session, standing);
         self.counters.offers.add(1);
+        if former {
+            return Ok(Arc::new(InSession::of(session, standing, true)));
+        }
+        let session = InSession::new(session, standing);
         self.incoming.state.lock().insert(&session);
         Ok(session)
     }

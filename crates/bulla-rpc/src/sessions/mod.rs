@@ -9,7 +9,7 @@ use std::sync::Arc;
 #[cfg(bulla_mutants)]
 use bulla_seal::Handle;
 use bulla_seal::mutants::{Check, off};
-use bulla_seal::{Party, Principal};
+use bulla_seal::{MAX_LIFE, Party, Principal};
 
 use crate::endpoint::Endpoint;
 use crate::standing::Standing;
@@ -37,6 +37,16 @@ impl Endpoint {
     /// Opens new sessions from now on: after this process's own credential was renewed.
     pub fn forget_sessions(&self) {
         self.outgoing.sessions.lock().clear();
+    }
+
+    /// Drops sessions that peers opened and in which nothing can be alive any more: with the key
+    /// that they were opened to, their own are gone too.
+    pub fn forget_ended_sessions(&self) {
+        let (now, skew) = (self.now().secs(), self.options.skew);
+        let over = |end: u64| end.saturating_add(MAX_LIFE).saturating_add(skew) < now;
+        let mut state = self.incoming.state.lock();
+        let alive = |session: &InSession| session.session.window().is_none_or(|w| !over(w.exp));
+        state.sessions.retain(|_, session| alive(session));
     }
 
     /// Drops what is held of a peer in both directions, so that it is looked up again.

@@ -28,6 +28,7 @@ use super::shares::{Shares, Slot, Turn};
 use super::{BoxFuture, Settlement};
 use crate::endpoint::Endpoint;
 use crate::notice::OfferNeeded;
+use crate::renewal::wire;
 use crate::server::ServerOptions;
 use crate::sessions::{Found, InSession};
 
@@ -372,6 +373,9 @@ impl Shared {
         let peer = session.peer(&self.endpoint).await?.clone();
         self.check_floor(&peer, parsed.header().level, now)?;
         let request = session.session.open_request(parsed, &self.expected(&place, now))?;
+        if session.former && !asks_to_renew(&request.body()?) {
+            return Err(Stop::Proven(Refusal::EpochStale, session.standing.party().clone()));
+        }
         Ok(Opened {
             content: Content::Request(request),
             place,
@@ -492,6 +496,10 @@ impl Shared {
         }
         may
     }
+}
+
+fn asks_to_renew(body: &RequestBody<'_>) -> bool {
+    body.namespace == Some(wire::NAMESPACE) && body.method == wire::AGENT
 }
 
 /// `namespace.method`, or the method alone.
