@@ -160,11 +160,31 @@ pub(crate) enum AgentCommand {
     Run(AgentRunArgs),
     /// List the agents.
     List,
-    /// Show one agent.
+    /// Show everything about one agent's keys.
     Show {
         /// Its id.
         id: String,
     },
+    /// Have agents renew their keys now, with calls flowing.
+    Rotate(AgentRotateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentRotateArgs {
+    /// Its id.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) id: Option<String>,
+    /// Every agent.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Spread evenly over this time (90m, 2h); all at once unless given.
+    #[arg(long, value_name = "WHILE", requires = "all")]
+    pub(crate) over: Option<String>,
+    /// How long one agent is waited for; then it is away, and the request waits for it for a day.
+    #[arg(long, default_value = "30s", value_name = "WHILE")]
+    pub(crate) timeout: String,
+    #[command(flatten)]
+    pub(crate) api: ApiArgs,
 }
 
 #[derive(Debug, Args)]
@@ -187,8 +207,8 @@ pub(crate) struct AgentAddArgs {
     /// How long the token is good: 10m to 60m.
     #[arg(long, default_value = "30m", value_name = "WHILE")]
     pub(crate) expires: String,
-    /// Another join file for an agent that has not joined yet; the former one is worth nothing
-    /// then.
+    /// Another join file: for an agent that has not joined yet, whose former one is worth nothing
+    /// then, or that was off for longer than its keys live.
     #[arg(long, conflicts_with_all = ["from", "key"])]
     pub(crate) again: bool,
     /// A key pair, or a key that the keystore holds too (which comes as `--key` only).

@@ -3,12 +3,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bulla_keystore::{AGENT_LIFETIME, AGENT_LIFETIMES};
 use clap::ValueEnum;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
+use crate::when;
 
 /// The file with the settings, in the home folder.
 pub(crate) const FILE: &str = "bulla.toml";
@@ -25,6 +28,28 @@ pub(crate) struct Settings {
     pub(crate) kek: Kek,
     pub(crate) claims: Claims,
     pub(crate) keystore: KeystoreSettings,
+    pub(crate) agents: Agents,
+}
+
+/// What holds for all agents.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Agents {
+    pub(crate) credential_life: Option<String>,
+}
+
+impl Agents {
+    /// How long credentials of agents live.
+    pub(crate) fn life(&self) -> Result<Duration> {
+        let Some(text) = &self.credential_life else { return Ok(AGENT_LIFETIME) };
+        let (least, most) = AGENT_LIFETIMES;
+        let life = when::duration(text).filter(|life| (least..=most).contains(life));
+        life.ok_or_else(|| {
+            Failure::usage(format!(
+                "[agents] credential-life {text:?}: give a while from 1h to 365d, such as 30d"
+            ))
+        })
+    }
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -231,6 +256,9 @@ impl Settings {
         if let Some(only) = get("BULLA_CLAIMS_ONLY_HOST") {
             self.claims.only_host = only.parse().map_err(|_| bad("BULLA_CLAIMS_ONLY_HOST"))?;
         }
+        if let Some(life) = get("BULLA_AGENTS_CREDENTIAL_LIFE") {
+            self.agents.credential_life = Some(life);
+        }
         if let Some(url) = get("BULLA_KEYSTORE_URL") {
             self.keystore.url = Some(url);
         }
@@ -332,6 +360,7 @@ mod tests {
         let settings = Settings::parse(&uncommented, Path::new(FILE)).unwrap();
         assert!(settings.bus.url.is_some() && settings.api.listen.is_some());
         assert!(settings.control.instance.is_some());
+        assert_eq!(settings.agents.life().unwrap(), AGENT_LIFETIME);
         let next = settings.kek.next.as_ref().unwrap();
         assert!(settings.kek.backup.is_some() && next.token.is_some());
         assert!(settings.claims.store.is_some() && settings.claims.password_file.is_some());

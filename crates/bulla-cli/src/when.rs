@@ -10,6 +10,21 @@ pub(crate) fn parse(text: &str, now: u64) -> Result<u64, String> {
     })
 }
 
+/// A while: a number with `s`, `m`, `h` or `d`.
+pub(crate) fn duration(text: &str) -> Option<std::time::Duration> {
+    while_from(text, 0).map(std::time::Duration::from_secs)
+}
+
+/// A while in its largest unit, for people: `45 s`, `12 min`, `3 h`, `15 d`.
+pub(crate) fn while_text(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 fn while_from(text: &str, now: u64) -> Option<u64> {
     let unit = text.chars().next_back()?;
     let seconds = match unit {

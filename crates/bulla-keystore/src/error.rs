@@ -259,7 +259,7 @@ pub enum KeystoreError {
     },
     /// An agent that has a valid credential is not invited again.
     #[error(
-        "{party} is there and has a credential until {until} (Unix seconds): a new join file is for an agent that lost its keys' time. To replace it, `bulla agent revoke` it and add it anew"
+        "{party} exists already, with a credential that is good until {until} (Unix seconds): `--again` is for an agent that has not joined yet, or was off for longer than its keys live. To replace it, `bulla agent revoke` it and add it anew"
     )]
     StillGood {
         /// The agent.

@@ -79,10 +79,10 @@ pub use kek::{
 };
 pub use keystore::{
     AGENT_LIFETIME, AGENT_LIFETIMES, AgentDetails, AgentKeys, AgentPage, AgentRecord,
-    CREDENTIAL_LIFETIME, ComponentRecord, CredentialRecord, HAND_OUT_AFTER,
-    EVERY_AGENT, EnrolRefusal, Enrolment, GroupRecord, ISSUER_LIFETIME, Initialized, Invitation,
+    CREDENTIAL_LIFETIME, ComponentRecord, CredentialRecord, EVERY_AGENT, EnrolRefusal, Enrolment,
+    GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized, Invitation,
     JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME,
     MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal,
     Renewal, Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME,
-    SchemaStatus, TOKEN_LIFETIME, TOKEN_LIFETIMES,
+    SchemaStatus, Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };

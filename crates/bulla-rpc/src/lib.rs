@@ -125,7 +125,7 @@ pub use endpoint::{Endpoint, EndpointOptions};
 pub use error::{CallError, RemoteError, kinds};
 pub use identity::{Identity, KeyFile, KeyFileError, ReceiveKey};
 pub use pipeline::{Authorization, Decision, DefaultRule};
-pub use renewal::{Renewer, RenewalError};
+pub use renewal::{RenewalError, Renewer};
 pub use router::{Access, Effect, HandlerResult, Method, Router, Version};
 pub use server::{ServeError, Server, ServerOptions};
 pub use target::Target;

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla_rpc::builtin::{self, Renew, Renewed};
-use bulla_rpc::{Client, Context, KeyFile, Method, RemoteError, RenewalError, Renewer, Router, kinds};
+use bulla_rpc::{
+    Client, Context, KeyFile, Method, RemoteError, RenewalError, Renewer, Router, kinds,
+};
 use bulla_seal::{OsRandom, Random, SignedCredential};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -62,12 +64,7 @@ impl Asks {
 }
 
 /// Keeps the keys of `client` fresh until `stop`.
-pub(crate) fn keep(
-    client: &Client,
-    file: &KeyFile,
-    path: &Path,
-    stop: &CancellationToken,
-) -> Asks {
+pub(crate) fn keep(client: &Client, file: &KeyFile, path: &Path, stop: &CancellationToken) -> Asks {
     let (asks, asked) = mpsc::channel(WAITING);
     let identity = client.endpoint().identity();
     // The control plane itself makes its keys in its keystore.
@@ -148,7 +145,8 @@ impl Keeper {
 
     async fn renew_issued_by(&mut self, issued_by: Option<u64>) -> Result<Renewed, RenewalError> {
         let present = self.renewer.credential().ok_or(RenewalError::Shared)?;
-        let issued = present.validity.not_before.saturating_add(crate::connection::ISSUED_AFTER.as_secs());
+        let issued =
+            present.validity.not_before.saturating_add(crate::connection::ISSUED_AFTER.as_secs());
         if issued_by.is_some_and(|by| issued > by) && !self.renewer.is_under_way() {
             return Ok(told(&present, false));
         }

@@ -1,10 +1,10 @@
-//! `bulla agent run|list|show|revoke`.
+//! `bulla agent run|list|revoke`; the others have files of their own.
 
 use std::path::Path;
 use std::time::Duration;
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
-use bulla_keystore::{JoinState, KeyType, Page};
+use bulla_keystore::{KeyType, Page};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
 use bulla_seal::Suite;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::component::refuse_existing;
 use super::serve::wait_for_stop;
-use super::{agent_add, agent_join, private_folder};
+use super::{agent_add, agent_join, agent_rotate, agent_show, private_folder};
 use crate::agent::AgentOptions;
 use crate::cli::{AgentCommand, AgentRunArgs};
 use crate::control::bus::{Bus, endpoint_options};
@@ -27,7 +27,8 @@ pub(crate) async fn run(home: &Home, command: &AgentCommand, out: Output) -> Res
         AgentCommand::Run(args) => serve(args, out).await,
         AgentCommand::Revoke { id } => revoke(home, id, out).await,
         AgentCommand::List => list(home, out).await,
-        AgentCommand::Show { id } => show(home, id, out).await,
+        AgentCommand::Show { id } => agent_show::run(home, id, out).await,
+        AgentCommand::Rotate(args) => agent_rotate::run(home, args, out).await,
     }
 }
 
@@ -134,82 +135,6 @@ async fn list(home: &Home, out: Output) -> Result<()> {
             .collect();
         out.table(&["AGENT", "KEY", "INCARNATION", "ADDED"], rows);
     })
-}
-
-async fn show(home: &Home, id: &str, out: Output) -> Result<()> {
-    let keystore = open_keystore(home).await?;
-    let details = keystore.show_agent(id).await?;
-    let joining = keystore.join_state(id).await?;
-    let domain = keystore.trust_store().domain().clone();
-    keystore.close().await;
-    let record = &details.record;
-    let groups: Vec<String> = details.groups.iter().map(ToString::to_string).collect();
-    let credential = details.credential.as_ref();
-    let pairs: Vec<_> = details
-        .pairs
-        .iter()
-        .map(|p| json!({ "component": p.component.to_string(), "kid": p.kid.to_string(), "epoch": p.epoch }))
-        .collect();
-    let value = json!({
-        "id": id,
-        "principal": record.party.principal.spiffe_id(&domain),
-        "incarnation": record.party.incarnation,
-        "key_type": record.key_type.as_str(),
-        "created": record.created.secs(),
-        "groups": groups,
-        "join": joining.map(join_word),
-        "credential": credential.map(|c| json!({
-            "kid": c.kid.to_string(),
-            "epoch": c.epoch,
-            "not_before": c.validity.not_before,
-            "not_after": c.validity.not_after,
-        })),
-        "pairs": pairs,
-    });
-    out.result(&value, |out| {
-        let mut rows = vec![
-            ("principal", record.party.principal.spiffe_id(&domain)),
-            ("incarnation", record.party.incarnation.to_string()),
-            ("key", record.key_type.as_str().to_owned()),
-            ("added", date(record.created.secs())),
-            ("groups", groups.join(" ")),
-        ];
-        if let Some(state) = joining {
-            rows.push(("join", join_text(state)));
-        }
-        if let Some(c) = credential {
-            rows.push(("key id", c.kid.to_string()));
-            rows.push(("epoch", c.epoch.to_string()));
-            rows.push(("credential ends", date(c.validity.not_after)));
-        }
-        for p in &details.pairs {
-            rows.push(("pair key", format!("{} with {}, epoch {}", p.kid, p.component, p.epoch)));
-        }
-        let rows = rows.into_iter().map(|(k, v)| vec![format!("  {k}"), v]).collect();
-        out.say(out.bold(&format!("agent/{id}")));
-        out.table(&["", ""], rows);
-    })
-}
-
-fn join_word(state: JoinState) -> &'static str {
-    match state {
-        JoinState::Invited { .. } => "invited",
-        JoinState::Expired => "expired",
-        JoinState::Joined => "joined",
-        JoinState::Quarantined { .. } => "quarantined",
-    }
-}
-
-fn join_text(state: JoinState) -> String {
-    match state {
-        JoinState::Invited { until } => format!("invited, until {}", date(until)),
-        JoinState::Expired => "its token was not used in time; `agent add --again`".to_owned(),
-        JoinState::Joined => "joined".to_owned(),
-        JoinState::Quarantined { alarms } => format!(
-            "QUARANTINED: its token or its renewal was used twice ({alarms} alarms); its \
-             credentials are revoked"
-        ),
-    }
 }
 
 /// Starts answering as the agent of a key file.

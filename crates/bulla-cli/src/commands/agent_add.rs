@@ -98,7 +98,7 @@ async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output)
                 bulla_rpc::identity::burn_file(&path)?;
             }
             let written = write_join(&files, plan, &invited, &path, true);
-            if written.is_err() {
+            if written.is_err() && !plan.again {
                 // Nobody has its token: the name is free again.
                 keystore.remove_agent(id).await?;
             }

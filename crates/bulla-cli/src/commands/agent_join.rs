@@ -6,6 +6,7 @@ use std::time::Duration;
 use bulla_rpc::enrol;
 use bulla_rpc::identity::{self, Injected, JoinFile, JoinTerms, PendingFile};
 use bulla_rpc::{Clock, KeyFile, KeyFileError, SystemClock};
+use bulla_seal::Refusal;
 use bulla_seal::enrol::{Application, Request};
 
 use super::agent::agent_bus;
@@ -35,7 +36,7 @@ pub(super) async fn key_file(args: &AgentRunArgs, out: Output) -> Result<(KeyFil
         }
     };
     let join = match injected {
-        Injected::Key(file) => return Ok((file, given.clone())),
+        Injected::Key(file) => return given_key(file, given, key_path),
         Injected::Join(join) => join,
     };
     if key_path != *given
@@ -46,6 +47,21 @@ pub(super) async fn key_file(args: &AgentRunArgs, out: Output) -> Result<(KeyFil
         return Ok((file, key_path));
     }
     let file = join_now(args, &join, given, &key_path, out).await?;
+    Ok((file, key_path))
+}
+
+/// A key file as it was given, or what became of its keys: those of a configuration file can't be
+/// renewed in their place, so a key file of its own is kept for them.
+fn given_key(file: KeyFile, given: &Path, key_path: PathBuf) -> Result<(KeyFile, PathBuf)> {
+    if !identity::is_fragment(given) {
+        return Ok((file, given.to_owned()));
+    }
+    if key_path.exists() {
+        let kept = KeyFile::read(&key_path)?;
+        if kept.principal == file.principal && kept.incarnation >= file.incarnation {
+            return Ok((kept, key_path));
+        }
+    }
     Ok((file, key_path))
 }
 
@@ -78,7 +94,12 @@ fn joined_before(join: &JoinFile, key_path: &Path) -> Result<Option<KeyFile>> {
             join.principal
         )));
     }
-    Ok((file.incarnation >= join.incarnation).then_some(file))
+    // One that was off for longer than its keys live comes back with a join file.
+    let over = matches!(
+        file.open(key_path, SystemClock.now()),
+        Err(KeyFileError::Credential { refusal: Refusal::CredentialExpired, .. })
+    );
+    Ok((file.incarnation >= join.incarnation && !over).then_some(file))
 }
 
 async fn join_now(

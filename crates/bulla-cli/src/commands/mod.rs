@@ -3,6 +3,8 @@
 pub(crate) mod agent;
 mod agent_add;
 mod agent_join;
+mod agent_rotate;
+mod agent_show;
 pub(crate) mod attack;
 pub(crate) mod call;
 pub(crate) mod component;

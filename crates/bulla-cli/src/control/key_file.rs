@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bulla_keystore::{AgentKeys, Keystore, MAX_SIGNING_LIFETIME};
+use bulla_keystore::{AgentKeys, HOST_LIFETIME, Keystore};
 use bulla_rpc::KeyFile;
 use bulla_rpc::identity::{AudienceEntry, BusEntry, PairEntry};
 use bulla_rpc::target::DEFAULT_EXCHANGE;
@@ -59,9 +59,8 @@ pub(crate) async fn agent_key_file(
     }
 }
 
-/// The key file of one host of a component type, with a new signing key for it.
-///
-/// The host can't renew it yet, so its signing credential lives as long as one may.
+/// The key file of one host of a component type, with a new signing key for it, which the host
+/// renews when it runs.
 pub(crate) async fn component_key_file(
     keystore: &Keystore,
     name: &str,
@@ -69,8 +68,7 @@ pub(crate) async fn component_key_file(
     bus: Option<BusEntry>,
 ) -> Result<KeyFile> {
     let receive = keystore.receive_keys(name).await?;
-    let (signing, credential) =
-        keystore.issue_signing(name, instance, MAX_SIGNING_LIFETIME).await?;
+    let (signing, credential) = keystore.issue_signing(name, instance, HOST_LIFETIME).await?;
     let mut file = blank(keystore, &credential.party.clone(), bus).await?;
     sign_with(&mut file, &signing, &credential);
     for (kem, audience) in &receive {

@@ -8,6 +8,7 @@ pub(crate) mod kek;
 pub(crate) mod key_file;
 mod peers;
 mod plane;
+mod renewal;
 mod statements;
 
 use std::sync::Arc;
@@ -70,8 +71,10 @@ pub(crate) async fn open_keystore_with(
     home: &Home,
     keks: KekRing,
 ) -> Result<Result<Keystore, KeystoreError>> {
-    let address = keystore_address(home, &Settings::load(home.dir())?)?;
-    Ok(Keystore::open(address, keks).await)
+    let settings = Settings::load(home.dir())?;
+    let life = settings.agents.life()?;
+    let opened = Keystore::open(keystore_address(home, &settings)?, keks).await;
+    Ok(opened.and_then(|keystore| keystore.with_agent_life(life)))
 }
 
 /// Where a home folder's keystore is.
@@ -94,6 +97,7 @@ impl ControlNode {
         let identity = identity(&keystore, &instance).await?;
         let directory = Arc::new(KeystoreDirectory::new(keystore.clone()));
         let options = EndpointOptions {
+            renews: true,
             floors: Some(Arc::new(keystore.floors())),
             ..bus::endpoint_options(&settings.bus)?
         };
@@ -108,7 +112,7 @@ impl ControlNode {
             only_host_by_bus: true,
             ..ServerOptions::new(claims)
         };
-        let router = directory_router(keystore.clone());
+        let router = renewal::with_renewal(directory_router(keystore.clone()), &keystore);
         let server = Server::start(endpoint.clone(), router, server_options).await?;
         let enroller = Arc::new(enrol::KeystoreEnroller(keystore.clone()));
         let enrolment = EnrolServer::start(endpoint.clone(), enroller).await?;

@@ -83,11 +83,7 @@ pub(crate) async fn newest(
 }
 
 /// Every credential of a principal that is not over by `now`, newest first.
-pub(crate) async fn living(
-    conn: &mut Conn,
-    principal_id: i64,
-    now: i64,
-) -> Result<Vec<StoredRow>> {
+pub(crate) async fn living(conn: &mut Conn, principal_id: i64, now: i64) -> Result<Vec<StoredRow>> {
     let sql = "SELECT kid, epoch, bytes, not_before, not_after, created FROM credentials
                WHERE principal_id = ? AND not_after > ? ORDER BY epoch DESC, created DESC";
     let rows: Vec<StoredColumns> = conn.all(sql, args![principal_id, now]).await?;

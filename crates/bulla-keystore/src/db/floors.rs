@@ -109,6 +109,17 @@ pub(crate) async fn add_seen(conn: &mut Conn, row: &SeenRow) -> Result<()> {
     Ok(())
 }
 
+/// What was last seen of a peer: method, level, when.
+pub(crate) async fn last_seen(
+    conn: &mut Conn,
+    peer: &str,
+    incarnation: u32,
+) -> Result<Option<(String, i64, i64)>> {
+    let sql = "SELECT method, level, last FROM peer_census WHERE peer = ? AND incarnation = ?
+               ORDER BY last DESC LIMIT 1";
+    conn.optional(sql, args![peer, incarnation]).await
+}
+
 /// Everything that was seen.
 pub(crate) async fn seen(conn: &mut Conn) -> Result<Vec<SeenRow>> {
     let sql = "SELECT peer, incarnation, method, level, count, last, below, last_below

@@ -8,11 +8,12 @@ use bulla_seal::{
     SignedCredential, SigningKey, Suite, SuiteSet, UnixTime, VerifyingKey,
 };
 
-use super::issue::{CREDENTIAL_LIFETIME, MAX_SIGNING_LIFETIME, Place};
+use super::issue::{CREDENTIAL_LIFETIME, HOST_LIFETIME, MAX_SIGNING_LIFETIME, Place};
 use super::{Keystore, current_kek, from_column, seconds, stored_component};
 use crate::db::Conn;
 use crate::db::credentials::{self, AudienceRow};
-use crate::db::{principals, rotation};
+use crate::db::principals::PrincipalRow;
+use crate::db::{principals, revocation, rotation};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -155,22 +156,35 @@ impl Keystore {
         key: VerifyingKey,
         lifetime: Duration,
     ) -> Result<SignedCredential> {
-        bulla_seal::principal::check_name("instance name", instance)?;
         let (asked, max) = (lifetime.as_secs(), MAX_SIGNING_LIFETIME.as_secs());
         if asked == 0 || asked > max {
             return Err(KeystoreError::Lifetime { asked, max });
         }
         let principal = Principal::component(component)?;
-        let now = self.now();
         let mut tx = self.db.write().await?;
         let row = principals::active(&mut tx, "component", component).await?;
-        let row = row.ok_or_else(|| KeystoreError::UnknownPrincipal(principal.clone()))?;
+        let row = row.ok_or(KeystoreError::UnknownPrincipal(principal))?;
+        let signed = self.signing_for(&mut tx, &row, instance, key, lifetime).await?;
+        tx.commit().await?;
+        Ok(signed)
+    }
+
+    async fn signing_for(
+        &self,
+        tx: &mut Conn,
+        row: &PrincipalRow,
+        instance: &str,
+        key: VerifyingKey,
+        lifetime: Duration,
+    ) -> Result<SignedCredential> {
+        bulla_seal::principal::check_name("instance name", instance)?;
+        let (now, principal) = (self.now(), Principal::component(&row.name)?);
         let current =
-            credentials::current(&mut tx, "component", component, "audience", seconds(now)).await?;
+            credentials::current(tx, "component", &row.name, "audience", seconds(now)).await?;
         let (incarnation, bytes) =
             current.ok_or_else(|| KeystoreError::NoCredential(principal.clone()))?;
         let audience = self.verified(&principal, incarnation, &bytes, now)?;
-        let issuer = self.issuer(&mut tx, IssuerRight::Components).await?;
+        let issuer = self.issuer(tx, IssuerRight::Components).await?;
         let credential = Credential {
             kem: None,
             signing: Some(key),
@@ -179,9 +193,42 @@ impl Keystore {
             ..Credential::clone(&audience)
         };
         let place = Place::of(row.id, "signing");
-        let signed = self.issue(&mut tx, &issuer, place, credential, now).await?;
+        self.issue(tx, &issuer, place, credential, now).await
+    }
+
+    /// The next signing credential of a host with a key file, for a key that it made itself and asked
+    /// for under the credential `present`; `None` if that was revoked.
+    pub async fn renew_host(
+        &self,
+        component: &str,
+        instance: &str,
+        key: VerifyingKey,
+        present: Kid,
+    ) -> Result<Option<SignedCredential>> {
+        let principal = Principal::component(component)?;
+        let mut tx = self.db.write().await?;
+        let row = principals::active(&mut tx, "component", component).await?;
+        let row = row.ok_or(KeystoreError::UnknownPrincipal(principal))?;
+        // Under the lock: a revocation comes before it or after, and lists what was issued.
+        if revocation::is_listed(&mut tx, present.as_bytes()).await? {
+            return Ok(None);
+        }
+        let signed = self.signing_for(&mut tx, &row, instance, key, HOST_LIFETIME).await?;
         tx.commit().await?;
-        Ok(signed)
+        Ok(Some(signed))
+    }
+
+    /// [`receive_keys`](Self::receive_keys) for a host that asks under the signing credential
+    /// `present`; `None` if that was revoked.
+    pub async fn host_keys(
+        &self,
+        component: &str,
+        present: Kid,
+    ) -> Result<Option<Vec<(KemSecretKey, SignedCredential)>>> {
+        let keys = self.receive_keys(component).await?;
+        // Looked at last: a key that was made because the host was revoked is not for it.
+        let revoked = revocation::is_listed(&mut self.db.read().await?, present.as_bytes()).await?;
+        Ok((!revoked).then_some(keys))
     }
 
     pub(super) async fn store_audience_key(

@@ -22,7 +22,30 @@ pub struct KeystoreFloors {
     db: Db,
 }
 
+/// The last message of a peer that was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sighting {
+    /// `namespace.method`.
+    pub method: String,
+    /// Its level.
+    pub level: Level,
+    /// When, in Unix seconds.
+    pub at: u64,
+}
+
 impl Keystore {
+    /// The last message of a peer in this incarnation, as the census has it: processes write it down
+    /// every ten seconds.
+    pub async fn last_seen(&self, peer: &Party) -> Result<Option<Sighting>> {
+        let mut conn = self.db.read().await?;
+        let name = peer.principal.as_str();
+        let row = floors::last_seen(&mut conn, name, peer.incarnation).await?;
+        let sighting = |(method, number, at): (String, i64, i64)| {
+            Ok(Sighting { method, level: level(number)?, at: at.unsigned_abs() })
+        };
+        row.map(sighting).transpose()
+    }
+
     /// Floors of peers, exemptions and the census, in this keystore.
     pub fn floors(&self) -> KeystoreFloors {
         KeystoreFloors { db: self.db.clone() }

@@ -21,9 +21,10 @@ pub const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(365 * 86_400);
 /// How long the credentials of agents live unless the operator says otherwise. Agents renew them at
 /// their half; one that was off for longer has to join again.
 pub const AGENT_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
+/// How long the signing credential of a host with a key file lives; it renews it at its half.
+pub const HOST_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
 /// Least and most that the operator may say.
-pub const AGENT_LIFETIMES: (Duration, Duration) =
-    (Duration::from_secs(3_600), CREDENTIAL_LIFETIME);
+pub const AGENT_LIFETIMES: (Duration, Duration) = (Duration::from_secs(3_600), CREDENTIAL_LIFETIME);
 /// How long a component type's new key waits before peers are told of it: every host of the type has
 /// it by then.
 pub const HAND_OUT_AFTER: Duration = Duration::from_secs(60);

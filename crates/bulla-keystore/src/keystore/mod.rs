@@ -22,16 +22,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_seal::{Kid, OsRandom, Principal, Random, RandomFailed, TrustStore, UnixTime};
 
-pub use agents::{AgentDetails, AgentKeys, AgentPage, AgentRecord, CredentialRecord, KeyType, Page};
+pub use agents::{
+    AgentDetails, AgentKeys, AgentPage, AgentRecord, CredentialRecord, KeyType, Page,
+};
 pub use components::ComponentRecord;
 pub use enrolment::{
     EnrolRefusal, Enrolment, Invitation, JoinState, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };
-pub use floors::KeystoreFloors;
+pub use floors::{KeystoreFloors, Sighting};
 pub use groups::{EVERY_AGENT, GroupRecord};
 pub use init::Initialized;
 pub use issue::{
-    AGENT_LIFETIME, AGENT_LIFETIMES, CREDENTIAL_LIFETIME, HAND_OUT_AFTER, ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
+    AGENT_LIFETIME, AGENT_LIFETIMES, CREDENTIAL_LIFETIME, HAND_OUT_AFTER, HOST_LIFETIME,
+    ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
 };
 pub use news::News;
 pub use pairs::{PairKey, PairKeyId, PeerKeys};

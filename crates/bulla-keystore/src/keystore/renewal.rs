@@ -115,7 +115,8 @@ impl Keystore {
         let reached = last.as_ref().map_or(0, |(counter, ..)| *counter);
         if counter == reached.saturating_add(1) {
             let newest = credentials::newest(&mut tx, row.id, "agent").await?;
-            let newest = newest.ok_or_else(|| KeystoreError::NoCredential(party.principal.clone()))?;
+            let newest =
+                newest.ok_or_else(|| KeystoreError::NoCredential(party.principal.clone()))?;
             if newest.kid != renewal.credential.as_bytes() {
                 return self.cloned(tx, row.id, reached, party).await;
             }

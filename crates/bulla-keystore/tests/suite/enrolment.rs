@@ -7,8 +7,8 @@ use crate::common::*;
 use bulla_keystore::*;
 use bulla_seal::enrol::{Applicant, Application, JoinToken};
 use bulla_seal::{
-    Digest, KemSecretKey, Kid, OsRandom, Party, Refusal, Secret, SignedCredential, SigningKey, Suite,
-    TrustStore, UnixTime,
+    Digest, KemSecretKey, Kid, OsRandom, Party, Refusal, Secret, SignedCredential, SigningKey,
+    Suite, TrustStore, UnixTime,
 };
 
 const HALF_HOUR: Duration = TOKEN_LIFETIME;
@@ -193,6 +193,8 @@ async fn an_expired_token_is_refused_and_can_be_made_anew() {
     assert_eq!(world.refused(&wrong).await, EnrolRefusal::Invalid(Refusal::SuiteNotAllowed));
     world.answered(&world.apply_with(&again, &again.token, Suite::XWing)).await;
     let error = world.keystore.invite_agent("a", Suite::XWing, HALF_HOUR, true).await.unwrap_err();
+    assert!(matches!(error, KeystoreError::StillGood { .. }), "{error}");
+    let error = world.keystore.invite_agent("a", Suite::XWing, HALF_HOUR, false).await.unwrap_err();
     assert!(matches!(error, KeystoreError::NameTaken(_)), "{error}");
     for secs in [599, 3601] {
         let lifetime = Duration::from_secs(secs);
@@ -385,8 +387,7 @@ async fn peers_hear_of_a_renewed_credential_when_its_agent_has_it() {
     let (party, enrolled) = joined(&world).await;
     let keystore = &world.keystore;
     let told = async || keystore.credential(&agent("a")).await.unwrap().kid;
-    let (next, _) =
-        issued(keystore.renew_agent(&renewal(&party, enrolled, 1, 1)).await.unwrap());
+    let (next, _) = issued(keystore.renew_agent(&renewal(&party, enrolled, 1, 1)).await.unwrap());
     assert_eq!(told().await, enrolled);
     let other = Party::new(party.principal.clone(), 7);
     assert!(keystore.confirm_renewal(&other, next.kid).await.is_err());

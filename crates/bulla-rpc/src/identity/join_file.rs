@@ -370,6 +370,11 @@ fn fragment(text: &str) -> Option<std::ops::Range<usize>> {
     None
 }
 
+/// Whether a join or key file is but a line of a configuration file.
+pub fn is_fragment(path: &Path) -> bool {
+    fs::read_to_string(path).map(Zeroizing::new).is_ok_and(|text| fragment(&text).is_some())
+}
+
 /// Burns what a join file was good for: the file, or the one line of a configuration file that
 /// holds it, so that the rest of that file stays.
 pub fn burn(path: &Path) -> io::Result<()> {

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use crate::directory::PairKey;
 
 pub use join_file::{
-    Injected, JoinFile, JoinTerms, PendingFile, TokenEntry, burn, burn_file, replace,
+    Injected, JoinFile, JoinTerms, PendingFile, TokenEntry, burn, burn_file, is_fragment, replace,
 };
 pub use key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, PairEntry};
 

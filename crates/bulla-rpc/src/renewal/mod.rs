@@ -18,8 +18,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_seal::{
-    NameError, OsRandom, Principal, RandomFailed, RenewalClaims, SignedCredential,
-    SigningKey, TrustStore,
+    NameError, OsRandom, Principal, RandomFailed, RenewalClaims, SignedCredential, SigningKey,
+    TrustStore,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -202,6 +202,8 @@ impl Renewer {
     /// Nothing was written down, or the control plane does not answer, or refuses.
     pub async fn ask(&self) -> Result<RenewAnswer, RenewalError> {
         let pending = self.pending()?;
+        // A session may be older than the present credential, which has to ask.
+        self.endpoint().forget_session_to(&control()?);
         let args = RenewArgs { request: BASE64.encode(&pending.request) };
         self.call(wire::AGENT, &args).await
     }
@@ -438,7 +440,7 @@ impl Renewer {
         A: Serialize + ?Sized,
         R: DeserializeOwned,
     {
-        let target = Target::Principal(Principal::component("control")?);
+        let target = Target::Principal(control()?);
         let request = self.client.request(&target, method).namespace(wire::NAMESPACE);
         Ok(request.timeout(PATIENCE).cancel_on_drop(false).call(args).await?)
     }
@@ -468,6 +470,10 @@ impl Renewer {
             }
         }
     }
+}
+
+fn control() -> Result<Principal, NameError> {
+    Principal::component("control")
 }
 
 fn sign_with(file: &mut KeyFile, key: &SigningKey, credential: &SignedCredential) {

@@ -62,7 +62,8 @@ impl Pending {
         domain: &TrustDomain,
     ) -> Result<Self, RandomFailed> {
         let random: &mut dyn Random = &mut OsRandom::default();
-        let (signing, kem) = (SigningKey::generate(random)?, KemSecretKey::generate(suite, random)?);
+        let (signing, kem) =
+            (SigningKey::generate(random)?, KemSecretKey::generate(suite, random)?);
         let claims = RenewalClaims {
             party: present.party.clone(),
             instance: None,

@@ -39,6 +39,11 @@ impl Endpoint {
         self.outgoing.sessions.lock().clear();
     }
 
+    /// Opens a new session to `peer` next time: one that shows this process's present credential.
+    pub fn forget_session_to(&self, peer: &Principal) {
+        self.outgoing.forget(peer);
+    }
+
     /// Drops sessions that peers opened and in which nothing can be alive any more: with the key
     /// that they were opened to, their own are gone too.
     pub fn forget_ended_sessions(&self) {
