@@ -178,7 +178,7 @@ pub(crate) struct AgentRotateArgs {
     #[arg(long)]
     pub(crate) all: bool,
     /// Spread evenly over this time (90m, 2h); all at once unless given.
-    #[arg(long, value_name = "WHILE", requires = "all")]
+    #[arg(long, value_name = "WHILE")]
     pub(crate) over: Option<String>,
     /// How long one agent is waited for; then it is away, and the request waits for it for a day.
     #[arg(long, default_value = "30s", value_name = "WHILE")]

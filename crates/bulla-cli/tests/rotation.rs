@@ -364,3 +364,77 @@ fn api(deployment: &Deployment) -> bulla_api::Client {
     let endpoint = bulla_api::Endpoint::Tls { url: url.trim().to_owned(), files };
     bulla_api::Client::new(&endpoint).unwrap()
 }
+
+/// A host of `component/svc` in this process, that doubles.
+async fn host(key: &Path) -> (bulla::Connection, bulla::Serving) {
+    let connection = bulla::Connection::open(key, None).await.unwrap();
+    let double = |_, n: u64| async move { Ok(2 * n) as bulla::HandlerResult<u64> };
+    let method = bulla::Method::new("double", double).open_to_components();
+    let options = bulla::ServeOptions::new().only_host();
+    let serving = connection.serve(bulla::Router::new().with(method), options).await.unwrap();
+    (connection, serving)
+}
+
+#[test]
+fn hosts_get_their_types_next_key_and_one_that_was_revoked_gets_nothing() {
+    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let deployment = Deployment::new(Some(rabbit.url()));
+    let _control = deployment.serve();
+    let add = |name: &str, instance: &str| {
+        let key = deployment.path(&format!("{instance}.key"));
+        let out = key.to_str().unwrap();
+        deployment.ok(&["component", "add", name, "--instance", instance, "--out", out]);
+        key
+    };
+    let (one, two, caller) = (add("svc", "one"), add("svc", "two"), add("caller", "caller-1"));
+    let epochs = |key: &Path| -> Vec<u64> {
+        let file = KeyFile::read(key).unwrap();
+        let identity = file.open(key, SystemClock.now()).unwrap().0;
+        identity.receive_keys().iter().map(|own| own.credential.epoch.into()).collect()
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (connection, _serving) = runtime.block_on(host(&one));
+    let caller = runtime.block_on(bulla::Connection::open(&caller, None)).unwrap();
+    let target: bulla::Target = "component/svc".parse().unwrap();
+    let double = |n: u64| {
+        let called = caller.client().call::<_, u64>(&target, "double", &n);
+        assert_eq!(runtime.block_on(called).unwrap(), 2 * n);
+    };
+    double(1);
+    deployment.ok(&["component", "rotate", "svc"]);
+    double(2);
+    eventually("the host has the next key", || (epochs(&one) == [2, 1]).then_some(()));
+    assert_eq!(epochs(&two), [1]);
+    double(3);
+
+    // Its own signing key, and with it whatever it asks for next.
+    let mut renewer = renewer(&connection, &one);
+    let before = renewer.credential().unwrap();
+    let after = runtime.block_on(renewer.renew()).unwrap();
+    assert!(after.kid != before.kid && after.instance == before.instance);
+    assert_eq!(KeyFile::read(&one).unwrap().receive.len(), 2);
+    double(4);
+
+    deployment.ok(&["component", "revoke", "svc", "--instance", "two"]);
+    eventually("the other host has what is new", || (epochs(&one) == [3]).then_some(()));
+    eventually("it is called with it", || {
+        let call = caller.client().request(&target, "double");
+        let call = call.timeout(Duration::from_secs(2));
+        runtime.block_on(call.call::<_, u64>(&5)).ok()
+    });
+    let (revoked, serving) = runtime.block_on(host(&two));
+    runtime.block_on(serving.drain(Duration::ZERO));
+    let mut asking = self::renewer(&revoked, &two);
+    let waited = Duration::from_secs(4);
+    let asked = runtime.block_on(async {
+        let keys = tokio::time::timeout(waited, asking.fetch_keys()).await;
+        let renewed = tokio::time::timeout(waited, asking.renew()).await;
+        (matches!(keys, Ok(Ok(_))), matches!(renewed, Ok(Ok(_))))
+    });
+    assert_eq!(asked, (false, false));
+    assert_eq!(KeyFile::read(&two).unwrap().receive.len(), 1);
+}
+
+fn renewer(connection: &bulla::Connection, key: &Path) -> bulla_rpc::Renewer {
+    bulla_rpc::Renewer::new(connection.client(), &KeyFile::read(key).unwrap(), key)
+}

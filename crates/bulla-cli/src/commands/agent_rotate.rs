@@ -54,6 +54,9 @@ struct Tally {
 
 pub(super) async fn run(home: &Home, args: &AgentRotateArgs, out: Output) -> Result<()> {
     let over = over(args.over.as_deref())?;
+    if args.id.is_some() && args.over.is_some() {
+        return Err(Failure::usage("--over spreads --all: one agent is asked at once"));
+    }
     let patience = when::duration(&args.timeout).filter(|time| !time.is_zero() && *time <= WAITS);
     let patience = patience.ok_or_else(|| {
         Failure::usage(format!("--timeout {}: give a while such as 30s, 24h at most", args.timeout))

@@ -28,7 +28,7 @@ enum Use {
     Revoked,
     /// Issued; the agent has not said yet that it has it.
     Announced,
-    InUse,
+    Present,
     /// Followed by another; what was sealed to it is still opened.
     Former,
 }
@@ -38,7 +38,7 @@ impl Use {
         match self {
             Self::Revoked => "revoked",
             Self::Announced => "announced",
-            Self::InUse => "in-use",
+            Self::Present => "in-use",
             Self::Former => "former",
         }
     }
@@ -71,7 +71,7 @@ impl Shown {
         match record {
             CredentialRecord { revoked: true, .. } => Use::Revoked,
             CredentialRecord { handed_out: false, .. } => Use::Announced,
-            CredentialRecord { credential, .. } if in_use == Some(credential.kid) => Use::InUse,
+            CredentialRecord { credential, .. } if in_use == Some(credential.kid) => Use::Present,
             _ => Use::Former,
         }
     }
@@ -248,7 +248,7 @@ impl Shown {
         let used = match self.use_of(own) {
             Use::Revoked => out.bad("revoked"),
             Use::Announced => "announced: the agent has not confirmed it".to_owned(),
-            Use::InUse => out.good("in use"),
+            Use::Present => out.good("in use"),
             Use::Former => {
                 format!("former; its key is destroyed {}", date(credential.retire_at(DEFAULT_SKEW)))
             }

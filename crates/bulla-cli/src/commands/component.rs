@@ -89,7 +89,11 @@ async fn rotate(home: &Home, name: &str, out: Output) -> Result<()> {
             audience.epoch,
             date(audience.validity.not_after)
         ));
-        reissue(name, None, out);
+        if name == CONTROL {
+            out.say("Control-plane processes take it up by themselves within a second.");
+        } else {
+            out.say("Its hosts fetch it by themselves within ten seconds; peers hear of it in a minute.");
+        }
     })
 }
 
@@ -123,22 +127,10 @@ async fn revoke(home: &Home, name: &str, instance: &str, out: Output) -> Result<
                  anew.",
             );
         }
-        reissue(name, Some(instance), out);
+        if name != CONTROL {
+            out.say("The other hosts fetch what is new by themselves within ten seconds.");
+        }
     })
-}
-
-/// Hosts with key files hold the type's key in them.
-fn reissue(name: &str, but: Option<&str>, out: Output) {
-    if name == CONTROL {
-        out.say("Control-plane processes take it up by themselves within a second.");
-        return;
-    }
-    let others = if but.is_some() { "each other host" } else { "each host" };
-    out.say(format!("Give {others} of the type a new key file and restart it there:"));
-    out.say(format!(
-        "  {}",
-        out.bold(&format!("bulla component add {name} --instance HOST --out FILE"))
-    ));
 }
 
 /// Never overwrites: a key file that is lost can't be made again.

@@ -1,13 +1,14 @@
 //! `bulla up`: everything in one process, beginning with one sealed call.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
 use bulla_guard::{MemoryClaims, StoreOptions};
 use bulla_keystore::{KeyType, KeystoreError};
-use bulla_rpc::{KeyFile, Target};
-use bulla_seal::Suite;
+use bulla_rpc::{Clock, KeyFile, KeyFileError, SystemClock, Target};
+use bulla_seal::{Refusal, Suite};
 use bulla_transport::memory::Tapped;
 use serde_json::{Value, json};
 
@@ -73,6 +74,10 @@ async fn start_local(
     running: &Running,
 ) -> Result<(Connection, Serving)> {
     let path = home.agents().join(format!("{LOCAL}.key"));
+    if path.exists() && is_over(&KeyFile::read(&path)?, &path) {
+        // Nothing was up for longer than its keys live: it is only this machine's own.
+        bulla_rpc::identity::burn_file(&path)?;
+    }
     if !path.exists() {
         // A key file that was taken away can't be made again; the name gets a new incarnation.
         let keystore = open_keystore(home).await?;
@@ -93,6 +98,15 @@ async fn start_local(
     let (file, endpoint) = (KeyFile::read(&path)?, endpoint_options(&settings.bus)?);
     let options = ServeOptions::new().claims(claims);
     agent::start((&file, &path), (bus, endpoint), &AgentOptions::default(), options).await
+}
+
+/// Whether the agent was off for longer than its keys live.
+fn is_over(file: &KeyFile, path: &Path) -> bool {
+    let expired = Refusal::CredentialExpired;
+    matches!(
+        file.open(path, SystemClock.now()),
+        Err(KeyFileError::Credential { refusal, .. }) if refusal == expired
+    )
 }
 
 /// What the agent got and gave, and what the bus saw of it.
