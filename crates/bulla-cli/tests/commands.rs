@@ -101,7 +101,7 @@ fn agents_and_hosts_are_revoked_and_types_rotated() {
     let said = deployment.fails(1, &["component", "revoke", "conductor", "--instance", "x"]);
     assert!(said.contains("has no host `x`"), "{said}");
     let said = deployment.ok(&["component", "revoke", "conductor", "--instance", "conductor-2"]);
-    assert!(said.contains("new key file"), "{said}");
+    assert!(said.contains("fetch what is new"), "{said}");
 
     assert_eq!(deployment.json(&["agent", "revoke", "db-1"])["incarnation"], 1);
     let said = deployment.fails(1, &["agent", "revoke", "db-1"]);

@@ -334,6 +334,32 @@ fn many_agents_rotate_and_no_call_fails() {
             })
         })
         .collect();
+    // And one that opens everything anew all the time: it seals to whatever key peers are told of.
+    let caller_key = deployment.path("caller.key");
+    deployment.ok(&["component", "add", "caller", "--out", caller_key.to_str().unwrap()]);
+    let anew = {
+        let (stop, done, failed) = (stop.clone(), done.clone(), failed.clone());
+        let ids = ids.clone();
+        runtime.spawn(async move {
+            for n in 0.. {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let caller = bulla::Connection::open(&caller_key, None).await.unwrap();
+                for id in ids.iter().cycle().skip(n % ids.len()).take(8) {
+                    let target: bulla::Target = format!("agent/{id}").parse().unwrap();
+                    match caller.client().call::<_, usize>(&target, "double", &n).await {
+                        Ok(answer) if answer == 2 * n => done.fetch_add(1, Ordering::SeqCst),
+                        other => {
+                            eprintln!("call {n} anew: {other:?}");
+                            failed.fetch_add(1, Ordering::SeqCst)
+                        }
+                    };
+                }
+                caller.close().await;
+            }
+        })
+    };
     eventually("calls flow", || (done.load(Ordering::SeqCst) > 20).then_some(()));
     for round in 1..=2 {
         let begun = std::time::Instant::now();
@@ -344,11 +370,11 @@ fn many_agents_rotate_and_no_call_fails() {
         assert_eq!(said["rotated"], ids.len(), "{said}");
         assert_eq!((&said["away"], &said["shared"][0]), (&Value::Array(vec![]), &"old-1".into()));
     }
-    // A while under the new keys: the control plane looks peers up anew.
+    // A while under the new keys.
     let so_far = done.load(Ordering::SeqCst);
     eventually("calls still flow", || (done.load(Ordering::SeqCst) > so_far + 200).then_some(()));
     stop.store(true, Ordering::SeqCst);
-    for caller in callers {
+    for caller in callers.into_iter().chain([anew]) {
         runtime.block_on(caller).unwrap();
     }
     assert_eq!(failed.load(Ordering::SeqCst), 0);
@@ -408,6 +434,17 @@ fn hosts_get_their_types_next_key_and_one_that_was_revoked_gets_nothing() {
     double(3);
 
     // Its own signing key, and with it whatever it asks for next.
+    // Having agents renew is the control plane's business.
+    let _agent = deployment.agent(&deployment.add_agent("db-1", &[]), &[]);
+    let agent: bulla::Target = "agent/db-1".parse().unwrap();
+    let renew = caller.client().request(&agent, "renew").namespace("bulla");
+    let denied = runtime.block_on(renew.call::<_, Value>(&serde_json::json!({})));
+    assert!(
+        matches!(&denied, Err(bulla::CallError::Remote(e)) if e.kind == bulla::kinds::NOT_PERMITTED),
+        "{denied:?}"
+    );
+    assert_eq!(epoch(&deployment, "db-1"), 1);
+
     let mut renewer = renewer(&connection, &one);
     let before = renewer.credential().unwrap();
     let after = runtime.block_on(renewer.renew()).unwrap();

@@ -37,6 +37,8 @@ enum Outcome {
     Away {
         queued: bool,
     },
+    /// It has no keys that are good: it did not join yet, or was off for too long.
+    Keyless,
     Failed(String),
 }
 
@@ -47,6 +49,7 @@ struct Tally {
     away: Vec<String>,
     /// Of those, who was never there, so that no request waits for them.
     unheard: usize,
+    keyless: Vec<String>,
     failed: Vec<(String, String)>,
     shared: Vec<String>,
     not_asked: usize,
@@ -69,9 +72,13 @@ pub(super) async fn run(home: &Home, args: &AgentRotateArgs, out: Output) -> Res
     let asking = Asking { client, issued_by: SystemClock.now().secs(), patience };
     let tally = rotate(asking, agents, over, out).await;
     show(&tally, out)?;
-    match tally.failed.len() {
-        0 => Ok(()),
-        failed => Err(Failure::new(format!("{failed} agents could not renew their keys"))),
+    match (tally.failed.len(), &args.id) {
+        (0, Some(id)) if !tally.keyless.is_empty() => Err(Failure::new(format!(
+            "agent/{id} has no keys to renew: it did not join yet, or was off for longer than they \
+             live (`bulla agent add {id} --again`)"
+        ))),
+        (0, _) => Ok(()),
+        (failed, _) => Err(Failure::new(format!("{failed} could not renew their keys"))),
     }
 }
 
@@ -154,6 +161,7 @@ impl Asking {
             Err(ClientError::Failed(CallFailure::NobodyThere { .. })) => {
                 Outcome::Away { queued: false }
             }
+            Err(ClientError::Failed(CallFailure::UnknownTarget { .. })) => Outcome::Keyless,
             Err(ClientError::Failed(CallFailure::Remote { error, message, .. })) => {
                 Outcome::Failed(format!("{error}: {message}"))
             }
@@ -186,6 +194,7 @@ impl Tally {
                 self.unheard += usize::from(!queued);
                 self.away.push(id);
             }
+            Ok((id, Outcome::Keyless)) => self.keyless.push(id),
             Ok((id, Outcome::Failed(why))) => self.failed.push((id, why)),
             Err(error) => self.failed.push(("?".to_owned(), error.to_string())),
         }
@@ -199,6 +208,7 @@ fn show(tally: &Tally, out: Output) -> Result<()> {
         "rotated": tally.rotated.len(),
         "away": tally.away,
         "failed": failed,
+        "without_keys": tally.keyless,
         "shared": tally.shared,
         "not_asked": tally.not_asked,
     });
@@ -218,6 +228,10 @@ fn show(tally: &Tally, out: Output) -> Result<()> {
             if tally.unheard > 0 {
                 out.say("  Some were never there: they renew at the half-life of their keys.");
             }
+        }
+        if !tally.keyless.is_empty() {
+            out.say(format!("Without keys: {}", names(&tally.keyless)));
+            out.say("  They did not join yet, or were off for longer than keys live.");
         }
         for (id, why) in tally.failed.iter().take(NAMES) {
             out.say(format!("{} {id}: {why}", out.bad("failed")));

@@ -1,7 +1,7 @@
 //! `bulla agent show`: everything about one agent's keys, and no secret.
 
 use bulla_guard::floor::{FloorStore, PeerRecord};
-use bulla_keystore::{AgentDetails, CredentialRecord, JoinState, Keystore, Sighting};
+use bulla_keystore::{AgentDetails, CredentialRecord, JoinState, KeyType, Keystore, Sighting};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::{DEFAULT_SKEW, TrustDomain};
 use serde_json::{Value, json};
@@ -158,8 +158,9 @@ impl Shown {
     fn say(&self, out: Output) {
         let record = &self.details.record;
         out.say(out.bold(&record.party.principal.to_string()));
-        let rows = self.lines(out).into_iter().map(|(k, v)| vec![format!("  {k}"), v]);
-        out.table(&["", ""], rows.collect());
+        for (name, value) in self.lines(out) {
+            out.say(format!("  {} {value}", out.dim(&format!("{name:<13}"))));
+        }
         if !self.details.credentials.is_empty() {
             out.say("");
             let rows = self.details.credentials.iter().map(|own| self.credential_row(own, out));
@@ -180,7 +181,7 @@ impl Shown {
         let mut lines = vec![
             ("principal", record.party.principal.spiffe_id(&self.domain)),
             ("incarnation", record.party.incarnation.to_string()),
-            ("key", format!("{}, {}", record.key_type.as_str(), record.suite)),
+            ("key", self.key_text()),
             ("added", self.since(record.created.secs())),
             ("groups", self.groups().join(" ")),
         ];
@@ -198,14 +199,17 @@ impl Shown {
             return lines;
         }
         let renewed = match self.details.renewed {
-            Some(at) => format!("{} (last {})", self.details.counter, self.since(at.secs())),
+            Some(at) => {
+                let ago = while_text(self.now.saturating_sub(at.secs()));
+                format!("{}, the last {ago} ago", self.details.counter)
+            }
             None => "none yet".to_owned(),
         };
         lines.push(("renewals", renewed));
         match self.due() {
             Some(due) if due <= self.now => lines.push((
                 "next renewal",
-                out.secret(&format!("overdue since {}: the agent is away", date(due))),
+                out.secret(&format!("due since {}: the agent is away", date(due))),
             )),
             Some(due) => {
                 let left = while_text(due - self.now);
@@ -229,6 +233,14 @@ impl Shown {
         self.details.credentials.is_empty() && !invited
     }
 
+    fn key_text(&self) -> String {
+        let record = &self.details.record;
+        match record.key_type {
+            KeyType::Pair => format!("pair, {}", record.suite),
+            KeyType::Shared => "shared: the keystore has it too".to_owned(),
+        }
+    }
+
     fn since(&self, at: u64) -> String {
         format!("{} ({} ago)", date(at), while_text(self.now.saturating_sub(at)))
     }
@@ -239,7 +251,7 @@ impl Shown {
                 let ago = while_text(self.now.saturating_sub(seen.at));
                 format!("{ago} ago: {}, {}", seen.method, seen.level)
             }
-            None => "never called a component".to_owned(),
+            None => "no message from it yet".to_owned(),
         }
     }
 
