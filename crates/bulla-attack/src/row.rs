@@ -79,13 +79,15 @@ pub enum Group {
     Denying,
     /// Revoked and re-used keys.
     Revoking,
+    /// Joining as an agent.
+    Enrolling,
     /// Methods and what they may do.
     Methods,
 }
 
 impl Group {
     /// All, as they are shown.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Reading,
         Self::Altering,
         Self::Moving,
@@ -95,6 +97,7 @@ impl Group {
         Self::Lowering,
         Self::Denying,
         Self::Revoking,
+        Self::Enrolling,
         Self::Methods,
     ];
 
@@ -108,6 +111,7 @@ impl Group {
             Some('L') => Self::Lowering,
             Some('D') => Self::Denying,
             Some('V') => Self::Revoking,
+            Some('N') => Self::Enrolling,
             Some('X') => Self::Methods,
             _ => Self::Posing,
         }
@@ -125,6 +129,7 @@ impl Group {
             Self::Lowering => "Lowering the protection",
             Self::Denying => "Keeping others from working",
             Self::Revoking => "Revoked and re-used keys",
+            Self::Enrolling => "Joining",
             Self::Methods => "Methods, and who may run them",
         }
     }

@@ -172,6 +172,14 @@ checks! {
     RefusedGone => "refused-gone",
     /// Copies of what runs are not all held.
     HeldCopies => "held-copies",
+    /// A token's proof stands on a request to join.
+    TokenProof => "token-proof",
+    /// The token's secret goes into a request's key.
+    TokenBound => "token-bound",
+    /// A token is good for one request.
+    TokenOnce => "token-once",
+    /// A token has an end.
+    TokenExpiry => "token-expiry",
     /// A gap in a signer's fanouts is noticed.
     FanoutGap => "fanout-gap",
 }

@@ -2,6 +2,7 @@
 
 mod altering;
 mod denying;
+mod enrolling;
 mod methods;
 mod moving;
 mod posing;
@@ -112,6 +113,10 @@ pub static ROWS: &[Row] = &[
     revoking::WITHHELD_STATEMENT,
     revoking::REUSED_NAME,
     revoking::OLD_GROUP_EPOCH,
+    enrolling::USED_TWICE,
+    enrolling::GUESSED,
+    enrolling::ALTERED,
+    enrolling::EXPIRED,
     methods::CLOSED,
     methods::LATERAL,
     methods::NAMES,

@@ -2,6 +2,7 @@
 //! with two hosts, another component, two honest agents and one that the intruder took over.
 
 mod clock;
+mod desk;
 mod hand;
 mod intruder;
 mod judge;
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 pub use clock::Shifted;
+pub use desk::Desk;
 pub use hand::{Hand, Keep, Sent};
 pub use intruder::{Forged, Stolen, body as intruder_body, hedge};
 pub use judge::{Expected, Mark};
