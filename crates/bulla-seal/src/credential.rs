@@ -513,3 +513,90 @@ impl TrustStore {
         Ok((issuer, SignedCredential { digest, bytes: Bytes::copy_from_slice(bytes), credential }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Random;
+    use crate::kem::KemSecretKey;
+    use crate::random::OsRandom;
+    use crate::wire::Suite;
+
+    const BEGIN: u64 = 1_800_000_000;
+    const LIFE: u64 = 1_000_000;
+
+    fn agent(kid: u64, key: &SigningKey) -> Credential {
+        let kem = KemSecretKey::generate(Suite::X25519, &mut OsRandom::default()).unwrap();
+        Credential {
+            kid: Kid(kid.to_be_bytes()),
+            party: Party::new(Principal::agent("db-1").unwrap(), 1),
+            epoch: 1,
+            signing: Some(key.verifying_key()),
+            kem: Some(kem.public().clone()),
+            suites: SuiteSet::all(),
+            validity: Validity { not_before: BEGIN, not_after: BEGIN + LIFE },
+            accepts: Level::Sealed,
+            sends: Level::Sealed,
+            roles: vec![],
+            instance: None,
+        }
+    }
+
+    #[test]
+    fn renewal_comes_about_the_half_of_a_life_and_not_for_all_at_once() {
+        let key = SigningKey::generate(&mut OsRandom::default()).unwrap();
+        let (half, tenth) = (LIFE / 2, LIFE / 20);
+        let after = |kid: u64| agent(kid, &key).renew_at() - BEGIN;
+        // Protocol section 16, by hand: h - s + kid mod (2s + 1).
+        assert_eq!(after(0), half - tenth);
+        assert_eq!(after(2 * tenth), half + tenth);
+        assert_eq!(after(2 * tenth + 1), half - tenth);
+        let mut random = OsRandom::default();
+        let mut times: Vec<u64> = (0..400)
+            .map(|_| {
+                let mut kid = [0; 8];
+                random.fill(&mut kid).unwrap();
+                after(u64::from_be_bytes(kid))
+            })
+            .collect();
+        times.sort_unstable();
+        assert!(times.iter().all(|at| (half - tenth..=half + tenth).contains(at)));
+        // No tenth of that time has a quarter of them.
+        let most = times.windows(100).map(|w| w[99] - w[0]).min().unwrap();
+        assert!(most > tenth / 5, "{most}");
+    }
+
+    #[test]
+    fn a_former_key_is_kept_until_nothing_sealed_to_it_can_be_alive() {
+        let key = SigningKey::generate(&mut OsRandom::default()).unwrap();
+        assert_eq!(agent(1, &key).retire_at(120), BEGIN + LIFE + 3_600 + 86_400 + 120);
+    }
+
+    #[test]
+    fn a_credential_that_is_over_is_verified_as_it_was() {
+        let root = SigningKey::generate(&mut OsRandom::default()).unwrap();
+        let key = SigningKey::generate(&mut OsRandom::default()).unwrap();
+        let domain = TrustDomain::new("cloud.example").unwrap();
+        let issuer = IssuerCredential {
+            kid: Kid([1; 8]),
+            domain: domain.clone(),
+            right: IssuerRight::Agents,
+            key: key.verifying_key(),
+            validity: Validity { not_before: BEGIN, not_after: BEGIN + 2 * LIFE },
+        };
+        let mut trust = TrustStore::new(domain, root.verifying_key());
+        trust.add_issuer(&issuer.sign(&root)).unwrap();
+        let issued = Issuer::new(key.clone(), issuer).unwrap().issue(&agent(1, &key)).unwrap();
+        let at = UnixTime::from_secs;
+        let bytes = issued.as_bytes();
+        assert_eq!(trust.verify(bytes, at(BEGIN + LIFE)), Err(Refusal::CredentialExpired));
+        for now in [BEGIN, BEGIN + LIFE, BEGIN + 10 * LIFE] {
+            assert_eq!(trust.verify_ended(bytes, at(now)).as_ref(), Ok(&issued));
+        }
+        let early = trust.verify_ended(bytes, at(BEGIN - 1));
+        assert_eq!(early, Err(Refusal::CredentialNotYetValid));
+        let mut altered = bytes.to_vec();
+        altered[40] ^= 1;
+        assert!(trust.verify_ended(&altered, at(BEGIN)).is_err());
+    }
+}
