@@ -46,6 +46,9 @@ pub(crate) enum Command {
     /// Groups, the targets of fanouts.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Access keys of operators and programs, to sign requests to the API with.
+    #[command(subcommand)]
+    AccessKey(AccessKeyCommand),
     /// The key-encryption key: rotate it, see what is under it, check a backup of it.
     #[command(subcommand)]
     Kek(KekCommand),
@@ -129,6 +132,18 @@ pub(crate) enum ComponentCommand {
         /// The suite of the type's key.
         #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
         suite: SuiteArg,
+    },
+    /// Write the type's part of the key-encryption key, for hosts that read the keystore's database
+    /// with a role of their own.
+    Kek {
+        /// The type.
+        name: String,
+        /// Of the next key, which `bulla kek rotate --prepare` made.
+        #[arg(long)]
+        next: bool,
+        /// Where it goes [default: HOME/components/NAME.kek].
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Make the type's next key to receive with; the ones before stay good until their end.
     Rotate {
@@ -281,6 +296,38 @@ pub(crate) enum GroupCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum AccessKeyCommand {
+    /// Make another access key for a user, and show its secret this once.
+    Add {
+        /// operator/NAME for a person, program/NAME for anything else.
+        user: String,
+        /// When it ends: a time (2026-12-01T08:00:00Z) or a while from now (12h, 90d).
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
+        /// Write key and secret to a new file of mode 0600, and show no secret.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List the access keys, without secrets.
+    List,
+    /// Have an access key refused until it is enabled again.
+    Disable {
+        /// Its id.
+        id: String,
+    },
+    /// Take a disabled access key again.
+    Enable {
+        /// Its id.
+        id: String,
+    },
+    /// Remove an access key for good.
+    Remove {
+        /// Its id.
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum DbCommand {
     /// Bring the schema up to this program's version; finishes what was interrupted.
     Migrate {
@@ -299,6 +346,26 @@ pub(crate) enum DbCommand {
     },
     /// Show which version the schema has, and what brought it there.
     Status,
+    /// A database role for each component type, and one for auditors, each with the rights that it
+    /// needs: make them, take them back, or print the SQL.
+    Grants(GrantsArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GrantsArgs {
+    /// Make the roles, or bring them up to date.
+    #[arg(long, required_unless_present_any = ["revert", "print"], conflicts_with_all = ["revert", "print"])]
+    apply: bool,
+    /// Take all roles back.
+    #[arg(long)]
+    pub(crate) revert: bool,
+    /// Print the SQL (of --revert too) and change nothing.
+    #[arg(long)]
+    pub(crate) print: bool,
+    /// Where the roles' passwords are, each in a file ROLE.password; those that are missing are made
+    /// [default: HOME/database].
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["revert", "print"])]
+    pub(crate) passwords: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -151,6 +151,12 @@ pub(crate) struct KeystoreSettings {
     /// From the environment only.
     #[serde(skip)]
     pub(crate) password: Option<Zeroizing<String>>,
+    /// As whom `bulla init` and `bulla db` log in.
+    pub(crate) owner_url: Option<String>,
+    pub(crate) owner_password_file: Option<PathBuf>,
+    /// From the environment only.
+    #[serde(skip)]
+    pub(crate) owner_password: Option<Zeroizing<String>>,
 }
 
 impl std::fmt::Debug for KeystoreSettings {
@@ -268,6 +274,15 @@ impl Settings {
         if let Some(password) = get("BULLA_KEYSTORE_PASSWORD") {
             self.keystore.password = Some(password.into());
         }
+        if let Some(url) = get("BULLA_KEYSTORE_OWNER_URL") {
+            self.keystore.owner_url = Some(url);
+        }
+        if let Some(path) = get("BULLA_KEYSTORE_OWNER_PASSWORD_FILE") {
+            self.keystore.owner_password_file = Some(path.into());
+        }
+        if let Some(password) = get("BULLA_KEYSTORE_OWNER_PASSWORD") {
+            self.keystore.owner_password = Some(password.into());
+        }
         Ok(())
     }
 }
@@ -315,6 +330,11 @@ impl Home {
     /// Where the running control plane writes its API's address.
     pub(crate) fn api_url(&self) -> PathBuf {
         self.dir.join("api.url")
+    }
+
+    /// Where the passwords of database roles are unless said otherwise.
+    pub(crate) fn database(&self) -> PathBuf {
+        self.dir.join("database")
     }
 
     pub(crate) fn agents(&self) -> PathBuf {
@@ -365,6 +385,8 @@ mod tests {
         assert!(settings.kek.backup.is_some() && next.token.is_some());
         assert!(settings.claims.store.is_some() && settings.claims.password_file.is_some());
         assert!(settings.keystore.url.is_some() && settings.keystore.password_file.is_some());
+        let keystore = &settings.keystore;
+        assert!(keystore.owner_url.is_some() && keystore.owner_password_file.is_some());
     }
 
     #[test]
@@ -375,7 +397,12 @@ mod tests {
         settings.overlay(|name| (name == "BULLA_CLAIMS_PASSWORD").then(|| "hush".into())).unwrap();
         settings.overlay(|name| (name == "BULLA_CLAIMS_ONLY_HOST").then(|| "true".into())).unwrap();
         assert!(settings.claims.only_host && settings.claims.password.is_some());
-        for name in ["BULLA_KEYSTORE_PASSWORD", "BULLA_KEYSTORE_URL"] {
+        for name in [
+            "BULLA_KEYSTORE_PASSWORD",
+            "BULLA_KEYSTORE_URL",
+            "BULLA_KEYSTORE_OWNER_URL",
+            "BULLA_KEYSTORE_OWNER_PASSWORD",
+        ] {
             settings
                 .overlay(|asked| (asked == name).then(|| "postgres://u:hush@h/d".into()))
                 .unwrap();

@@ -110,6 +110,37 @@ fn agents_and_hosts_are_revoked_and_types_rotated() {
 }
 
 #[test]
+fn access_keys_are_shown_once_and_removed() {
+    let deployment = Deployment::new(None);
+    let shown = deployment.json(&["access-key", "add", "operator/alice", "--expires", "90d"]);
+    let (id, secret) = (shown["access_key_id"].clone(), shown["secret_key"].clone());
+    assert_eq!(secret.as_str().unwrap().len(), 43);
+    let file = deployment.path("backup.access");
+    let add = ["access-key", "add", "program/backup", "--out", file.to_str().unwrap()];
+    let said = deployment.ok(&add);
+    let written = fs::read_to_string(&file).unwrap();
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let in_file = written.lines().nth(1).unwrap().split('"').nth(1).unwrap();
+    assert!(in_file.len() == 43 && !said.contains(in_file), "{said}");
+    assert!(deployment.fails(1, &add).contains("not overwritten"));
+    assert!(deployment.fails(2, &["access-key", "add", "alice"]).contains("operator/NAME"));
+    for (end, code) in [("never", 2), ("1999-01-01T00:00:00Z", 1)] {
+        deployment.fails(code, &["access-key", "add", "operator/alice", "--expires", end]);
+    }
+    let listed = deployment.json(&["access-key", "list"]);
+    let users: Vec<_> = listed.as_array().unwrap().iter().map(|k| k["user"].clone()).collect();
+    assert_eq!(users, ["operator/alice", "program/backup"]);
+    let id = id.as_str().unwrap();
+    deployment.ok(&["access-key", "disable", id]);
+    let said = deployment.ok(&["access-key", "list"]);
+    assert!(said.contains("disabled") && !said.contains(secret.as_str().unwrap()), "{said}");
+    deployment.ok(&["access-key", "enable", id]);
+    deployment.ok(&["access-key", "remove", id]);
+    assert!(deployment.fails(1, &["access-key", "remove", id]).contains("no access key"));
+    assert_eq!(deployment.json(&["access-key", "list"]).as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn plain_http_needs_the_token() {
     let deployment = Deployment::new(None);
     let _up = up(&deployment, &["--plain"]);

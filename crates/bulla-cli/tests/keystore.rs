@@ -16,7 +16,9 @@ fn down_and_up(deployment: &Deployment) {
     let status = || deployment.json(&["db", "status"]);
     let latest = status()["version"].as_u64().unwrap();
     assert_eq!(status()["known"], latest);
-    assert_eq!(status()["applied"].as_array().unwrap().len() as u64, latest);
+    let applied = status()["applied"].as_array().unwrap().clone();
+    assert_eq!(applied.last().unwrap()["version"], latest);
+    let below = applied[applied.len() - 2]["version"].as_u64().unwrap();
     assert!(deployment.ok(&["db", "migrate", "--dry-run"]).contains("nothing to do"));
     let plan = deployment.ok(&["db", "revert", "--to", "1", "--dry-run"]);
     assert!(plan.contains("DROP TABLE") && plan.contains("member_groups"), "{plan}");
@@ -24,7 +26,7 @@ fn down_and_up(deployment: &Deployment) {
     assert!(deployment.fails(1, &["db", "revert", "--to", "0"]).contains("version 1"));
     // One step back unless told how far.
     let moved = deployment.json(&["db", "revert"]);
-    assert_eq!((moved["from"].as_u64(), moved["to"].as_u64()), (Some(latest), Some(latest - 1)));
+    assert_eq!((moved["from"].as_u64(), moved["to"].as_u64()), (Some(latest), Some(below)));
     let said = deployment.fails(1, &["agent", "list"]);
     assert!(said.contains("bulla db migrate"), "{said}");
     assert!(deployment.ok(&["db", "status"]).contains("run `bulla db migrate`"));
@@ -32,7 +34,7 @@ fn down_and_up(deployment: &Deployment) {
     assert_eq!(plan[0]["version"], latest);
     assert!(plan[0]["sql"].as_str().unwrap().contains("CREATE TABLE"), "{plan}");
     let moved = deployment.json(&["db", "migrate"]);
-    assert_eq!((moved["from"].as_u64(), moved["to"].as_u64()), (Some(latest - 1), Some(latest)));
+    assert_eq!((moved["from"].as_u64(), moved["to"].as_u64()), (Some(below), Some(latest)));
     deployment.ok(&["agent", "list"]);
     assert!(deployment.ok(&["db", "migrate"]).contains("already"));
 }
@@ -76,6 +78,91 @@ fn on_a_server(url: &str) {
     assert!(deployment.ok(&["peers"]).contains("agent/local"));
     up.stop();
     down_and_up(&deployment);
+    with_roles(&mut deployment, &format!("{before}@{rest}"));
+}
+
+/// The same with a role for the control plane: every command and the running control plane.
+#[cfg(any(feature = "postgres", feature = "mariadb"))]
+fn with_roles(deployment: &mut Deployment, owner: &str) {
+    use std::os::unix::fs::PermissionsExt;
+
+    let printed = deployment.json(&["db", "grants", "--print"]);
+    let roles = printed["roles"].as_array().unwrap();
+    assert_eq!(roles.len(), 3, "{printed}");
+    assert!(deployment.ok(&["db", "grants", "--print"]).contains("'<password>'"));
+    assert!(deployment.fails(2, &["db", "grants"]).contains("--apply"));
+    let applied = deployment.json(&["db", "grants", "--apply"]);
+    let control = applied["roles"].as_array().unwrap().iter();
+    let control = control.clone().find(|role| role["component"] == "control").unwrap().clone();
+    let file = control["password_file"].as_str().unwrap().to_owned();
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let password = std::fs::read_to_string(&file).unwrap();
+    let again = deployment.ok(&["db", "grants", "--apply"]);
+    assert!(again.contains("as before") && !again.contains(password.trim()), "{again}");
+
+    let (scheme, place) = owner.split_once("://").unwrap();
+    let (_, place) = place.split_once('@').unwrap();
+    let url = format!("{scheme}://{}@{place}", control["role"].as_str().unwrap());
+    deployment.env = vec![
+        ("BULLA_KEYSTORE_OWNER_URL", owner.to_owned()),
+        ("BULLA_KEYSTORE_OWNER_PASSWORD", "test-only".to_owned()),
+        ("BULLA_KEYSTORE_URL", url),
+        ("BULLA_KEYSTORE_PASSWORD_FILE", file),
+    ];
+    deployment.add_agent("db-7", &["--key-type", "shared"]);
+    deployment.add_agent("db-8", &[]);
+    deployment.ok(&["agent", "add", "db-9"]);
+    deployment.ok(&["agent", "add", "db-9", "--again"]);
+    deployment.ok(&["group", "add", "few", "--member", "agent/db-7"]);
+    let added = deployment.json(&["component", "add", "scheduler"]);
+    assert_eq!(added["database_role_missing"], true);
+    assert!(
+        deployment.ok(&["component", "add", "scheduler", "--instance", "s-2"]).contains("grants")
+    );
+    deployment.ok(&["db", "grants", "--apply"]);
+    deployment.ok(&["component", "kek", "scheduler"]);
+    deployment.ok(&["component", "rotate", "scheduler"]);
+    deployment.ok(&["component", "revoke", "scheduler", "--instance", "s-2"]);
+    let key = deployment.json(&["access-key", "add", "operator/alice"]);
+    deployment.ok(&["kek", "rotate"]);
+    deployment.ok(&["kek", "status"]);
+    deployment.ok(&["access-key", "remove", key["access_key_id"].as_str().unwrap()]);
+    deployment.ok(&["doctor"]);
+    let up = deployment.start(&["up", "--listen", "127.0.0.1:0"], "Running.");
+    assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
+    assert!(deployment.ok(&["peers"]).contains("agent/local"));
+    deployment.ok(&["peers", "exempt", "agent/db-8", "guest.resize", "--until", "2h"]);
+    deployment.ok(&["peers", "raise", "agent/db-8", "sealed"]);
+    // While it runs.
+    deployment.ok(&["db", "grants", "--apply"]);
+    assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
+    up.stop();
+    deployment.ok(&["agent", "revoke", "db-7"]);
+    deployment.ok(&["agent", "show", "db-8"]);
+    assert_eq!(
+        deployment.json(&["db", "status"])["version"],
+        deployment.json(&["db", "status"])["known"]
+    );
+    assert!(deployment.fails(1, &["db", "revert"]).contains("grants --revert"));
+    let dropped = deployment.json(&["db", "grants", "--revert"]);
+    assert_eq!(dropped["dropped"].as_array().unwrap().len(), 4);
+    deployment.fails(1, &["agent", "list"]);
+    assert!(deployment.ok(&["db", "grants", "--revert"]).contains("no roles"));
+    deployment.env = vec![
+        ("BULLA_KEYSTORE_URL", owner.to_owned()),
+        ("BULLA_KEYSTORE_PASSWORD", "test-only".to_owned()),
+    ];
+    deployment.ok(&["agent", "list"]);
+}
+
+#[test]
+fn a_file_has_no_roles() {
+    let deployment = Deployment::new(None);
+    for what in ["--apply", "--revert", "--print"] {
+        let said = deployment.fails(1, &["db", "grants", what]);
+        assert!(said.contains("SQLite file has no roles"), "{said}");
+    }
 }
 
 #[cfg(feature = "postgres")]

@@ -213,6 +213,62 @@ pub enum KeystoreError {
     /// A built-in group can't be changed that way.
     #[error("{0} holds every agent: remove the agent itself instead")]
     GroupBuiltIn(GroupName),
+    /// A component type's own part of the keystore is not there, or not yet.
+    #[error(
+        "the keystore holds no such key for {0} yet: run `bulla db grants --apply` (or wait for the control plane, if that was done)"
+    )]
+    NotFilled(Principal),
+    /// A component type asked for the key of a group that it is not in.
+    #[error("{component} is not in {group}, or that epoch was before: `bulla group add` adds it")]
+    NotAMember {
+        /// The type.
+        component: Principal,
+        /// The group.
+        group: GroupName,
+    },
+    /// There is no current statement of revocation.
+    #[error(
+        "the keystore holds no statement of revocation that is current: start a control plane, and check the clocks"
+    )]
+    NoStatement,
+    /// SQLite knows nothing of roles.
+    #[error(
+        "{place} is a file, and a SQLite file has no roles: whoever can read it can read all of it. Put the keystore on PostgreSQL or MariaDB for a role per component type"
+    )]
+    NoRoles {
+        /// The file.
+        place: String,
+    },
+    /// A role of that name that this keystore did not make.
+    #[error(
+        "the database server has a role `{role}` that this keystore did not make: drop it, or rename it"
+    )]
+    RoleTaken {
+        /// Its name.
+        role: String,
+    },
+    /// A role may do more than was granted to it.
+    #[error(
+        "role `{role}` has rights of its own on the server, or is a member of another role: take those away, then apply again"
+    )]
+    RoleTooStrong {
+        /// Its name.
+        role: String,
+    },
+    /// Roles are in the way of a change of the schema.
+    #[error(
+        "{count} database roles have rights in this keystore: take them back with `bulla db grants --revert` before the schema goes back"
+    )]
+    RolesInTheWay {
+        /// How many.
+        count: usize,
+    },
+    /// A password that a role can't have.
+    #[error("a role's password is 16 to 512 printable ASCII characters without spaces: {why}")]
+    RolePassword {
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A pair key was asked for that can't exist.
     #[error("{0} has a key pair and no shared key: open a session with its credential instead")]
     NotShared(Principal),
@@ -306,6 +362,21 @@ pub enum KeystoreError {
         /// Most names.
         names: usize,
     },
+    /// No user of the API can be called so.
+    #[error("`{given}` names no user of the API: write operator/NAME or program/NAME")]
+    NotAUser {
+        /// What was given.
+        given: String,
+    },
+    /// No access key of that id.
+    #[error("there is no access key {id}: see `bulla access-key list`")]
+    UnknownAccessKey {
+        /// The id.
+        id: String,
+    },
+    /// An access key that would be over before it is used.
+    #[error("an access key can't end in the past: give a later time")]
+    AccessKeyEnd,
     /// Too many new key ids were taken already: the random source repeats itself.
     #[error(
         "{0} new key ids in a row were taken already: the random source of this machine is broken"

@@ -13,11 +13,12 @@
 //!   (offline)             (wrapped)
 //!   KEK ── wraps ──► issuers' keys, shared keys K, group keys
 //!    └ HKDF ► type KEK ── wraps ──► audience keys of one component type
-//!   K ── HKDF ──► pair key with one component type               (never stored)
+//!   K ── HKDF ──► pair key with one component type               (not stored, but see below)
 //! ```
 //!
 //! What is never in the keystore: the root key, the secret keys of key-pair agents, the signing
-//! keys of component hosts, pair keys.
+//! keys of component hosts. Pair keys are there only for component types that have a database role
+//! of their own ([`Keystore::apply_grants`], [`ComponentKeystore`]), each under its type's KEK.
 //!
 //! ```
 //! use bulla_keystore::{AgentKeys, Kek, KeyType, Keystore, Page, SIGNING_LIFETIME, root_key};
@@ -66,6 +67,7 @@ mod error;
 mod file;
 mod kek;
 mod keystore;
+mod rights;
 pub mod root_key;
 
 pub use address::StoreAddress;
@@ -78,11 +80,6 @@ pub use kek::{
     retire_file,
 };
 pub use keystore::{
-    AGENT_LIFETIME, AGENT_LIFETIMES, AgentDetails, AgentKeys, AgentPage, AgentRecord,
-    CREDENTIAL_LIFETIME, ComponentRecord, CredentialRecord, EVERY_AGENT, EnrolRefusal, Enrolment,
-    GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized, Invitation,
-    JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME,
-    MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal,
-    Renewal, Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME,
-    SchemaStatus, Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
+    AGENT_LIFETIME, AGENT_LIFETIMES, AccessKey, AccessKeyRecord, AccessKeyRefusal, AgentDetails, AgentKeys, AgentPage, AgentRecord, ApiUser, CREDENTIAL_LIFETIME, ComponentKeystore, ComponentRecord, Converted, CredentialRecord, EVERY_AGENT, EnrolRefusal, Enrolment, GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized, Invitation, JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME, MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal, Renewal, Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus, SecretKey, Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };
+pub use rights::{DatabaseRole, GrantedRole, GrantsState, Plan, RolePassword};

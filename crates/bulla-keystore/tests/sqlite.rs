@@ -10,3 +10,5 @@ mod common;
 mod suite;
 
 const DATABASE: common::Database = common::Database::Sqlite;
+/// Whether tests use the keystore with the control plane's role, and not as the tables' owner.
+const AS_CONTROL: bool = false;

@@ -37,7 +37,7 @@ impl MariaDb {
         let users = format!(
             "CREATE DATABASE IF NOT EXISTS {USER};\n\
              CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{PASSWORD}';\n\
-             GRANT ALL ON *.* TO {USER}@'%';\n"
+             GRANT ALL ON *.* TO {USER}@'%' WITH GRANT OPTION;\n"
         );
         fs::write(here.join("users.sql"), users).map_err(ServiceError::io("users.sql"))?;
         // A starting server clears away what it takes for its own leftovers, in the shared folder

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::private_folder;
 use crate::cli::ComponentCommand;
+use crate::control::kek::Sources;
 use crate::control::{CONTROL, key_file, open_keystore};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
@@ -19,6 +20,9 @@ pub(crate) async fn run(home: &Home, command: &ComponentCommand, out: Output) ->
             let instance = instance.clone().unwrap_or_else(|| format!("{name}-1"));
             let suites = SuiteSet::only(suite.suite());
             add(home, name, &instance, file.clone(), suites, out).await
+        }
+        ComponentCommand::Kek { name, next, out: file } => {
+            kek(home, name, *next, file.clone(), out).await
         }
         ComponentCommand::Rotate { name } => rotate(home, name, out).await,
         ComponentCommand::Revoke { name, instance } => revoke(home, name, instance, out).await,
@@ -55,11 +59,13 @@ async fn add(
         private_folder(dir)?;
     }
     key_file.write(&path)?;
+    let without_role = keystore.components_without_role().await?;
     keystore.close().await;
     let made = json!({
         "component": Principal::component(name)?.to_string(),
         "instance": instance,
         "key_file": path,
+        "database_role_missing": without_role.iter().any(|without| without == name),
     });
     out.result(&made, |out| {
         out.say(format!("Added component/{name}, host {instance}. Its key file:"));
@@ -68,9 +74,54 @@ async fn add(
             "Give it to that host alone, mode 0600. A service opens it with the bulla library;",
         );
         out.say("see crates/bulla/examples/two_services.rs.");
+        if !without_role.is_empty() {
+            out.say("It has no database role yet: bulla db grants --apply");
+        }
     })?;
     super::agent::bus_notice(&settings, out);
     Ok(())
+}
+
+async fn kek(
+    home: &Home,
+    name: &str,
+    next: bool,
+    file: Option<PathBuf>,
+    out: Output,
+) -> Result<()> {
+    if name == CONTROL {
+        return Err(Failure::usage("the control plane has the key-encryption key itself"));
+    }
+    let component = Principal::component(name)?;
+    let path = file.unwrap_or_else(|| home.components().join(format!("{name}.kek")));
+    refuse_existing(&path)?;
+    let keystore = open_keystore(home).await?;
+    keystore.party(&component).await?;
+    let part = if next {
+        let source = Sources::of(home)?.next();
+        let source = source.ok_or_else(|| Failure::new("there is no next key-encryption key"))?;
+        source.load()?
+    } else {
+        keystore.current_kek().await?
+    };
+    keystore.close().await;
+    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+        private_folder(dir)?;
+    }
+    part.create_type_file(&path, &component)?;
+    let value = json!({
+        "component": component.to_string(),
+        "id": hex::encode(part.for_type(&component).id()),
+        "file": path,
+    });
+    out.result(&value, |out| {
+        out.say(format!("The part of the key-encryption key for {component}:"));
+        out.say(format!("  {}", out.bold(&path.display().to_string())));
+        out.say(
+            "Give it to hosts of that type alone, mode 0600, with the password of their database",
+        );
+        out.say("role (bulla db grants). With `bulla kek rotate` they need another one.");
+    })
 }
 
 async fn rotate(home: &Home, name: &str, out: Output) -> Result<()> {
@@ -101,6 +152,8 @@ async fn revoke(home: &Home, name: &str, instance: &str, out: Output) -> Result<
     let reach = if name == CONTROL { Reach::Everything } else { Reach::Type };
     let keystore = open_keystore(home).await?;
     let revoked = keystore.revoke_host(name, instance, reach).await?;
+    // Where hosts of the type read the database themselves.
+    keystore.fill_component_keys().await?;
     keystore.close().await;
     let groups: Vec<String> = revoked.groups.iter().map(|(group, _)| group.to_string()).collect();
     let value = json!({

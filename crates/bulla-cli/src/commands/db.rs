@@ -1,11 +1,15 @@
 //! `bulla db`: the schema of the keystore's database.
 
-use bulla_keystore::{Keystore, MigrationStep, SchemaStatus, StoreAddress};
+use bulla_keystore::{
+    Converted, Keystore, MigrationStep, REWRAP_BATCH, SchemaStatus, StoreAddress,
+};
+use indicatif::ProgressBar;
 use serde_json::json;
 
+use super::kek::progress;
 use crate::cli::DbCommand;
 use crate::control::kek::ring;
-use crate::control::keystore_address;
+use crate::control::owner_address;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
 use crate::settings::{Home, Settings};
@@ -17,13 +21,14 @@ pub(crate) async fn run(home: &Home, command: &DbCommand, out: Output) -> Result
             home.dir().display()
         )));
     }
-    let address = keystore_address(home, &Settings::load(home.dir())?)?;
+    let address = owner_address(home, &Settings::load(home.dir())?)?;
     match command {
         DbCommand::Migrate { dry_run: true } => plan(&Keystore::plan_migrate(&address).await?, out),
         DbCommand::Migrate { dry_run: false } => migrate(home, &address, out).await,
         DbCommand::Revert { to, dry_run } => {
-            let found = Keystore::schema_status(&address).await?.found;
-            let to = to.unwrap_or(found.saturating_sub(1));
+            let applied = Keystore::schema_status(&address).await?.applied;
+            let below = applied.iter().rev().nth(1).map_or(0, |(version, ..)| *version);
+            let to = to.unwrap_or(below);
             if *dry_run {
                 plan(&Keystore::plan_revert(&address, to).await?, out)
             } else {
@@ -31,6 +36,7 @@ pub(crate) async fn run(home: &Home, command: &DbCommand, out: Output) -> Result
             }
         }
         DbCommand::Status => status(&address, out).await,
+        DbCommand::Grants(args) => super::grants::run(home, &address, args, out).await,
     }
 }
 
@@ -52,12 +58,33 @@ fn plan(steps: &[MigrationStep], out: Output) -> Result<()> {
 }
 
 async fn migrate(home: &Home, address: &StoreAddress, out: Output) -> Result<()> {
-    let from = Keystore::migrate(address, ring(home)?).await?;
-    moved(address, from, Keystore::schema_version(), out)
+    let bar = progress(out, "rows");
+    let moved_up = Keystore::migrate_in_batches(address, ring(home)?, REWRAP_BATCH, show(&bar));
+    let from = moved_up.await;
+    bar.finish_and_clear();
+    let from = from?;
+    moved(address, from, Keystore::schema_version(), out)?;
+    if from != Keystore::schema_version() && !Keystore::database_roles(address).await?.is_empty() {
+        out.say("Database roles have rights in the former tables: run `bulla db grants --apply`.");
+    }
+    Ok(())
+}
+
+/// Rows that have to be changed, as far as there are any.
+fn show(bar: &ProgressBar) -> impl FnMut(Converted) {
+    |far| {
+        bar.set_length(far.total);
+        bar.set_position(far.done);
+    }
 }
 
 async fn revert(home: &Home, address: &StoreAddress, to: u32, out: Output) -> Result<()> {
-    let from = Keystore::revert(address, ring(home)?, to).await?;
+    let bar = progress(out, "rows");
+    let taken_back =
+        Keystore::revert_in_batches(address, ring(home)?, to, REWRAP_BATCH, show(&bar));
+    let from = taken_back.await;
+    bar.finish_and_clear();
+    let from = from?;
     moved(address, from, to.min(from), out)
 }
 

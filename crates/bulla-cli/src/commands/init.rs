@@ -12,7 +12,7 @@ use serde_json::json;
 use super::private_folder;
 use crate::cli::{InitArgs, SuiteArg};
 use crate::control::kek::Sources;
-use crate::control::{CONTROL, keystore_address};
+use crate::control::{CONTROL, owner_address};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::settings::{Home, Settings};
@@ -25,7 +25,7 @@ pub(crate) async fn run(home: &Home, args: &InitArgs, out: Output) -> Result<()>
         )));
     }
     make(home, args).await?;
-    let keystore = keystore_address(home, &Settings::load(home.dir())?)?.to_string();
+    let keystore = owner_address(home, &Settings::load(home.dir())?)?.to_string();
     let kek = match Sources::of(home)?.current {
         KekSource::File(path) => path.display().to_string(),
         other => other.to_string(),
@@ -72,7 +72,7 @@ pub(crate) fn root_key_notice(home: &Home, out: Output) {
 pub(crate) async fn make(home: &Home, args: &InitArgs) -> Result<()> {
     let domain = TrustDomain::new(&args.trust_domain)?;
     private_folder(home.dir())?;
-    let address = keystore_address(home, &Settings::load(home.dir())?)?;
+    let address = owner_address(home, &Settings::load(home.dir())?)?;
     let kek = match Sources::of(home)?.current {
         KekSource::File(path) => path,
         _ => home.kek(),

@@ -33,7 +33,7 @@ async fn rotate(home: &Home, args: &KekRotateArgs, out: Output) -> Result<()> {
         keystore.close().await;
         return prepared(&from, &next, out);
     }
-    let bar = progress(out);
+    let bar = progress(out, "values");
     let show = |far: Rewrapped| {
         bar.set_length(far.total.max(far.seen));
         bar.set_position(far.seen);
@@ -245,13 +245,13 @@ pub(crate) async fn fit(home: &Home, kek: &Kek) -> Result<Option<KekState>> {
     }
 }
 
-fn progress(out: Output) -> ProgressBar {
+pub(super) fn progress(out: Output, of: &str) -> ProgressBar {
     if out.is_json() || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(0);
-    let style = "{bar:30} {pos}/{len} values  {per_sec}  {eta} left";
-    if let Ok(style) = ProgressStyle::with_template(style) {
+    let style = format!("{{bar:30}} {{pos}}/{{len}} {of}  {{per_sec}}  {{eta}} left");
+    if let Ok(style) = ProgressStyle::with_template(&style) {
         bar.set_style(style);
     }
     bar

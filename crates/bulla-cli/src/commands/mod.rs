@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod access_key;
 pub(crate) mod agent;
 mod agent_add;
 mod agent_join;
@@ -10,6 +11,7 @@ pub(crate) mod call;
 pub(crate) mod component;
 pub(crate) mod db;
 pub(crate) mod doctor;
+mod grants;
 pub(crate) mod group;
 pub(crate) mod init;
 mod inject;

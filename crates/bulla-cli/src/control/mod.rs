@@ -11,6 +11,7 @@ mod plane;
 mod renewal;
 mod statements;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use bulla_seal::UnixTime;
 use bulla_transport::{Transport, TransportEvent};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 pub(crate) use plane::{Plane, tap_event};
 
@@ -81,9 +83,25 @@ pub(crate) async fn open_keystore_with(
 pub(crate) fn keystore_address(home: &Home, settings: &Settings) -> Result<StoreAddress> {
     let set = &settings.keystore;
     let Some(url) = &set.url else { return Ok(home.keystore().into()) };
+    address("url", url, set.password.as_ref(), set.password_file.as_ref())
+}
+
+/// The same for who owns its tables, makes them and changes them.
+pub(crate) fn owner_address(home: &Home, settings: &Settings) -> Result<StoreAddress> {
+    let set = &settings.keystore;
+    let Some(url) = &set.owner_url else { return keystore_address(home, settings) };
+    address("owner-url", url, set.owner_password.as_ref(), set.owner_password_file.as_ref())
+}
+
+fn address(
+    of: &str,
+    url: &str,
+    given: Option<&Zeroizing<String>>,
+    file: Option<&PathBuf>,
+) -> Result<StoreAddress> {
     let address: StoreAddress =
-        url.parse().map_err(|error| Failure::usage(format!("[keystore] url: {error}")))?;
-    Ok(match password(set.password.as_ref(), set.password_file.as_ref(), "keystore")? {
+        url.parse().map_err(|error| Failure::usage(format!("[keystore] {of}: {error}")))?;
+    Ok(match password(given, file, "keystore")? {
         Some(password) => address.with_password(&password)?,
         None => address,
     })
@@ -130,6 +148,7 @@ impl ControlNode {
             stop: CancellationToken::new(),
         };
         node.renew(instance);
+        node.fill();
         statements::keep(&node.keystore, &node.client, &node.stop);
         node.watch();
         Ok(node)
@@ -164,6 +183,19 @@ impl ControlNode {
                         RETRY_RENEWAL
                     }
                 };
+            }
+        });
+    }
+
+    /// Copies of keys for component types that read the database themselves are made with the keys;
+    /// those that are missing, because a role was made by hand, are made now.
+    fn fill(&self) {
+        let keystore = self.keystore.clone();
+        tokio::spawn(async move {
+            match keystore.fill_component_keys().await {
+                Ok(0) => {}
+                Ok(made) => tracing::info!(made, "copied keys for component types"),
+                Err(error) => tracing::error!(%error, "component types may miss keys of theirs"),
             }
         });
     }

@@ -201,6 +201,13 @@ impl Conn {
         Ok(there > 0)
     }
 
+    /// Whether one of its tables has a column of that name.
+    pub(crate) async fn has_column(&mut self, table: &str, column: &str) -> Result<bool> {
+        let sql = self.dialect().has_column();
+        let there: i64 = self.one(sql, args![table, column]).await?;
+        Ok(there > 0)
+    }
+
     pub(super) async fn commit(self) -> Result<()> {
         match self {
             Self::Sqlite(handle) => handle.commit().await?,

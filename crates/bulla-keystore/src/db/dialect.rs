@@ -65,6 +65,30 @@ impl Dialect {
         }
     }
 
+    /// How many columns there are of the table and the name that it takes.
+    pub(crate) fn has_column(self) -> &'static str {
+        match self {
+            Self::Sqlite => "SELECT count(*) FROM pragma_table_info(?) WHERE name = ?",
+            Self::Postgres => {
+                "SELECT count(*) FROM pg_attribute
+                 WHERE attrelid = to_regclass(?) AND attname = ? AND NOT attisdropped"
+            }
+            Self::MariaDb => {
+                "SELECT count(*) FROM information_schema.columns
+                 WHERE table_schema = database() AND table_name = ? AND column_name = ?"
+            }
+        }
+    }
+
+    /// What writes a table anew.
+    pub(crate) fn rebuild(self, table: &str) -> String {
+        match self {
+            Self::Sqlite => "VACUUM".to_owned(),
+            Self::Postgres => format!("VACUUM (FULL) {table}"),
+            Self::MariaDb => format!("ALTER TABLE {table} FORCE"),
+        }
+    }
+
     /// An `INSERT` that leaves a row alone whose key is taken. MariaDB can't say so without hiding
     /// other errors too (`INSERT IGNORE`): there the error is looked at.
     pub(crate) fn unless_taken(self, sql: &str, taken: Taken) -> Cow<'_, str> {

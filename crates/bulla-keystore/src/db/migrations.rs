@@ -14,6 +14,39 @@ pub(crate) struct Migration {
     pub(crate) name: &'static str,
     up: Texts,
     down: Texts,
+    /// What rows have to go through before the step up, and before the step down.
+    before: (Option<DataStep>, Option<DataStep>),
+}
+
+/// What many rows go through between two versions of the schema, in batches that each last, so that
+/// it goes on where it was cut off. Until it is done the schema is at a version that no program
+/// works with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DataStep {
+    /// Secrets of access keys that are in clear are encrypted.
+    EncryptAccessKeys,
+    /// And taken back, for an older program.
+    DecryptAccessKeys,
+}
+
+impl DataStep {
+    const ALL: &'static [Self] = &[Self::EncryptAccessKeys, Self::DecryptAccessKeys];
+
+    /// Whether no row is left.
+    pub(crate) async fn is_done(self, conn: &mut Conn) -> Result<bool> {
+        let (column, other) = match self {
+            Self::EncryptAccessKeys => ("secret_key", "encrypted_secret_key"),
+            Self::DecryptAccessKeys => ("encrypted_secret_key", "secret_key"),
+        };
+        // One of them is gone if the step next to this one was cut off.
+        if !conn.has_column("access_keys", column).await?
+            || !conn.has_column("access_keys", other).await?
+        {
+            return Ok(true);
+        }
+        let sql = format!("SELECT count(*) FROM access_keys WHERE {column} IS NOT NULL");
+        Ok(conn.one::<i64>(&sql, &[]).await? == 0)
+    }
 }
 
 struct Texts {
@@ -61,20 +94,31 @@ macro_rules! migration {
             name: $name,
             up: texts!(concat!($name, ".up.sql")),
             down: texts!(concat!($name, ".down.sql")),
+            before: (None, None),
         }
+    };
+    ($version:literal, $name:literal, $up:expr, $down:expr) => {
+        Migration { before: ($up, $down), ..migration!($version, $name) }
     };
 }
 
-/// In rising order; the version is the place in the list, from 1.
+/// In rising order.
 pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(1, "0001_principals"),
     migration!(2, "0002_groups"),
     migration!(3, "0003_revocation"),
     migration!(4, "0004_enrolment"),
+    migration!(7, "0007_access_keys"),
+    migration!(8, "0008_access_keys_encrypted", None, Some(DataStep::DecryptAccessKeys)),
+    migration!(9, "0009_access_keys_not_in_clear", Some(DataStep::EncryptAccessKeys), None),
+    migration!(10, "0010_component_keys"),
 ];
 
 /// The schema version that this program works with.
-pub(crate) const LATEST: u32 = MIGRATIONS.len() as u32;
+pub(crate) const LATEST: u32 = match MIGRATIONS.last() {
+    Some(last) => last.version,
+    None => 0,
+};
 
 /// The schema version of the database.
 pub(crate) async fn version(conn: &mut Conn) -> Result<u32> {
@@ -172,15 +216,33 @@ pub(crate) fn between(to: u32, found: u32) -> impl Iterator<Item = &'static Migr
     MIGRATIONS.iter().rev().filter(move |m| m.version > to && m.version <= found)
 }
 
-/// Goes up to [`LATEST`]; gives the version that the database had. Finishes what was interrupted.
+/// Goes up to [`LATEST`] where there are no rows yet; gives the version that the database had.
 pub(crate) async fn up(conn: &mut Conn, now: i64) -> Result<u32> {
+    let (found, step) = climb(conn, now, DataStep::ALL).await?;
+    match step {
+        None => Ok(found),
+        Some(_) => Err(KeystoreError::SchemaUnfinished { version: version(conn).await? }),
+    }
+}
+
+/// Goes up to [`LATEST`], or as far as to a step through the rows that is neither among the `done`
+/// ones nor without rows; gives the version that the database had, and that step. Finishes what was
+/// interrupted.
+pub(crate) async fn climb(
+    conn: &mut Conn,
+    now: i64,
+    done: &[DataStep],
+) -> Result<(u32, Option<DataStep>)> {
     let found = known_version(conn).await?;
     for (version, state) in pending(conn).await?.into_iter().rev() {
         if state == "down" {
             undo(conn, version).await?;
         }
     }
-    for migration in above(found) {
+    for migration in above(version(conn).await?) {
+        if let Some(step) = left(conn, migration.before.0, done).await? {
+            return Ok((found, Some(step)));
+        }
         let row = args![migration.version, migration.name, now];
         if conn.dialect() == Dialect::MariaDb {
             let sql = "REPLACE INTO schema_version VALUES (?, ?, ?, 'up')";
@@ -191,20 +253,47 @@ pub(crate) async fn up(conn: &mut Conn, now: i64) -> Result<u32> {
             conn.execute("INSERT INTO schema_version VALUES (?, ?, ?)", row).await?;
         }
     }
+    Ok((found, None))
+}
+
+/// The step through the rows, if it has still to be made.
+async fn left(
+    conn: &mut Conn,
+    step: Option<DataStep>,
+    done: &[DataStep],
+) -> Result<Option<DataStep>> {
+    match step {
+        Some(step) if !done.contains(&step) || !step.is_done(conn).await? => Ok(Some(step)),
+        _ => Ok(None),
+    }
+}
+
+/// Goes down to version `to` where there are no rows; gives the version that the database had.
+#[cfg(test)]
+pub(crate) async fn down(conn: &mut Conn, to: u32) -> Result<u32> {
+    let (found, step) = descend(conn, to, DataStep::ALL).await?;
+    assert_eq!(step, None);
     Ok(found)
 }
 
-/// Goes down to version `to`; gives the version that the database had. What was interrupted is
-/// taken back first.
-pub(crate) async fn down(conn: &mut Conn, to: u32) -> Result<u32> {
+/// Goes down to version `to`, or as far as to a step through the rows, as [`climb`] does. What was
+/// interrupted is taken back first.
+pub(crate) async fn descend(
+    conn: &mut Conn,
+    to: u32,
+    done: &[DataStep],
+) -> Result<(u32, Option<DataStep>)> {
     let found = known_version(conn).await?;
     for (version, _) in pending(conn).await?.into_iter().rev() {
         undo(conn, version).await?;
     }
-    for migration in between(to, found) {
+    for migration in between(to, version(conn).await?) {
+        if let Some(step) = left(conn, migration.before.1, done).await? {
+            return Ok((found, Some(step)));
+        }
         undo(conn, migration.version).await?;
     }
-    Ok(found)
+    Ok((found, None))
 }
 
 async fn undo(conn: &mut Conn, version: u32) -> Result<()> {
@@ -267,7 +356,8 @@ pub(super) mod tests {
         finish_in_mariadb(conn).await;
         let full = schema(conn).await;
         assert!(full.len() > empty.len() + 10);
-        for to in (0..LATEST).rev() {
+        let below = [0].into_iter().chain(MIGRATIONS.iter().map(|m| m.version));
+        for to in below.take(MIGRATIONS.len()).collect::<Vec<_>>().into_iter().rev() {
             down(conn, to).await.unwrap();
             assert_eq!(version(conn).await.unwrap(), to);
             up(conn, 0).await.unwrap();
@@ -285,10 +375,10 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn versions_are_places_in_the_list() {
-        for (place, migration) in (1..).zip(MIGRATIONS) {
-            assert_eq!(migration.version, place);
-            assert!(migration.name.starts_with(&format!("{place:04}_")));
+    fn versions_rise_as_their_names_say() {
+        assert!(MIGRATIONS.is_sorted_by(|a, b| a.version < b.version));
+        for Migration { version, name, .. } in MIGRATIONS {
+            assert!(name.starts_with(&format!("{version:04}_")));
         }
     }
 

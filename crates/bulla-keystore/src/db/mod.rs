@@ -2,6 +2,8 @@
 //! caller's business. One text serves every database; [`dialect`] has what they say differently,
 //! [`sqlite`], `postgres` and `mariadb` how one is opened.
 
+pub(crate) mod access_keys;
+pub(crate) mod component_keys;
 pub(crate) mod credentials;
 pub(crate) mod floors;
 pub(crate) mod groups;
@@ -12,6 +14,7 @@ pub(crate) mod news;
 pub(crate) mod pairs;
 pub(crate) mod principals;
 pub(crate) mod revocation;
+pub(crate) mod roles;
 pub(crate) mod rotation;
 pub(crate) mod trust;
 pub(crate) mod wrapped;
@@ -31,7 +34,7 @@ mod sqlite;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use sqlx::{Database, Pool, Sqlite};
+use sqlx::{AssertSqlSafe, Database, Pool, Sqlite};
 
 pub(crate) use conn::{Arg, Conn, args};
 pub(crate) use dialect::{Dialect, Taken};
@@ -158,6 +161,32 @@ impl Db {
         }
     }
 
+    /// Writes a table anew, so that nothing is left in it of what was overwritten: in SQLite the
+    /// whole file, and its log.
+    pub(crate) async fn rebuild(&self, table: &'static str) -> Result<()> {
+        let mut conn = self.writer().await?;
+        conn.script(AssertSqlSafe(conn.dialect().rebuild(table))).await?;
+        if conn.dialect() == Dialect::Sqlite {
+            let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let (busy, ..) = conn.one::<(i64, i64, i64)>(sql, &[]).await?;
+            if busy != 0 {
+                return Err(KeystoreError::Busy { secs: BUSY.as_secs() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection that writes, without a transaction.
+    async fn writer(&self) -> Result<Conn> {
+        Ok(match self {
+            Self::Sqlite(pools) => Conn::Sqlite(Handle::Pooled(pools.writer.acquire().await?)),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(pools) => Conn::Postgres(Handle::Pooled(pools.writer.acquire().await?)),
+            #[cfg(feature = "mariadb")]
+            Self::MariaDb(pools) => Conn::MariaDb(Handle::Pooled(pools.writer.acquire().await?)),
+        })
+    }
+
     /// Closes all connections.
     pub(crate) async fn close(&self) {
         match self {
@@ -225,6 +254,7 @@ pub(crate) mod tests {
 
     /// Every look-up that a message may cause.
     pub(crate) const LOOK_UPS: &[&str] = &[
+        access_keys::FIND,
         credentials::CURRENT,
         groups::KEY,
         groups::OF,

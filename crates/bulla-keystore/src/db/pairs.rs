@@ -109,6 +109,16 @@ pub(crate) async fn by_kid(conn: &mut Conn, kid: &[u8]) -> Result<Option<PairRow
     Ok(row.map(Into::into))
 }
 
+/// The rows that a statement like [`CURRENT`] gives.
+pub(super) async fn read_rows(
+    conn: &mut Conn,
+    sql: &str,
+    args: &[super::Arg<'_>],
+) -> Result<Vec<PairRow>> {
+    let rows: Vec<Columns> = conn.all(sql, args).await?;
+    Ok(rows.into_iter().map(Into::into).collect())
+}
+
 /// Names a pair, unless it has a name or the kid is taken.
 pub(crate) async fn insert(
     conn: &mut Conn,

@@ -42,7 +42,17 @@ pub(crate) async fn receive(
     component: &str,
     now: i64,
 ) -> Result<Vec<AudienceRow>> {
-    let rows: Vec<Columns> = conn.all(RECEIVE, args![component, now]).await?;
+    receive_by(conn, RECEIVE, component, now).await
+}
+
+/// The same by another text.
+pub(crate) async fn receive_by(
+    conn: &mut Conn,
+    sql: &str,
+    component: &str,
+    now: i64,
+) -> Result<Vec<AudienceRow>> {
+    let rows: Vec<Columns> = conn.all(sql, args![component, now]).await?;
     let row = |(incarnation, epoch, suite, encrypted_key, credential)| AudienceRow {
         incarnation,
         epoch,

@@ -89,7 +89,7 @@ mod mariadb {
     use sqlx::AssertSqlSafe;
 
     use super::super::migrations::tests::schema;
-    use super::super::migrations::{self, LATEST, MIGRATIONS};
+    use super::super::migrations::{self, MIGRATIONS};
     use super::*;
     use crate::{Kek, Keystore, KeystoreError};
 
@@ -113,9 +113,18 @@ mod mariadb {
         parts.map(str::to_owned).collect()
     }
 
+    fn of(version: u32) -> &'static migrations::Migration {
+        MIGRATIONS.iter().find(|m| m.version == version).unwrap()
+    }
+
+    /// The version below.
+    fn below(version: u32) -> u32 {
+        MIGRATIONS.iter().rev().map(|m| m.version).find(|v| *v < version).unwrap_or(0)
+    }
+
     /// A version's row as it is while the change is under way, and the first `count` statements.
     async fn interrupted(conn: &mut Conn, version: u32, state: &str, count: usize) {
-        let migration = &MIGRATIONS[version as usize - 1];
+        let migration = of(version);
         let script = match state {
             "up" => migration.up(Dialect::MariaDb),
             _ => migration.down(Dialect::MariaDb),
@@ -139,12 +148,12 @@ mod mariadb {
         migrations::up(conn, 0).await.unwrap();
         migrations::finish(conn).await.unwrap();
         let full = schema(conn).await;
-        for version in (1..=LATEST).rev() {
-            let migration = &MIGRATIONS[version as usize - 1];
+        for migration in MIGRATIONS.iter().rev() {
+            let version = migration.version;
             for count in 0..=statements(migration.up(Dialect::MariaDb)).len() {
-                migrations::down(conn, version - 1).await.unwrap();
+                migrations::down(conn, below(version)).await.unwrap();
                 interrupted(conn, version, "up", count).await;
-                assert_eq!(migrations::up(conn, 0).await.unwrap(), version - 1);
+                assert_eq!(migrations::up(conn, 0).await.unwrap(), below(version));
                 migrations::finish(conn).await.unwrap();
                 migrations::check(conn).await.unwrap();
                 assert_eq!(schema(conn).await, full, "up to {version} after {count}");
@@ -154,8 +163,9 @@ mod mariadb {
                 interrupted(conn, version, "down", count).await;
                 // Once by going up again, once by going further down.
                 if count % 2 == 0 && version > 1 {
-                    migrations::down(conn, version - 2).await.unwrap();
-                    assert_eq!(migrations::version(conn).await.unwrap(), version - 2);
+                    let lower = below(below(version));
+                    migrations::down(conn, lower).await.unwrap();
+                    assert_eq!(migrations::version(conn).await.unwrap(), lower);
                 }
                 migrations::up(conn, 0).await.unwrap();
                 migrations::finish(conn).await.unwrap();

@@ -22,6 +22,11 @@ pub(crate) async fn domain(conn: &mut Conn) -> Result<Option<DomainRow>> {
     Ok(row.map(|(name, encrypted_root, kek_id)| DomainRow { name, encrypted_root, kek_id }))
 }
 
+/// The trust domain's name alone.
+pub(crate) async fn domain_name(conn: &mut Conn) -> Result<Option<String>> {
+    conn.optional("SELECT name FROM trust_domain WHERE id = 1", &[]).await
+}
+
 pub(crate) struct IssuerRow {
     pub(crate) right: String,
     pub(crate) epoch: u32,

@@ -136,6 +136,33 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
               WHERE encrypted_key = ? AND group_id = (SELECT id FROM member_groups
                   WHERE name = ?) AND epoch = ? AND epoch = ?",
     },
+    WrappedColumn {
+        table: "access_keys",
+        column: "encrypted_secret_key",
+        prefix: "",
+        by_type: false,
+        text: false,
+        incarnation: false,
+        page: "SELECT api_user, epoch, epoch, encrypted_secret_key FROM access_keys
+               WHERE api_user >= ?1 AND (api_user, epoch, epoch) > (?1, ?2, ?3)
+                   AND encrypted_secret_key IS NOT NULL
+               ORDER BY api_user, epoch LIMIT ?4",
+        set: "UPDATE access_keys SET encrypted_secret_key = ?
+              WHERE encrypted_secret_key = ? AND api_user = ? AND epoch = ? AND epoch = ?",
+    },
+    WrappedColumn {
+        table: "component_keys",
+        column: "encrypted_key",
+        prefix: "component/",
+        by_type: true,
+        text: false,
+        incarnation: true,
+        page: "SELECT name, incarnation, epoch, encrypted_key FROM component_keys
+               WHERE name >= ?1 AND (name, incarnation, epoch) > (?1, ?2, ?3)
+               ORDER BY name, incarnation, epoch LIMIT ?4",
+        set: "UPDATE component_keys SET encrypted_key = ?
+              WHERE encrypted_key = ? AND name = ? AND incarnation = ? AND epoch = ?",
+    },
     of_token!("encrypted_secret"),
     of_token!("encrypted_verifier"),
     of_token!("encrypted_answer"),

@@ -123,6 +123,19 @@ impl KekRing {
         self.open_with(row, wrapped, what, |kek| kek.for_component(component))
     }
 
+    /// [`open_for`](Self::open_for) for a value of exactly `N` bytes.
+    pub(crate) fn open_fixed_for<const N: usize>(
+        &self,
+        component: &Principal,
+        row: &Row<'_>,
+        wrapped: &[u8],
+        what: impl Into<String>,
+    ) -> Result<Secret<N>> {
+        let what = what.into();
+        let value = self.open_for(component, row, wrapped, &what)?;
+        Secret::from_slice(&value).ok_or(KeystoreError::Damaged { what })
+    }
+
     fn open_with(
         &self,
         row: &Row<'_>,

@@ -14,7 +14,7 @@ use super::{
 use crate::db::Conn;
 use crate::db::keys::{self, InstanceKeyRow};
 use crate::db::principals::{self, NewPrincipal, PrincipalRow};
-use crate::db::{credentials, groups, join, pairs, revocation};
+use crate::db::{component_keys, credentials, groups, join, pairs, revocation};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -190,6 +190,7 @@ impl Keystore {
         self.list_kids(&mut tx, row.id, pairs).await?;
         self.check_room(&mut tx).await?;
         keys::delete(&mut tx, row.id, now).await?;
+        super::copies::forget_agent(&mut tx, id).await?;
         principals::delete(&mut tx, row.id, now).await?;
         tx.commit().await?;
         Ok(Party::new(principal, row.incarnation))
@@ -312,9 +313,13 @@ impl Keystore {
     ) -> Result<AgentKeys> {
         let key = Secret::<32>::generate(&mut OsRandom::default())?;
         self.store_shared(conn, principal_id, party, &key, now).await?;
+        let copied = component_keys::components(conn).await?;
         let mut pairs = Vec::new();
         for (component_id, name, epoch) in pairs::components(conn).await? {
             let kid = self.name_pair(conn, principal_id, component_id, epoch, now).await?;
+            if copied.contains(&name) {
+                self.copy_pair(conn, party, &name, (kid.as_bytes(), epoch), &key).await?;
+            }
             pairs.push(PairKeyId { kid, component: stored_component(&name)?, epoch });
         }
         Ok(AgentKeys::Shared { key, incarnation: party.incarnation, pairs })

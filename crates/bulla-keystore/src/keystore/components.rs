@@ -115,7 +115,7 @@ impl Keystore {
         rows.iter().map(|row| self.receive_key(&principal, row, now)).collect()
     }
 
-    fn receive_key(
+    pub(super) fn receive_key(
         &self,
         principal: &Principal,
         row: &AudienceRow,

@@ -2,7 +2,7 @@
 
 use bulla_seal::{GroupKey, GroupName, OsRandom, Principal, PrincipalKind, Secret, UnixTime};
 
-use super::{Keystore, current_kek, from_column, seconds};
+use super::{Keystore, copies, current_kek, from_column, seconds};
 use crate::db::Conn;
 use crate::db::{groups, principals};
 use crate::error::{KeystoreError, Result};
@@ -49,6 +49,12 @@ impl Keystore {
         let (id, _) = find(&mut tx, group).await?;
         let member = find_principal(&mut tx, principal).await?;
         let added = groups::add(&mut tx, id, member, now).await?;
+        if added && principal.is_component() {
+            let name = group.as_str();
+            if let Some((epoch, key)) = open_key(&mut tx, &self.keks, name, None).await? {
+                copies::copy_group(&mut tx, &self.keks, (id, name, epoch), &key, now).await?;
+            }
+        }
         tx.commit().await?;
         Ok(added)
     }
@@ -65,6 +71,9 @@ impl Keystore {
         let member = find_principal(&mut tx, principal).await?;
         let removed = groups::remove(&mut tx, id, member).await?;
         if removed {
+            if principal.is_component() {
+                copies::forget_group(&mut tx, principal.name(), group.as_str()).await?;
+            }
             new_epoch(&mut tx, &self.keks, id, group.as_str(), epoch, now).await?;
         }
         tx.commit().await?;
@@ -74,16 +83,12 @@ impl Keystore {
     /// A group's key of `epoch`, or its current one.
     pub async fn group_key(&self, group: &GroupName, epoch: Option<u32>) -> Result<GroupKey> {
         let mut conn = self.db.read().await?;
-        let Some((found, wrapped)) = groups::key(&mut conn, group.as_str(), epoch).await? else {
+        let found = open_key(&mut conn, &self.keks, group.as_str(), epoch).await?;
+        let Some((found, key)) = found else {
             let (_, current) = find(&mut conn, group).await?;
             let epoch = epoch.unwrap_or(current);
             return Err(KeystoreError::UnknownGroupEpoch { group: group.clone(), epoch });
         };
-        let key = self.keks.open_fixed(
-            &group_key_row(group.as_str(), found),
-            &wrapped,
-            format!("key of {group}"),
-        )?;
         Ok(GroupKey { group: group.clone(), epoch: found, key })
     }
 
@@ -166,7 +171,21 @@ async fn insert_key(
     let key = Secret::<32>::generate(random)?;
     let kek = current_kek(conn, keks).await?;
     let wrapped = kek.wrap_key().wrap(random, &group_key_row(name, epoch), key.expose())?;
-    groups::insert_key(conn, id, epoch, &wrapped, now).await
+    groups::insert_key(conn, id, epoch, &wrapped, now).await?;
+    copies::copy_group(conn, keks, (id, name, epoch), &key, now).await
+}
+
+/// A group's key of `epoch`, or its current one, with its epoch.
+pub(super) async fn open_key(
+    conn: &mut Conn,
+    keks: &KekRing,
+    name: &str,
+    epoch: Option<u32>,
+) -> Result<Option<(u32, Secret<32>)>> {
+    let Some((found, wrapped)) = groups::key(conn, name, epoch).await? else { return Ok(None) };
+    let place = group_key_row(name, found);
+    let key = keks.open_fixed(&place, &wrapped, format!("key of group/{name}"))?;
+    Ok(Some((found, key)))
 }
 
 async fn find(conn: &mut Conn, group: &GroupName) -> Result<groups::GroupRow> {

@@ -1,7 +1,11 @@
 //! The keystore's operations, whatever the database.
 
+mod access_keys;
 mod agents;
+mod component_keystore;
 mod components;
+mod convert;
+mod copies;
 mod enrolment;
 mod floors;
 mod groups;
@@ -13,6 +17,7 @@ mod pairs;
 mod renewal;
 mod revocation;
 mod rewrap;
+mod rights;
 mod rotation;
 mod schema;
 
@@ -22,10 +27,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_seal::{Kid, OsRandom, Principal, Random, RandomFailed, TrustStore, UnixTime};
 
+pub use access_keys::{AccessKey, AccessKeyRecord, AccessKeyRefusal, ApiUser, SecretKey};
 pub use agents::{
     AgentDetails, AgentKeys, AgentPage, AgentRecord, CredentialRecord, KeyType, Page,
 };
+pub use component_keystore::ComponentKeystore;
 pub use components::ComponentRecord;
+pub use convert::Converted;
 pub use enrolment::{
     EnrolRefusal, Enrolment, Invitation, JoinState, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };

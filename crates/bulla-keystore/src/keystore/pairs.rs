@@ -7,6 +7,7 @@ use bulla_seal::{Kid, Party, Principal, Secret, SignedCredential, UnixTime, shar
 use super::agents::instance_key_row;
 use super::{KID_TRIES, Keystore, kid_from, seconds, stored_agent, stored_component};
 use crate::db::Conn;
+use crate::db::component_keys;
 use crate::db::pairs::{self, PairRow};
 use crate::error::{KeystoreError, Result};
 
@@ -138,9 +139,14 @@ impl Keystore {
         if row.encrypted_key.is_none() {
             return Err(KeystoreError::NotShared(agent.clone()));
         }
-        let kid = self
-            .name_pair(&mut tx, row.agent_id, row.component_id, row.pair_epoch, self.now())
-            .await?;
+        let epoch = row.pair_epoch;
+        let kid =
+            self.name_pair(&mut tx, row.agent_id, row.component_id, epoch, self.now()).await?;
+        let party = Party::new(stored_agent(&row.agent)?, row.incarnation);
+        if component_keys::components(&mut tx).await?.contains(&row.component) {
+            let k = self.open_shared(&row)?;
+            self.copy_pair(&mut tx, &party, &row.component, (kid.as_bytes(), epoch), &k).await?;
+        }
         tx.commit().await?;
         Ok((row, kid))
     }
@@ -165,16 +171,22 @@ impl Keystore {
         Err(KeystoreError::NoFreeKid(KID_TRIES))
     }
 
+    /// The agent's own key.
+    pub(super) fn open_shared(&self, row: &PairRow) -> Result<Secret<32>> {
+        let agent = stored_agent(&row.agent)?;
+        let what = || format!("shared key of {agent}");
+        let (Some(wrapped), Some(epoch)) = (&row.encrypted_key, row.key_epoch) else {
+            return Err(KeystoreError::NotShared(agent));
+        };
+        let wrapped = STANDARD.decode(wrapped).map_err(|_| KeystoreError::damaged(what()))?;
+        let place = instance_key_row(agent.as_str(), row.incarnation, epoch);
+        self.keks.open_fixed::<32>(&place, &wrapped, what())
+    }
+
     fn derive(&self, row: PairRow, kid: Kid) -> Result<PairKey> {
         let agent = Party::new(stored_agent(&row.agent)?, row.incarnation);
         let component = stored_component(&row.component)?;
-        let what = || format!("shared key of {}", agent.principal);
-        let (Some(wrapped), Some(epoch)) = (&row.encrypted_key, row.key_epoch) else {
-            return Err(KeystoreError::NotShared(agent.principal));
-        };
-        let wrapped = STANDARD.decode(wrapped).map_err(|_| KeystoreError::damaged(what()))?;
-        let place = instance_key_row(agent.principal.as_str(), agent.incarnation, epoch);
-        let k = self.keks.open_fixed::<32>(&place, &wrapped, what())?;
+        let k = self.open_shared(&row)?;
         let key = shared::pair_key(&k, &agent, &component, row.pair_epoch);
         Ok(PairKey { kid, key, agent, component, epoch: row.pair_epoch })
     }

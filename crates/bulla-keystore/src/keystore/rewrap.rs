@@ -112,6 +112,11 @@ impl Keystore {
         Ok(far)
     }
 
+    /// The key-encryption key that new values are wrapped under.
+    pub async fn current_kek(&self) -> Result<Kek> {
+        current_kek(&mut self.db.read().await?, &self.keks).await
+    }
+
     /// Which keys the stored values are under.
     pub async fn kek_state(&self) -> Result<KekState> {
         count(&mut self.db.read().await?, &self.keks).await
@@ -218,8 +223,11 @@ fn key_of(kek: &Kek, column: &WrappedColumn, name: &str) -> Result<WrapKey> {
     Ok(if column.by_type { kek.for_component(&component(name)?) } else { kek.wrap_key().clone() })
 }
 
+/// The type in `component/TYPE`, and in `component/TYPE/` with more behind it.
 fn component(name: &str) -> Result<Principal> {
-    name.parse().map_err(|_| KeystoreError::damaged("component type"))
+    let end = name.match_indices('/').nth(1).map_or(name.len(), |(at, _)| at);
+    let of_type = name.get(..end).unwrap_or_default();
+    of_type.parse().map_err(|_| KeystoreError::damaged("component type"))
 }
 
 fn not_rewrapped(mut damaged: Vec<String>) -> KeystoreError {

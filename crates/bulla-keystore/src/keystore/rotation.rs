@@ -11,7 +11,7 @@ use super::{Keystore, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
 use crate::db::principals::{self, PrincipalRow};
 use crate::db::revocation::LowestRow;
-use crate::db::{credentials, groups, news, revocation, rotation};
+use crate::db::{component_keys, credentials, groups, news, revocation, rotation};
 use crate::error::{KeystoreError, Result};
 
 /// What a host of a component type could get at beside its own keys.
@@ -148,6 +148,7 @@ impl Keystore {
             until: to_column(super::revocation::NO_END),
         };
         self.raise_lowest(conn, lowest).await?;
+        component_keys::delete_pairs(conn, audience.party.principal.name()).await?;
         Ok(epoch)
     }
 

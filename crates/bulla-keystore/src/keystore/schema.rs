@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bulla_seal::{TrustDomain, TrustStore, UnixTime, VerifyingKey};
 
+use super::convert::{self, Converted};
 use super::issue::AGENT_LIFETIME;
-use super::{Keystore, Sources, from_column, groups, seconds, system_time};
+use super::{Keystore, REWRAP_BATCH, Sources, from_column, groups, seconds, system_time};
 use crate::address::StoreAddress;
-use crate::db::{Conn, Db, migrations, trust};
+use crate::db::{Conn, Db, migrations, roles, trust};
 use crate::error::{KeystoreError, Result};
 use crate::kek::{KekRing, Row};
 
@@ -61,40 +62,82 @@ impl Keystore {
         address: impl Into<StoreAddress>,
         keks: impl Into<KekRing>,
     ) -> Result<u32> {
+        Self::migrate_in_batches(address, keks, REWRAP_BATCH, |_| {}).await
+    }
+
+    /// [`migrate`](Self::migrate), where rows have to be changed in batches of `batch`; `progress`
+    /// is told after each. Whoever is cut off goes on where the last batch ended.
+    pub async fn migrate_in_batches(
+        address: impl Into<StoreAddress>,
+        keks: impl Into<KekRing>,
+        batch: u32,
+        mut progress: impl FnMut(Converted),
+    ) -> Result<u32> {
         let (address, keks) = (address.into(), keks.into());
         let db = Db::open(&address).await?;
-        let mut alter = db.alter().await?;
-        load_trust(&mut alter, &address, &keks).await?;
-        let now = seconds(system_time());
-        let found = migrations::up(&mut alter, now).await?;
-        alter.rows().await?;
-        groups::ensure_every_agent(&mut alter, &keks, now).await?;
-        alter.commit().await?;
-        db.close().await;
-        Ok(found)
+        let (mut first, mut done) = (None, Vec::new());
+        loop {
+            let mut alter = db.alter().await?;
+            load_trust(&mut alter, &address, &keks).await?;
+            let now = seconds(system_time());
+            let (found, step) = migrations::climb(&mut alter, now, &done).await?;
+            alter.rows().await?;
+            if step.is_none() {
+                groups::ensure_every_agent(&mut alter, &keks, now).await?;
+            }
+            alter.commit().await?;
+            let found = *first.get_or_insert(found);
+            let Some(step) = step else {
+                db.close().await;
+                return Ok(found);
+            };
+            convert::run(step, &db, &keks, batch, &mut progress).await?;
+            done.push(step);
+        }
     }
 
     /// Takes the schema of the keystore at `address` back to version `to`, for an older program;
     /// gives the version that it had. What that version has no place for is lost: versions 1 to 3
     /// know nothing of join tokens and renewals, versions 1 and 2
-    /// know nothing of revocation, floors and exemptions, version 1 has no groups. Below version 1
-    /// nothing would be left, so it is refused.
+    /// know nothing of revocation, floors and exemptions, version 1 has no groups. In versions 7 and
+    /// 8 the secrets of access keys are in clear. Below version 1 nothing would be left, so it is
+    /// refused.
     pub async fn revert(
         address: impl Into<StoreAddress>,
         keks: impl Into<KekRing>,
         to: u32,
+    ) -> Result<u32> {
+        Self::revert_in_batches(address, keks, to, REWRAP_BATCH, |_| {}).await
+    }
+
+    /// [`revert`](Self::revert), as [`migrate_in_batches`](Self::migrate_in_batches).
+    pub async fn revert_in_batches(
+        address: impl Into<StoreAddress>,
+        keks: impl Into<KekRing>,
+        to: u32,
+        batch: u32,
+        mut progress: impl FnMut(Converted),
     ) -> Result<u32> {
         if to == 0 {
             return Err(KeystoreError::RevertTooFar);
         }
         let (address, keks) = (address.into(), keks.into());
         let db = Db::open(&address).await?;
-        let mut alter = db.alter().await?;
-        load_trust(&mut alter, &address, &keks).await?;
-        let found = migrations::down(&mut alter, to).await?;
-        alter.commit().await?;
-        db.close().await;
-        Ok(found)
+        let (mut first, mut done) = (None, Vec::new());
+        loop {
+            let mut alter = db.alter().await?;
+            load_trust(&mut alter, &address, &keks).await?;
+            no_roles(&mut alter).await?;
+            let (found, step) = migrations::descend(&mut alter, to, &done).await?;
+            alter.commit().await?;
+            let found = *first.get_or_insert(found);
+            let Some(step) = step else {
+                db.close().await;
+                return Ok(found);
+            };
+            convert::run(step, &db, &keks, batch, &mut progress).await?;
+            done.push(step);
+        }
     }
 
     /// What [`migrate`](Self::migrate) would do now, step by step, without doing it.
@@ -144,6 +187,17 @@ impl Keystore {
     /// The newest schema version that this program knows.
     pub const fn schema_version() -> u32 {
         migrations::LATEST
+    }
+}
+
+/// Policies and views hang on tables and columns that are to go.
+async fn no_roles(conn: &mut Conn) -> Result<()> {
+    if !conn.has_table("database_roles").await? {
+        return Ok(());
+    }
+    match roles::list(conn).await?.len() {
+        0 => Ok(()),
+        count => Err(KeystoreError::RolesInTheWay { count }),
     }
 }
 

@@ -5,9 +5,12 @@ pub mod many;
 mod raw;
 mod servers;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 
-use bulla_keystore::{AgentKeys, Kek, KeyType, Keystore, KeystoreError, StoreAddress};
+use bulla_keystore::{
+    AgentKeys, DatabaseRole, Kek, KeyType, Keystore, KeystoreError, RolePassword, StoreAddress,
+};
 use bulla_seal::{Principal, Secret, SigningKey, Suite, SuiteSet, TrustDomain};
 use tempfile::TempDir;
 
@@ -63,6 +66,38 @@ impl Fixture {
         self
     }
 
+    /// The same with the login of the control plane's role.
+    pub async fn as_control(mut self) -> Self {
+        if self.keystore.component_keys("control").await.is_err() {
+            self = self.and_components(&["control"]).await;
+        }
+        let roles = self.grant().await;
+        let (name, password) = &roles["control"];
+        self.address = self.url_of(name, password).parse().unwrap();
+        self.keystore.close().await;
+        self.keystore = Keystore::open(&self.address, self.kek.clone()).await.unwrap();
+        self
+    }
+
+    /// Makes the roles; gives login and password by component type, and of `auditor`.
+    pub async fn grant(&self) -> HashMap<String, (String, String)> {
+        let mut roles = HashMap::new();
+        let address: StoreAddress = self.url.parse().unwrap();
+        let password = |role: &DatabaseRole| {
+            let password = RolePassword::generate()?;
+            let of = role.component.clone().unwrap_or_else(|| "auditor".to_owned());
+            roles.insert(of, (role.name.clone(), password.expose().to_owned()));
+            Ok(password)
+        };
+        Keystore::apply_grants(address, self.kek.clone(), password).await.unwrap();
+        roles
+    }
+
+    /// The address for another login.
+    pub fn url_of(&self, user: &str, password: &str) -> String {
+        self.url.replace("bulla:test-only@", &format!("{user}:{password}@"))
+    }
+
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("keystore.db")
     }
@@ -90,7 +125,10 @@ impl Fixture {
 macro_rules! fixture {
     ($($component:literal),*) => {
         match $crate::common::Fixture::on($crate::DATABASE).await {
-            Some(fixture) => fixture.and_components(&[$($component),*]).await,
+            Some(fixture) => {
+                let fixture = fixture.and_components(&[$($component),*]).await;
+                if $crate::AS_CONTROL { fixture.as_control().await } else { fixture }
+            }
             None => return,
         }
     };
@@ -106,6 +144,11 @@ pub async fn empty_database(database: Database) -> Option<String> {
 /// What the database's own tool for backups writes.
 pub fn dump(fixture: &Fixture) -> Vec<u8> {
     servers::dump(fixture)
+}
+
+/// What lies on the server's disk of a table, after everything was written there.
+pub async fn table_file(fixture: &Fixture, table: &str) -> Vec<u8> {
+    servers::table_file(fixture, table).await
 }
 
 pub fn domain() -> TrustDomain {

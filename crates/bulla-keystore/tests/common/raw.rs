@@ -47,6 +47,21 @@ impl Raw {
         on_each!(self, |conn| sqlx::query(sql).execute(conn).await.unwrap().rows_affected())
     }
 
+    /// Statements that can't be prepared.
+    pub async fn script(&mut self, sql: &str) {
+        self.try_script(sql).await.unwrap();
+    }
+
+    /// What the database says against it.
+    pub async fn try_script(&mut self, sql: &str) -> Result<(), String> {
+        let sql = AssertSqlSafe(sql.to_owned());
+        on_each!(self, |conn| sqlx::raw_sql(sql)
+            .execute(conn)
+            .await
+            .map(drop)
+            .map_err(|error| error.to_string()))
+    }
+
     pub async fn text(&mut self, sql: &str) -> String {
         let sql = AssertSqlSafe(sql.to_owned());
         on_each!(self, |conn| sqlx::query(sql).fetch_one(conn).await.unwrap().get(0))

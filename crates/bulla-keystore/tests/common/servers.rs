@@ -61,3 +61,34 @@ pub(super) fn dump(fixture: &Fixture) -> Vec<u8> {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
 }
+
+pub(super) async fn table_file(fixture: &Fixture, table: &str) -> Vec<u8> {
+    let mut raw = fixture.raw().await;
+    let path = match fixture.database {
+        Database::Sqlite => {
+            let mut bytes = std::fs::read(fixture.path()).unwrap();
+            bytes
+                .extend(std::fs::read(fixture.path().with_extension("db-wal")).unwrap_or_default());
+            return bytes;
+        }
+        Database::Postgres => {
+            raw.run("CHECKPOINT").await;
+            let path = raw.text(&format!("SELECT pg_relation_filepath('{table}')")).await;
+            POSTGRES.get().unwrap().as_ref().unwrap().directory().join("data").join(path)
+        }
+        Database::MariaDb => {
+            raw.run("SET GLOBAL innodb_max_dirty_pages_pct = 0").await;
+            let (_, database) = fixture.url.rsplit_once('/').unwrap();
+            let data = MARIADB.get().unwrap().as_ref().unwrap().directory().join("data");
+            data.join(database).join(format!("{table}.ibd"))
+        }
+    };
+    if fixture.database == Database::MariaDb {
+        raw.script(&format!("FLUSH TABLES {table} FOR EXPORT")).await;
+    }
+    let bytes = std::fs::read(path).unwrap();
+    if fixture.database == Database::MariaDb {
+        raw.script("UNLOCK TABLES").await;
+    }
+    bytes
+}

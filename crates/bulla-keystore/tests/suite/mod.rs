@@ -1,5 +1,7 @@
 //! What a keystore does on every database.
 
+mod access_keys;
+mod access_keys_of_users;
 mod at_rest;
 mod concurrency;
 mod enrolment;
@@ -8,5 +10,6 @@ mod incarnations;
 mod kek;
 mod keystore;
 mod revocation;
+mod rights;
 mod rotation;
 mod schema;

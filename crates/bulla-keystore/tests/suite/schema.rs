@@ -67,18 +67,17 @@ async fn a_plan_tells_what_would_be_done_and_does_nothing() {
     let latest = Keystore::schema_version();
     let before = Keystore::schema_status(&fixture.address).await.unwrap();
     assert_eq!((before.found, before.known, before.interrupted), (latest, latest, None));
-    assert_eq!(before.applied.len(), latest as usize);
+    assert_eq!(before.applied.last().unwrap().0, latest);
     assert!(Keystore::plan_migrate(&fixture.address).await.unwrap().is_empty());
     let down = Keystore::plan_revert(&fixture.address, 1).await.unwrap();
-    assert_eq!(down.len(), latest as usize - 1);
+    assert_eq!(down.len(), before.applied.len() - 1);
     assert!(down.last().unwrap().sql.contains("DROP TABLE"), "{down:?}");
     assert_eq!(Keystore::schema_status(&fixture.address).await.unwrap(), before);
     Keystore::revert(&fixture.address, &fixture.kek, 2).await.unwrap();
     let up = Keystore::plan_migrate(&fixture.address).await.unwrap();
-    assert_eq!(
-        up.iter().map(|step| step.version).collect::<Vec<_>>(),
-        (3..=latest).collect::<Vec<_>>()
-    );
+    let versions: Vec<_> = up.iter().map(|step| step.version).collect();
+    let known: Vec<_> = before.applied.iter().map(|(version, ..)| *version).collect();
+    assert_eq!(versions, known[2..]);
     assert!(up[0].sql.contains("CREATE TABLE"), "{up:?}");
     assert_eq!(Keystore::schema_status(&fixture.address).await.unwrap().found, 2);
 }

@@ -1,0 +1,2 @@
+-- Room for encrypted secrets. After this every row's secret is encrypted, in batches.
+ALTER TABLE access_keys ADD COLUMN IF NOT EXISTS encrypted_secret_key LONGBLOB;

@@ -1,0 +1,2 @@
+-- Room for secrets in clear.
+ALTER TABLE access_keys ADD COLUMN secret_key TEXT COLLATE "C";

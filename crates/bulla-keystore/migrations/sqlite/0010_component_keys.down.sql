@@ -1,0 +1,2 @@
+DROP TABLE component_keys;
+DROP TABLE database_roles;
