@@ -58,9 +58,10 @@ pub(crate) async fn delete_pairs(conn: &mut Conn, component: &str) -> Result<()>
     Ok(())
 }
 
-/// The types that have a role.
+/// The types that have a role and read copies: all but the control plane, which makes them.
 pub(crate) async fn components(conn: &mut Conn) -> Result<Vec<String>> {
-    let sql = "SELECT component FROM database_roles WHERE kind = 'component' ORDER BY component";
+    let sql = "SELECT component FROM database_roles
+               WHERE kind = 'component' AND component <> 'control' ORDER BY component";
     conn.all(sql, &[]).await
 }
 

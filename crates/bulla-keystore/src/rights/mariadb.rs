@@ -113,7 +113,10 @@ fn superfluous(scene: &Scene, role: &DatabaseRole, wanted: &[(String, String)]) 
             }
         })
     };
-    let held = scene.held.iter().filter(|held| held.role == role.name);
+    let mut held: Vec<_> = scene.held.iter().filter(|held| held.role == role.name).collect();
+    // What is taken from a whole table is taken from its columns too.
+    held.sort_by_key(|held| held.column.is_empty());
+    let held = held.into_iter();
     held.filter(|held| !is_wanted(&held.table, &held.right, &held.column))
         .map(|held| {
             let column = match held.column.as_str() {

@@ -71,7 +71,7 @@ async fn a_pair_gets_one_name_however_many_ask_first() {
     for i in 0..10 {
         fixture.shared(&format!("db-{i}")).await;
     }
-    fixture.keystore.add_component("control", &[], bulla_seal::SuiteSet::all()).await.unwrap();
+    fixture.keystore.add_component("conductor", &[], bulla_seal::SuiteSet::all()).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..4 {
         let keystore = fixture.open().await.unwrap();
@@ -79,7 +79,7 @@ async fn a_pair_gets_one_name_however_many_ask_first() {
             let keystore = keystore.clone();
             tasks.spawn(async move {
                 let agent = agent(&format!("db-{i}"));
-                keystore.pair_key(&agent, &component("control")).await.unwrap().kid
+                keystore.pair_key(&agent, &component("conductor")).await.unwrap().kid
             });
         }
     }

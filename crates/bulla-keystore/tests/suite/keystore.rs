@@ -121,7 +121,7 @@ async fn component_keys_belong_to_their_credential() {
     let keystore = &fixture.keystore;
     let roles = ["group:all".to_owned()];
     for (name, suites, suite) in [
-        ("control", SuiteSet::all(), Suite::XWing),
+        ("conductor", SuiteSet::all(), Suite::XWing),
         ("small", SuiteSet::only(Suite::X25519), Suite::X25519),
     ] {
         let record = keystore.add_component(name, &roles, suites).await.unwrap();
@@ -143,8 +143,8 @@ async fn hosts_of_a_component_sign_with_keys_of_their_own() {
     let fixture = fixture!();
     let keystore = &fixture.keystore;
     let roles = ["group:all".to_owned()];
-    let record = keystore.add_component("control", &roles, SuiteSet::all()).await.unwrap();
-    let issue = |host: &'static str| keystore.issue_signing("control", host, SIGNING_LIFETIME);
+    let record = keystore.add_component("conductor", &roles, SuiteSet::all()).await.unwrap();
+    let issue = |host: &'static str| keystore.issue_signing("conductor", host, SIGNING_LIFETIME);
     let (key1, first) = issue("host-1").await.unwrap();
     let (key2, second) = issue("host-2").await.unwrap();
     assert_ne!(key1.verifying_key(), key2.verifying_key());
@@ -153,7 +153,7 @@ async fn hosts_of_a_component_sign_with_keys_of_their_own() {
     assert_eq!((first.signing, &first.kem), (Some(key1.verifying_key()), &None));
     assert_eq!(first.roles, roles);
     let own = SigningKey::generate(&mut OsRandom::default()).unwrap().verifying_key();
-    let third = keystore.issue_signing_for("control", "host-1", own, SIGNING_LIFETIME);
+    let third = keystore.issue_signing_for("conductor", "host-1", own, SIGNING_LIFETIME);
     assert_eq!(third.await.unwrap().signing, Some(own));
     let now = UnixTime::from_secs(first.validity.not_before + 120);
     assert!(keystore.trust_store().verify(first.as_bytes(), now).is_ok());
@@ -162,10 +162,10 @@ async fn hosts_of_a_component_sign_with_keys_of_their_own() {
         Err(Refusal::CredentialExpired)
     );
     for lifetime in [Duration::ZERO, CREDENTIAL_LIFETIME * 2] {
-        let error = keystore.issue_signing("control", "host-1", lifetime).await.unwrap_err();
+        let error = keystore.issue_signing("conductor", "host-1", lifetime).await.unwrap_err();
         assert!(matches!(error, KeystoreError::Lifetime { .. }), "{error}");
     }
-    let error = keystore.issue_signing("control", "a b", SIGNING_LIFETIME).await.unwrap_err();
+    let error = keystore.issue_signing("conductor", "a b", SIGNING_LIFETIME).await.unwrap_err();
     assert!(matches!(error, KeystoreError::Name(_)), "{error}");
     let error = keystore.issue_signing("none", "h", SIGNING_LIFETIME).await.unwrap_err();
     assert!(matches!(error, KeystoreError::UnknownPrincipal(_)), "{error}");
@@ -350,12 +350,12 @@ async fn a_peer_is_sealed_to_with_what_it_holds() {
 async fn roles_that_do_not_fit_are_refused() {
     let fixture = fixture!();
     for roles in [vec![String::new()], vec!["r".repeat(81)], vec!["r".to_owned(); 33]] {
-        let added = fixture.keystore.add_component("control", &roles, SuiteSet::all()).await;
+        let added = fixture.keystore.add_component("conductor", &roles, SuiteSet::all()).await;
         assert!(matches!(added, Err(KeystoreError::Role { .. })), "{added:?}");
     }
     let full = vec!["r".repeat(80); 32];
-    fixture.keystore.add_component("control", &full, SuiteSet::all()).await.unwrap();
-    assert_eq!(fixture.keystore.component_keys("control").await.unwrap().1.roles, full);
+    fixture.keystore.add_component("conductor", &full, SuiteSet::all()).await.unwrap();
+    assert_eq!(fixture.keystore.component_keys("conductor").await.unwrap().1.roles, full);
 }
 
 #[tokio::test]
