@@ -54,7 +54,7 @@ pub(crate) enum Command {
     Kek(KekCommand),
     /// Floors of peers, what came in below them, and exemptions.
     Peers(PeersArgs),
-    /// The schema of the keystore's database.
+    /// The keystore's database: its schema, and rights in it.
     #[command(subcommand)]
     Db(DbCommand),
     /// Call a method and print its result.

@@ -136,6 +136,18 @@ impl Scene {
         Ok(())
     }
 
+    /// A user that the owner may not see shows when it can't be made.
+    fn explain(&self, statement: &str, error: KeystoreError) -> KeystoreError {
+        let made = |role: &&DatabaseRole| {
+            !self.is_known(role) && statement.starts_with(&format!("CREATE USER '{}'@", role.name))
+        };
+        let failed = |error: &KeystoreError| error.to_string().contains("CREATE USER failed");
+        match self.wanted.iter().find(made) {
+            Some(role) if failed(&error) => KeystoreError::RoleTaken { role: role.name.clone() },
+            _ => error,
+        }
+    }
+
     pub(super) fn has(&self, table: &str) -> bool {
         self.columns.contains_key(table)
     }
@@ -236,7 +248,10 @@ pub(crate) async fn apply(
         };
         scene.verifiers.insert(role.name.clone(), verifier);
     }
-    run(&mut alter, &scene.sql(false)).await?;
+    for statement in scene.sql(false) {
+        let done = alter.script(AssertSqlSafe(statement.clone())).await;
+        done.map_err(|error| scene.explain(&statement, error))?;
+    }
     alter.commit().await?;
     db.close().await;
     let new = |role: &DatabaseRole| !scene.is_known(role);
@@ -250,17 +265,12 @@ pub(crate) async fn revert(address: &StoreAddress, now: i64) -> Result<Vec<Datab
     let mut alter = db.alter().await?;
     migrations::check(&mut alter).await?;
     let scene = Scene::look(&mut alter, now, true).await?;
-    run(&mut alter, &scene.sql(true)).await?;
+    for statement in scene.sql(true) {
+        alter.script(AssertSqlSafe(statement)).await?;
+    }
     alter.commit().await?;
     db.close().await;
     Ok(scene.gone)
-}
-
-async fn run(conn: &mut Conn, sql: &[String]) -> Result<()> {
-    for statement in sql {
-        conn.script(AssertSqlSafe(statement.clone())).await?;
-    }
-    Ok(())
 }
 
 /// Whether the control plane has a role, so that component types are to have one too.

@@ -10,13 +10,16 @@ pub(super) fn apply(scene: &Scene) -> Vec<String> {
     let mut sql: Vec<String> = limited(scene).map(|rights| own_view(scene, rights.table)).collect();
     for role in &scene.wanted {
         let (user, password) = (user(role), scene.password(role));
-        if !scene.is_known(role) {
+        let checked = format!("IDENTIFIED VIA mysql_native_password USING '{password}'");
+        if scene.is_known(role) {
+            // Not every owner sees whether it is still there.
+            sql.push(format!("CREATE USER IF NOT EXISTS {user}"));
+            sql.push(format!("ALTER USER {user} {checked}"));
+        } else {
+            // Fails if somebody else has the name; then it is not written down as ours.
+            sql.push(format!("CREATE USER {user} {checked}"));
             sql.push(scene.note(role));
         }
-        let made = if scene.is_there(role) { "ALTER" } else { "CREATE" };
-        sql.push(format!(
-            "{made} USER {user} IDENTIFIED VIA mysql_native_password USING '{password}'"
-        ));
         let rights = rights_of(scene, role);
         sql.extend(superfluous(scene, role, &rights));
         sql.extend(

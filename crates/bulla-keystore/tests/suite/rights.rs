@@ -464,6 +464,82 @@ async fn everything_is_taken_back_and_given_again() {
     host.pair_key(&agent("db-9")).await.unwrap();
 }
 
+/// The owner is no superuser: it owns its database and may make roles.
+#[tokio::test]
+async fn an_owner_needs_no_more_than_its_database_and_to_make_roles() {
+    if crate::DATABASE == Database::Sqlite {
+        return;
+    }
+    let mut fixture = fixture!();
+    let mut raw = fixture.raw().await;
+    let (before, database) = fixture.url.rsplit_once('/').unwrap();
+    let (before, database) = (before.to_owned(), format!("{database}_own"));
+    let make = match fixture.database {
+        Database::Postgres => vec![
+            format!("CREATE ROLE {database}_owner LOGIN CREATEROLE PASSWORD 'owner-s-password'"),
+            format!("CREATE DATABASE {database} OWNER {database}_owner"),
+        ],
+        _ => vec![
+            format!("CREATE DATABASE {database}"),
+            format!("CREATE USER {database}_owner@'%' IDENTIFIED BY 'owner-s-password'"),
+            format!("GRANT ALL ON {database}.* TO {database}_owner@'%' WITH GRANT OPTION"),
+            format!("GRANT CREATE USER ON *.* TO {database}_owner@'%'"),
+        ],
+    };
+    for sql in make {
+        raw.script(&sql).await;
+    }
+    fixture.url = format!("{before}/{database}")
+        .replace("bulla:test-only@", &format!("{database}_owner:owner-s-password@"));
+    fixture.address = fixture.owner();
+    let kek = fixture.kek.clone();
+    let domain = crate::common::domain();
+    fixture.keystore = Keystore::init(&fixture.address, &domain, kek).await.unwrap().keystore;
+    let fixture = fixture.and_components(&["control", "conductor"]).await;
+    fixture.shared("db-1").await;
+    for _ in 0..2 {
+        let granted = Keystore::apply_grants(fixture.owner(), &fixture.kek, |_| {
+            RolePassword::new("a-password-for-all-of-them")
+        });
+        let granted = granted.await.unwrap();
+        assert_eq!(granted.roles.len(), 3);
+        let url = |role: &DatabaseRole| {
+            fixture.url.replace(
+                &format!("{database}_owner:owner-s-password@"),
+                &format!("{}:a-password-for-all-of-them@", role.name),
+            )
+        };
+        for granted in &granted.roles {
+            let address: StoreAddress = url(&granted.role).parse().unwrap();
+            match granted.role.component.as_deref() {
+                Some("control") => {
+                    let keystore = Keystore::open(&address, &fixture.kek).await.unwrap();
+                    keystore.add_group(&group("blue")).await.unwrap();
+                    keystore.remove_agent("db-1").await.unwrap();
+                    keystore.add_agent("db-1", KeyType::Shared, Suite::Shared).await.unwrap();
+                    keystore.close().await;
+                    let sql = "DELETE FROM member_groups WHERE name = 'blue'";
+                    let mut raw = fixture.raw().await;
+                    raw.script("DELETE FROM group_keys WHERE epoch = 1 AND group_id > 1").await;
+                    raw.script(sql).await;
+                }
+                Some(_) => {
+                    let conductor = component("conductor");
+                    let part = fixture.kek.for_type(&conductor);
+                    let host = ComponentKeystore::open(&address, part, &conductor).await.unwrap();
+                    host.pair_key(&agent("db-1")).await.unwrap();
+                }
+                None => {
+                    let mut raw = Raw::connect(fixture.database, &url(&granted.role)).await;
+                    refused(&mut raw, "SELECT encrypted_key FROM instance_keys").await;
+                    raw.script("SELECT name FROM principals").await;
+                }
+            }
+        }
+    }
+    Keystore::revert_grants(fixture.owner()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_new_type_gets_its_role_with_the_next_apply() {
     let Some((fixture, _)) = deployment().await else { return };
