@@ -80,6 +80,13 @@ pub use kek::{
     retire_file,
 };
 pub use keystore::{
-    AGENT_LIFETIME, AGENT_LIFETIMES, AccessKey, AccessKeyRecord, AccessKeyRefusal, AgentDetails, AgentKeys, AgentPage, AgentRecord, ApiUser, CREDENTIAL_LIFETIME, ComponentKeystore, ComponentRecord, Converted, CredentialRecord, EVERY_AGENT, EnrolRefusal, Enrolment, GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized, Invitation, JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME, MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal, Renewal, Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus, SecretKey, Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
+    AGENT_LIFETIME, AGENT_LIFETIMES, AccessKey, AccessKeyRecord, AccessKeyRefusal, AgentDetails,
+    AgentKeys, AgentPage, AgentRecord, ApiUser, CREDENTIAL_LIFETIME, ComponentKeystore,
+    ComponentRecord, Converted, CredentialRecord, EVERY_AGENT, EnrolRefusal, Enrolment,
+    GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized, Invitation,
+    JoinState, KekCount, KekState, KeyType, Keystore, KeystoreFloors, MAX_SIGNING_LIFETIME,
+    MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal,
+    Renewal, Renewed, RevokedHost, Rewrapped, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME,
+    SchemaStatus, SecretKey, Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };
 pub use rights::{DatabaseRole, GrantedRole, GrantsState, Plan, RolePassword};

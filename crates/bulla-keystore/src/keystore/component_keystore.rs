@@ -10,7 +10,7 @@ use bulla_seal::{
 };
 
 use super::copies::{copy_row, group_name, pair_name, root_name};
-use super::{Keystore, PairKey, PeerKeys, SKEW, Sources, kid_from, seconds};
+use super::{AGENT_LIFETIME, Keystore, PairKey, PeerKeys, SKEW, Sources, kid_from, seconds};
 use crate::address::StoreAddress;
 use crate::db::component_keys::{self, receive_sql};
 use crate::db::{Db, migrations, principals, revocation, rotation, trust};
@@ -64,7 +64,8 @@ impl ComponentKeystore {
                 .map_err(|_| KeystoreError::damaged("issuer credential"))?;
         }
         drop(conn);
-        let inner = Keystore { db, keks, trust: Arc::new(store), sources: Sources::default() };
+        let (trust, sources) = (Arc::new(store), Sources::default());
+        let inner = Keystore { db, keks, trust, sources, agent_life: AGENT_LIFETIME };
         Ok(Self { inner, component: component.clone() })
     }
 

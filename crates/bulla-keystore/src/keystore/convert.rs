@@ -32,13 +32,7 @@ pub(super) async fn run(
     let mut far = Converted { done: 0, total };
     progress(far);
     let mut after = String::new();
-    loop {
-        let Some(last) = (match step {
-            DataStep::EncryptAccessKeys => encrypt(db, keks, &after, batch, &mut far).await?,
-            DataStep::DecryptAccessKeys => decrypt(db, keks, &after, batch, &mut far).await?,
-        }) else {
-            break;
-        };
+    while let Some(last) = one_batch(step, db, keks, (&after, batch), &mut far).await? {
         progress(far);
         after = last;
     }
@@ -49,7 +43,20 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// One batch; gives the id of its last key.
+/// Gives the id of its last key; `None` if there was nothing to do.
+async fn one_batch(
+    step: DataStep,
+    db: &Db,
+    keks: &KekRing,
+    (after, batch): (&str, u32),
+    far: &mut Converted,
+) -> Result<Option<String>> {
+    match step {
+        DataStep::EncryptAccessKeys => encrypt(db, keks, after, batch, far).await,
+        DataStep::DecryptAccessKeys => decrypt(db, keks, after, batch, far).await,
+    }
+}
+
 async fn encrypt(
     db: &Db,
     keks: &KekRing,

@@ -47,7 +47,7 @@ pub(super) const TABLES: &[TableRights] = &[
     TableRights {
         component: &["SELECT (kid, principal_id, purpose, epoch, bytes, not_before, not_after)"],
         rows: Some("purpose <> 'signing'"),
-        ..control("credentials", &["SELECT", "INSERT"])
+        ..control("credentials", &["SELECT", "INSERT", "UPDATE (not_before)"])
     },
     control(
         "instance_keys",
