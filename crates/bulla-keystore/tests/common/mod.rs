@@ -67,12 +67,12 @@ impl Fixture {
     }
 
     /// The same with the login of the control plane's role.
-    pub async fn as_control(mut self) -> Self {
+    pub async fn with_control_role(mut self) -> Self {
         if self.keystore.component_keys("control").await.is_err() {
             self = self.and_components(&["control"]).await;
         }
         let roles = self.grant().await;
-        let (name, password) = &roles["control"];
+        let (name, password) = roles.get("control").unwrap();
         self.address = self.url_of(name, password).parse().unwrap();
         self.keystore.close().await;
         self.keystore = Keystore::open(&self.address, self.kek.clone()).await.unwrap();
@@ -127,7 +127,7 @@ macro_rules! fixture {
         match $crate::common::Fixture::on($crate::DATABASE).await {
             Some(fixture) => {
                 let fixture = fixture.and_components(&[$($component),*]).await;
-                if $crate::AS_CONTROL { fixture.as_control().await } else { fixture }
+                if $crate::AS_CONTROL { fixture.with_control_role().await } else { fixture }
             }
             None => return,
         }
