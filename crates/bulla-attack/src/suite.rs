@@ -63,7 +63,8 @@ pub async fn run(
     }
     drop(done);
     let exchange = &settings.endpoint.exchange;
-    bus.remove_exchanges(&[exchange.clone(), format!("{exchange}.reply")]).await;
+    let shared = ["", ".agent", ".reply", ".agent.reply"].map(|part| format!("{exchange}{part}"));
+    bus.remove_exchanges(&shared).await;
     Report {
         transport: bus.name().to_owned(),
         address: bus.address(),

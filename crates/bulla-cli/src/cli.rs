@@ -49,6 +49,9 @@ pub(crate) enum Command {
     /// Access keys of operators and programs, to sign requests to the API with.
     #[command(subcommand)]
     AccessKey(AccessKeyCommand),
+    /// The broker users of agents, if `[broker-users]` is set.
+    #[command(subcommand)]
+    Broker(BrokerCommand),
     /// The key-encryption key: rotate it, see what is under it, check a backup of it.
     #[command(subcommand)]
     Kek(KekCommand),
@@ -325,6 +328,14 @@ pub(crate) enum AccessKeyCommand {
         /// Its id.
         id: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BrokerCommand {
+    /// Compare the broker's users with the agents.
+    List,
+    /// Give users the rights that they should have now, and remove those that no agent needs.
+    Sync,
 }
 
 #[derive(Debug, Subcommand)]

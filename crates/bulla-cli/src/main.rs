@@ -58,6 +58,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Agent(command) => commands::agent::run(&home, command, out).await,
         Command::Group(command) => commands::group::run(&home, command, out).await,
         Command::AccessKey(command) => commands::access_key::run(&home, command, out).await,
+        Command::Broker(command) => commands::broker::run(&home, command, out).await,
         Command::Kek(command) => commands::kek::run(&home, command, out).await,
         Command::Db(command) => commands::db::run(&home, command, out).await,
         Command::Peers(args) => commands::peers::run(&home, args, out).await,

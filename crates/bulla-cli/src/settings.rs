@@ -23,6 +23,7 @@ pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7443";
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Settings {
     pub(crate) bus: Bus,
+    pub(crate) broker_users: BrokerUsers,
     pub(crate) api: Api,
     pub(crate) control: Control,
     pub(crate) kek: Kek,
@@ -70,6 +71,66 @@ impl std::fmt::Debug for Bus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The URL holds the broker's password.
         f.debug_struct("Bus").field("exchange", &self.exchange).finish_non_exhaustive()
+    }
+}
+
+/// Where the broker's users are made, one for each agent. No secret but the password, which
+/// prints redacted by being left out.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct BrokerUsers {
+    pub(crate) url: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password_file: Option<PathBuf>,
+    /// From the environment only.
+    #[serde(skip)]
+    pub(crate) password: Option<Zeroizing<String>>,
+    pub(crate) ca: Option<PathBuf>,
+    pub(crate) prefix: String,
+    /// The component types that agents may call.
+    pub(crate) components: Vec<String>,
+    pub(crate) login: LoginKind,
+    pub(crate) client_cert: Option<PathBuf>,
+    pub(crate) client_key: Option<PathBuf>,
+}
+
+/// How agents log in at the broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LoginKind {
+    /// With a password of their own.
+    #[default]
+    Password,
+    /// With a client certificate of their own.
+    Certificate,
+}
+
+impl Default for BrokerUsers {
+    fn default() -> Self {
+        Self {
+            url: None,
+            user: None,
+            password_file: None,
+            password: None,
+            ca: None,
+            prefix: "agent.".to_owned(),
+            components: vec!["control".to_owned()],
+            login: LoginKind::default(),
+            client_cert: None,
+            client_key: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for BrokerUsers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The address may hold a password, though it should not.
+        f.debug_struct("BrokerUsers")
+            .field("url", &self.url.is_some())
+            .field("prefix", &self.prefix)
+            .field("components", &self.components)
+            .field("login", &self.login)
+            .finish_non_exhaustive()
     }
 }
 
@@ -234,6 +295,21 @@ impl Settings {
         if let Some(size) = get("BULLA_BUS_MAX_MESSAGE") {
             self.bus.max_message = Some(size.parse().map_err(|_| bad("BULLA_BUS_MAX_MESSAGE"))?);
         }
+        if let Some(url) = get("BULLA_BROKER_USERS_URL") {
+            self.broker_users.url = Some(url);
+        }
+        if let Some(user) = get("BULLA_BROKER_USERS_USER") {
+            self.broker_users.user = Some(user);
+        }
+        if let Some(path) = get("BULLA_BROKER_USERS_PASSWORD_FILE") {
+            self.broker_users.password_file = Some(path.into());
+        }
+        if let Some(password) = get("BULLA_BROKER_USERS_PASSWORD") {
+            self.broker_users.password = Some(password.into());
+        }
+        if let Some(path) = get("BULLA_BROKER_USERS_CA") {
+            self.broker_users.ca = Some(path.into());
+        }
         if let Some(listen) = get("BULLA_API_LISTEN") {
             self.api.listen = Some(listen.parse().map_err(|_| bad("BULLA_API_LISTEN"))?);
         }
@@ -381,6 +457,9 @@ mod tests {
         assert!(settings.bus.url.is_some() && settings.api.listen.is_some());
         assert!(settings.control.instance.is_some());
         assert_eq!(settings.agents.life().unwrap(), AGENT_LIFETIME);
+        let users = &settings.broker_users;
+        assert!(users.url.is_some() && users.user.is_some() && users.password_file.is_some());
+        assert!(users.ca.is_some() && users.client_cert.is_some() && users.client_key.is_some());
         let next = settings.kek.next.as_ref().unwrap();
         assert!(settings.kek.backup.is_some() && next.token.is_some());
         assert!(settings.claims.store.is_some() && settings.claims.password_file.is_some());
@@ -397,6 +476,10 @@ mod tests {
         settings.overlay(|name| (name == "BULLA_CLAIMS_PASSWORD").then(|| "hush".into())).unwrap();
         settings.overlay(|name| (name == "BULLA_CLAIMS_ONLY_HOST").then(|| "true".into())).unwrap();
         assert!(settings.claims.only_host && settings.claims.password.is_some());
+        settings
+            .overlay(|name| (name == "BULLA_BROKER_USERS_PASSWORD").then(|| "hush".into()))
+            .unwrap();
+        assert!(settings.broker_users.password.is_some());
         for name in [
             "BULLA_KEYSTORE_PASSWORD",
             "BULLA_KEYSTORE_URL",

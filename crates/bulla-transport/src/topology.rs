@@ -1,16 +1,23 @@
-//! Names of exchanges, queues and routing keys: oslo.messaging's, with replies on an exchange of
-//! their own. The in-memory bus shows the same names, so that what one learns there is true of a
-//! broker.
+//! Names of exchanges, queues and routing keys: oslo.messaging's queues and keys, on exchanges that
+//! are apart where rights are to be apart. The in-memory bus shows the same names, so that what one
+//! learns there is true of a broker.
+//!
+//! A broker's user is confined by the exchanges that it may write to. What its routing keys are held
+//! to besides is not enough: RabbitMQ before 3.13 does not look at the keys in the headers `CC` and
+//! `BCC`, and no version looks at the key that a queue's dead letters get. So an exchange that an
+//! agent has to write to leads to nobody whom the agent may not write to.
 
-use crate::address::{Address, Inbox, routing_word};
+use crate::address::{Address, Inbox, ReplyName, routing_word};
 
 impl Address {
     /// The exchange that a message to this address is published to.
     pub fn exchange_name(&self) -> String {
         match self {
-            Self::Topic { exchange, .. } | Self::Server { exchange, .. } => exchange.clone(),
+            Self::Topic { exchange, topic } | Self::Server { exchange, topic, .. } => {
+                topic_exchange(exchange, topic)
+            }
             Self::Fanout { topic, .. } => fanout_exchange(topic),
-            Self::Reply { exchange, .. } => reply_exchange(exchange),
+            Self::Reply { exchange, to, .. } => reply_exchange(exchange, to),
         }
     }
 
@@ -40,9 +47,11 @@ impl Inbox {
     /// The exchange that the queue is bound to.
     pub fn exchange_name(&self) -> String {
         match self {
-            Self::Topic { exchange, .. } | Self::Server { exchange, .. } => exchange.clone(),
+            Self::Topic { exchange, topic } | Self::Server { exchange, topic, .. } => {
+                topic_exchange(exchange, topic)
+            }
             Self::Fanout { topic, .. } => fanout_exchange(topic),
-            Self::Reply { exchange, .. } => reply_exchange(exchange),
+            Self::Reply { exchange, name } => reply_exchange(exchange, name),
         }
     }
 
@@ -60,14 +69,31 @@ fn fanout_exchange(topic: &str) -> String {
     format!("{topic}_fanout")
 }
 
-fn reply_exchange(exchange: &str) -> String {
-    format!("{exchange}.reply")
+/// Agents' queues are on one exchange, to which only components write; those of a component type on
+/// one of their own, so that an agent can be let write to it and to no other; requests to join on
+/// one of their own. Other topics are on the control exchange.
+fn topic_exchange(exchange: &str, topic: &str) -> String {
+    let mut words = topic.split('.');
+    match (words.next(), words.next()) {
+        (Some("agent"), Some(_)) => format!("{exchange}.agent"),
+        (Some("component"), Some(name)) => format!("{exchange}.component.{name}"),
+        (Some("enrol"), Some(_)) => format!("{exchange}.enrol"),
+        _ => exchange.to_owned(),
+    }
+}
+
+/// Answers to agents are apart from those to components: agents write only to the latter.
+fn reply_exchange(exchange: &str, to: &ReplyName) -> String {
+    if to.as_str().starts_with("agent.") {
+        format!("{exchange}.agent.reply")
+    } else {
+        format!("{exchange}.reply")
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::address::ReplyName;
 
     #[test]
     fn names_are_those_of_oslo_messaging_but_for_replies() {
@@ -88,5 +114,29 @@ mod tests {
         let reply = Address::Reply { exchange, to, from: "agent/db.1".to_owned() };
         assert_eq!(reply.exchange_name(), "bulla.reply");
         assert_eq!(reply.routing_key(), "component.api.9f3a.agent.db~1");
+    }
+
+    #[test]
+    fn what_agents_write_to_leads_to_no_agent_and_to_one_component() {
+        let topic = |topic: &str| {
+            let topic = topic.to_owned();
+            Address::Topic { exchange: "bulla".to_owned(), topic }.exchange_name()
+        };
+        assert_eq!(topic("agent.db-1"), "bulla.agent");
+        assert_eq!(topic("component.api"), "bulla.component.api");
+        assert_eq!(topic("enrol.control"), "bulla.enrol");
+        assert_eq!(topic("agent"), "bulla");
+        let host = Inbox::Server {
+            exchange: "bulla".to_owned(),
+            topic: "component.api".to_owned(),
+            server: "host~1".to_owned(),
+        };
+        assert_eq!(host.exchange_name(), "bulla.component.api");
+        let reply = |principal: &str| {
+            let name = ReplyName::new(principal, "9f3a").unwrap();
+            Inbox::Reply { exchange: "bulla".to_owned(), name }.exchange_name()
+        };
+        assert_eq!(reply("agent/db-1"), "bulla.agent.reply");
+        assert_eq!(reply("component/agent.x"), "bulla.reply");
     }
 }

@@ -28,8 +28,9 @@ pub(super) const EXCHANGE: Row = Row {
 
 async fn exchange(world: Stage) -> Result<Seen, Trouble> {
     let staging = format!("{}-b", world.exchange());
-    world.clean_up_exchange(staging.clone());
-    world.clean_up_exchange(format!("{staging}.reply"));
+    for part in ["", ".agent", ".reply"] {
+        world.clean_up_exchange(format!("{staging}{part}"));
+    }
     let elsewhere = world.control.again(Some(&staging))?;
     let mut taken = world.take_from(&elsewhere, "work").await?;
     taken.sent.to = world.address();

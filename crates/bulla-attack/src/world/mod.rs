@@ -443,6 +443,9 @@ impl World {
             self.control.hand.delete(&inbox).await.ok();
         }
         let mut exchanges = std::mem::take(&mut *self.exchanges.lock());
+        exchanges.extend(["control", "billing"].map(|role| {
+            format!("{}.component.{}", self.settings.endpoint.exchange, self.name(role))
+        }));
         exchanges.sort();
         exchanges.dedup();
         self.bus.remove_exchanges(&exchanges).await;

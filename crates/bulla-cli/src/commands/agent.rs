@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
-use bulla_keystore::{KeyType, Page};
+use bulla_broker::Removed;
+use bulla_keystore::{KeyType, KeystoreError, Page};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
 use bulla_seal::Suite;
@@ -16,6 +17,7 @@ use super::{agent_add, agent_join, agent_rotate, agent_show, private_folder};
 use crate::agent::AgentOptions;
 use crate::cli::{AgentCommand, AgentRunArgs};
 use crate::control::bus::{Bus, endpoint_options};
+use crate::control::logins::Logins;
 use crate::control::{key_file, open_keystore};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
@@ -44,9 +46,10 @@ pub(crate) async fn add(
     refuse_existing(path)?;
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let logins = Logins::new(&settings, &keystore)?;
     let keys = keystore.add_agent(id, key_type, suite).await?;
     let written = async {
-        let bus = key_file::bus_entry(&settings);
+        let bus = logins.one(&keystore, id).await?;
         let file = key_file::agent_key_file(&keystore, id, keys, bus).await?;
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             private_folder(dir)?;
@@ -57,21 +60,35 @@ pub(crate) async fn add(
     if written.is_err() {
         // Nobody has its keys: the name is free again.
         keystore.remove_agent(id).await?;
+        logins.take_back(id).await;
     }
     keystore.close().await;
     written
 }
 
 async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
+    let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let logins = Logins::new(&settings, &keystore);
     let groups = keystore.groups_of(&bulla_seal::Principal::agent(id)?).await?;
-    let party = keystore.remove_agent(id).await?;
+    let removed = keystore.remove_agent(id).await;
     keystore.close().await;
+    // Revoked first: no fault of the broker's, or of its settings, may be in the way of that.
+    let cut = async { logins?.cut(id).await }.await;
+    let party = match (removed, &cut) {
+        (Ok(party), _) => party,
+        // Its broker user was left over from a time when the broker could not be reached.
+        (Err(KeystoreError::UnknownPrincipal(_)), Ok(Some(cut))) if *cut != Removed::default() => {
+            return left_over(id, *cut, out);
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
     let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
     let revoked = json!({
         "agent": party.principal.to_string(),
         "incarnation": party.incarnation,
         "groups_rekeyed": groups,
+        "broker_user": broker_word(&cut),
     });
     out.result(&revoked, |out| {
         out.say(format!("Revoked {party}: nobody takes its keys any more."));
@@ -82,20 +99,56 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
             "Control-plane processes know within a second; agents as soon as they hear of it, an \
              hour later at the most.",
         );
-        out.say(
-            "Its login at the broker is for you to take away: with that it can still remove \
-             messages from its queue, though not read them.",
-        );
+        match &cut {
+            Ok(Some(Removed { user: true, .. })) => {
+                out.say("Its broker user is gone, and its connections are closed.");
+            }
+            Ok(Some(_)) => out.say("It had no broker user of its own."),
+            Ok(None) => out.say(
+                "Its login at the broker is for you to take away: with that it can still remove \
+                 messages from its queue, though not read them.",
+            ),
+            Err(_) => {}
+        }
+    })?;
+    cut.map(drop).map_err(|failure| {
+        Failure::new(format!(
+            "agent/{id} is revoked, but its broker user could not be removed: {failure}. With it, \
+             it can still take messages from its queue, though not read them. Once the broker \
+             answers, `bulla agent revoke {id}` again"
+        ))
     })
+}
+
+fn left_over(id: &str, cut: Removed, out: Output) -> Result<()> {
+    let value =
+        json!({ "agent": format!("agent/{id}"), "broker_user": broker_word(&Ok(Some(cut))) });
+    out.result(&value, |out| {
+        out.say(format!(
+            "agent/{id} was revoked before. Its broker user is gone now too, and its connections \
+             are closed."
+        ));
+    })
+}
+
+fn broker_word(cut: &Result<Option<Removed>>) -> serde_json::Value {
+    match cut {
+        Ok(None) => serde_json::Value::Null,
+        Ok(Some(cut)) => json!(if cut.user { "removed" } else { "none" }),
+        Err(_) => json!("not removed"),
+    }
 }
 
 /// What a key file says of the broker.
 pub(crate) fn bus_notice(settings: &Settings, out: Output) {
+    if settings.broker_users.url.is_some() {
+        return out.say("It has a broker user of its own, which the file holds the login of.");
+    }
     match (&settings.bus.key_file_url, &settings.bus.url) {
         (Some(_), _) => {}
         (None, Some(_)) => out.say(
             "It holds the control plane's own broker login; [bus] key-file-url gives key files \
-             another.",
+             another, [broker-users] each agent its own.",
         ),
         (None, None) => out.say("It names no broker: give --bus or BULLA_BUS_URL there."),
     }

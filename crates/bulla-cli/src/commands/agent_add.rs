@@ -5,7 +5,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulla_keystore::{Invitation, KeyType, Keystore};
+use bulla_broker::Survey;
+use bulla_keystore::{AgentKeys, Invitation, KeyType, Keystore};
+use bulla_rpc::identity::BusEntry;
 use bulla_seal::{Principal, Suite};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
@@ -16,6 +18,7 @@ use super::inject::{Kind, Packed};
 use super::private_folder;
 use crate::cli::{AgentAddArgs, FormatArg, KeyTypeArg};
 use crate::control::enrol::JoinFiles;
+use crate::control::logins::Logins;
 use crate::control::{key_file, open_keystore};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
@@ -89,18 +92,22 @@ async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output)
     }
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let logins = Logins::new(&settings, &keystore)?;
     let added = match plan.kind {
-        Kind::Key => add_key(&keystore, &settings, plan, id, &path).await,
+        Kind::Key => add_key(&keystore, &logins, plan, id, &path).await,
         Kind::Token => {
-            let files = JoinFiles::new(&keystore, key_file::bus_entry(&settings)).await?;
+            let files = JoinFiles::new(&keystore).await?;
             let invited = keystore.invite_agent(id, plan.suite, plan.lifetime, plan.again).await?;
             if former {
                 bulla_rpc::identity::burn_file(&path)?;
             }
-            let written = write_join(&files, plan, &invited, &path, true);
+            let written = match logins.one(&keystore, id).await {
+                Ok(bus) => write_join(&files, plan, &invited, bus, &path, true),
+                Err(failure) => Err(failure),
+            };
             if written.is_err() && !plan.again {
                 // Nobody has its token: the name is free again.
-                keystore.remove_agent(id).await?;
+                take_back(&keystore, &logins, id).await?;
             }
             written
         }
@@ -109,25 +116,43 @@ async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output)
     show_one(plan, &added?, &settings, out)
 }
 
+/// Takes an agent back whose file could not be written.
+async fn take_back(keystore: &Keystore, logins: &Logins, id: &str) -> Result<()> {
+    keystore.remove_agent(id).await?;
+    logins.take_back(id).await;
+    Ok(())
+}
+
 /// An agent with its keys in its file.
 async fn add_key(
     keystore: &Keystore,
-    settings: &Settings,
+    logins: &Logins,
     plan: &Plan,
     id: &str,
     path: &Path,
 ) -> Result<Added> {
     let keys = keystore.add_agent(id, plan.key_type, plan.suite).await?;
     let written = async {
-        let bus = key_file::bus_entry(settings);
-        let text = key_file::agent_key_file(keystore, id, keys, bus).await?.to_text()?;
-        write(plan, id, path, &text, true)
+        let bus = logins.one(keystore, id).await?;
+        write_key(keystore, plan, (id, keys), bus, path).await
     };
-    if let Err(failure) = written.await {
+    let written = written.await;
+    if written.is_err() {
         // Nobody has its keys: the name is free again.
-        keystore.remove_agent(id).await?;
-        return Err(failure);
+        take_back(keystore, logins, id).await?;
     }
+    written
+}
+
+async fn write_key(
+    keystore: &Keystore,
+    plan: &Plan,
+    (id, keys): (&str, AgentKeys),
+    bus: Option<BusEntry>,
+    path: &Path,
+) -> Result<Added> {
+    let text = key_file::agent_key_file(keystore, id, keys, bus).await?.to_text()?;
+    write(plan, id, path, &text, true)?;
     Ok(Added { id: id.to_owned(), path: path.to_owned(), expires: None })
 }
 
@@ -135,11 +160,12 @@ fn write_join(
     files: &JoinFiles,
     plan: &Plan,
     invitation: &Invitation,
+    bus: Option<BusEntry>,
     path: &Path,
     durable: bool,
 ) -> Result<Added> {
     let id = invitation.party.principal.name();
-    write(plan, id, path, &files.make(invitation).to_text()?, durable)?;
+    write(plan, id, path, &files.make(invitation, bus).to_text()?, durable)?;
     let expires = Some(invitation.expires);
     Ok(Added { id: id.to_owned(), path: path.to_owned(), expires })
 }
@@ -217,12 +243,15 @@ async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Out
     private_folder(&folder)?;
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
-    let files = JoinFiles::new(&keystore, key_file::bus_entry(&settings)).await?;
+    let logins = Logins::new(&settings, &keystore)?;
+    let survey = logins.survey().await?;
+    let files = JoinFiles::new(&keystore).await?;
+    let many = Many { keystore: &keystore, logins: &logins, survey, files: &files, plan };
     let bar = progress(ids.len(), out);
     let mut all = Vec::with_capacity(ids.len());
     let mut failed = None;
     for batch in ids.chunks(BATCH) {
-        let added = add_batch(&keystore, &settings, &files, plan, batch, &path, &bar).await;
+        let added = many.add(batch, &path, &bar).await;
         match added {
             Ok(added) => all.extend(added),
             Err(failure) => {
@@ -260,50 +289,79 @@ async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Out
     Ok(())
 }
 
-async fn add_batch(
-    keystore: &Keystore,
-    settings: &Settings,
-    files: &JoinFiles,
-    plan: &Plan,
-    ids: &[String],
-    path: impl Fn(&str) -> PathBuf,
-    bar: &ProgressBar,
-) -> Result<Vec<Added>> {
-    let mut added = Vec::with_capacity(ids.len());
-    match plan.kind {
-        Kind::Token => {
-            for invitation in keystore.invite_agents(ids, plan.suite, plan.lifetime).await? {
-                let path = path(invitation.party.principal.name());
-                match write_join(files, plan, &invitation, &path, false) {
-                    Ok(one) => added.push(one),
-                    Err(failure) => {
-                        undo(keystore, ids, &added).await?;
-                        return Err(failure);
-                    }
-                }
-                bar.inc(1);
-            }
-        }
-        Kind::Key => {
-            for id in ids {
-                added.push(add_key(keystore, settings, plan, id, &path(id)).await?);
-                bar.inc(1);
-            }
-        }
-    }
-    Ok(added)
+/// What a batch of agents is added with.
+struct Many<'a> {
+    keystore: &'a Keystore,
+    logins: &'a Logins,
+    survey: Option<Survey>,
+    files: &'a JoinFiles,
+    plan: &'a Plan,
 }
 
-/// Takes a batch back whose files could not all be written.
-async fn undo(keystore: &Keystore, ids: &[String], written: &[Added]) -> Result<()> {
-    for id in ids {
-        keystore.remove_agent(id).await?;
+impl Many<'_> {
+    /// Adds a batch whole, or not at all.
+    async fn add(
+        &self,
+        ids: &[String],
+        path: impl Fn(&str) -> PathBuf,
+        bar: &ProgressBar,
+    ) -> Result<Vec<Added>> {
+        let mut known = Vec::new();
+        let mut added = Vec::with_capacity(ids.len());
+        let tried = self.try_add(ids, path, (&mut known, &mut added), bar).await;
+        if let Err(failure) = tried {
+            self.undo(&known, &added).await?;
+            return Err(failure);
+        }
+        Ok(added)
     }
-    for one in written.iter().filter(|one| one.path.is_file()) {
-        // The agent is gone: what stands there is worth nothing.
-        let _ = bulla_rpc::identity::burn_file(&one.path);
+
+    /// The same, noting which ids the keystore knows by now, and which files were written.
+    async fn try_add(
+        &self,
+        ids: &[String],
+        path: impl Fn(&str) -> PathBuf,
+        (known, added): (&mut Vec<String>, &mut Vec<Added>),
+        bar: &ProgressBar,
+    ) -> Result<()> {
+        let Self { keystore, plan, .. } = self;
+        let logins = || self.logins.many(self.survey.as_ref(), ids);
+        match plan.kind {
+            Kind::Token => {
+                let invited = keystore.invite_agents(ids, plan.suite, plan.lifetime).await?;
+                known.extend_from_slice(ids);
+                for (invitation, bus) in invited.iter().zip(logins().await?) {
+                    let path = path(invitation.party.principal.name());
+                    added.push(write_join(self.files, plan, invitation, bus, &path, false)?);
+                    bar.inc(1);
+                }
+            }
+            Kind::Key => {
+                let mut keys = Vec::with_capacity(ids.len());
+                for id in ids {
+                    keys.push(keystore.add_agent(id, plan.key_type, plan.suite).await?);
+                    known.push(id.clone());
+                }
+                for ((id, keys), bus) in ids.iter().zip(keys).zip(logins().await?) {
+                    added.push(write_key(keystore, plan, (id, keys), bus, &path(id)).await?);
+                    bar.inc(1);
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Takes a batch back whose files could not all be written.
+    async fn undo(&self, known: &[String], written: &[Added]) -> Result<()> {
+        for id in known {
+            take_back(self.keystore, self.logins, id).await?;
+        }
+        for one in written.iter().filter(|one| one.path.is_file()) {
+            // The agent is gone: what stands there is worth nothing.
+            let _ = bulla_rpc::identity::burn_file(&one.path);
+        }
+        Ok(())
+    }
 }
 
 fn progress(count: usize, out: Output) -> ProgressBar {

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use bulla_http::certs;
+use bulla_keystore::Keystore;
 use bulla_rpc::{Clock, SystemClock};
 use serde::Serialize;
 
 use super::api_client;
+use super::broker::{Compared, advice};
 use crate::control::bus::Bus;
 use crate::control::claims;
+use crate::control::logins::Logins;
 use crate::control::{CONTROL, open_keystore};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -66,7 +69,7 @@ pub(crate) async fn run(home: &Home, out: Output) -> Result<()> {
         format!("{} can be read", home.settings().display())
     });
     files(home, &mut findings);
-    keystore(home, &mut findings).await;
+    keystore(home, settings.as_ref(), &mut findings).await;
     if let Some(settings) = &settings {
         backup(home, settings, &mut findings).await;
     }
@@ -123,7 +126,7 @@ fn exposed(path: &Path) -> Option<u32> {
     (mode & 0o077 != 0).then_some(mode)
 }
 
-async fn keystore(home: &Home, findings: &mut Findings) {
+async fn keystore(home: &Home, settings: Option<&Settings>, findings: &mut Findings) {
     let opened = open_keystore(home).await;
     let Some(keystore) = findings.judge("keystore", opened, |keystore| {
         format!("opens with its key; trust domain {}", keystore.trust_store().domain())
@@ -145,7 +148,43 @@ async fn keystore(home: &Home, findings: &mut Findings) {
     }
     let agents = keystore.count_agents().await.map_err(Failure::from);
     findings.judge("agents", agents, |count| format!("{count} added"));
+    if let Some(settings) = settings {
+        broker_users(&keystore, settings, findings).await;
+    }
     keystore.close().await;
+}
+
+/// Whether each agent has its broker user and each user its agent.
+async fn broker_users(keystore: &Keystore, settings: &Settings, findings: &mut Findings) {
+    const WHAT: &str = "broker users";
+    let logins = match Logins::new(settings, keystore) {
+        Ok(logins) => logins,
+        Err(failure) => return findings.add(WHAT, Grade::Bad, failure.to_string()),
+    };
+    let Some(users) = logins.users() else {
+        if settings.bus.url.is_some() {
+            let text = "agents have none of their own ([broker-users]): each can take others' \
+                        messages away, though not read them";
+            findings.add(WHAT, Grade::Note, text);
+        }
+        return;
+    };
+    let compared = Compared::new(users, keystore).await;
+    let good = |compared: &Compared| {
+        format!("{} takes our login; {} agents have theirs", users.address(), compared.paired.len())
+    };
+    let Some(compared) = findings.judge(WHAT, compared, good) else { return };
+    if !compared.users.is_empty() {
+        let text = format!(
+            "without an agent: {}; `bulla broker sync` removes them",
+            compared.users_text()
+        );
+        findings.add(WHAT, Grade::Bad, text);
+    }
+    if !compared.agents.is_empty() {
+        let (agents, advice) = (compared.agents_text(), advice(users.login()));
+        findings.add(WHAT, Grade::Note, format!("agents without one: {agents}. {advice}"));
+    }
 }
 
 /// A backup of the key-encryption key that does not open the keystore is found out now, and not when

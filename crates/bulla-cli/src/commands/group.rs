@@ -5,10 +5,11 @@ use bulla_seal::{GroupName, Principal};
 use serde_json::json;
 
 use crate::cli::GroupCommand;
+use crate::control::logins::Logins;
 use crate::control::open_keystore;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::Output;
-use crate::settings::Home;
+use crate::settings::{Home, Settings};
 
 pub(crate) async fn run(home: &Home, command: &GroupCommand, out: Output) -> Result<()> {
     match command {
@@ -21,6 +22,7 @@ async fn add(home: &Home, name: &str, members: &[String], out: Output) -> Result
     let group = GroupName::new(name.strip_prefix("group/").unwrap_or(name))?;
     let members: Vec<Principal> =
         members.iter().map(|member| member.parse()).collect::<std::result::Result<_, _>>()?;
+    let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
     let new = match keystore.add_group(&group).await {
         Ok(()) => true,
@@ -37,12 +39,21 @@ async fn add(home: &Home, name: &str, members: &[String], out: Output) -> Result
             added.push(member.to_string());
         }
     }
+    let agents: Vec<_> = members.iter().filter(|m| m.is_agent()).map(Principal::name).collect();
+    let permitted = async { Logins::new(&settings, &keystore)?.permit(&keystore, &agents).await };
+    let permitted = permitted.await;
     keystore.close().await;
     let made = json!({ "group": group.to_string(), "new": new, "added": added });
     out.result(&made, |out| {
         let what = if new { "Added" } else { "Extended" };
         out.say(format!("{what} {group}: {} new members.", added.len()));
         out.say("Members listen to it within half a minute.");
+    })?;
+    permitted.map(drop).map_err(|failure| {
+        Failure::new(format!(
+            "{group} has its members, but their broker users may not listen to it yet: {failure}. \
+             Once the broker answers, run `bulla broker sync`"
+        ))
     })
 }
 

@@ -38,17 +38,16 @@ impl Enroller for KeystoreEnroller {
 pub(crate) struct JoinFiles {
     keystore: Keystore,
     control: SignedCredential,
-    bus: Option<BusEntry>,
 }
 
 impl JoinFiles {
-    pub(crate) async fn new(keystore: &Keystore, bus: Option<BusEntry>) -> Result<Self> {
+    pub(crate) async fn new(keystore: &Keystore) -> Result<Self> {
         let control = keystore.credential(&Principal::component(CONTROL)?).await?;
-        Ok(Self { keystore: keystore.clone(), control, bus })
+        Ok(Self { keystore: keystore.clone(), control })
     }
 
-    /// The join file of a new agent.
-    pub(crate) fn make(&self, invitation: &Invitation) -> JoinFile {
+    /// The join file of a new agent, which finds the bus at `bus`.
+    pub(crate) fn make(&self, invitation: &Invitation, bus: Option<BusEntry>) -> JoinFile {
         let trust = self.keystore.trust_store();
         let token = &invitation.token;
         JoinFile {
@@ -66,7 +65,7 @@ impl JoinFiles {
                 secret: BASE64.encode(token.secret.expose()),
                 expires: invitation.expires,
             },
-            bus: self.bus.clone(),
+            bus,
         }
     }
 }

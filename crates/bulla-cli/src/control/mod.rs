@@ -6,6 +6,7 @@ pub(crate) mod directory;
 pub(crate) mod enrol;
 pub(crate) mod kek;
 pub(crate) mod key_file;
+pub(crate) mod logins;
 mod peers;
 mod plane;
 mod renewal;

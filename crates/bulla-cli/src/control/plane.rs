@@ -144,7 +144,10 @@ impl ControlPlane for Plane {
     async fn tap(&self, by: &Identity) -> Result<TapStream, CallFailure> {
         tracing::info!(operator = by.name(), "tap");
         let groups = self.0.keystore.list_groups().await.map_err(internal)?;
-        let topics: Vec<_> = groups.iter().map(|group| target::group_topic(&group.name)).collect();
+        let components = self.0.keystore.list_components().await.map_err(internal)?;
+        let topics = groups.iter().map(|group| target::group_topic(&group.name));
+        let components = components.iter().map(|c| target::topic_of(&c.party.principal));
+        let topics: Vec<_> = topics.chain(components).collect();
         let exchange = &self.0.client.endpoint().options().exchange;
         let tap = self
             .0

@@ -2,11 +2,14 @@
 //!
 //! | what | name | kind |
 //! |---|---|---|
-//! | control exchange | the exchange | topic, durable |
+//! | control exchange | `<exchange>` | topic, durable |
+//! | exchange of agents' topics | `<exchange>.agent` | topic, durable |
+//! | exchange of a component type | `<exchange>.component.<type>` | topic, durable |
+//! | exchange of requests to join | `<exchange>.enrol` | topic, durable |
 //! | topic, server queue | `<topic>`, `<topic>.<server>` | durable, bound with its own name |
 //! | fanout exchange | `<topic>_fanout` | fanout, durable |
 //! | fanout queue | `<topic>_fanout_<member>` | durable, one for each member |
-//! | reply exchange | `<exchange>.reply` | topic, durable |
+//! | reply exchange | `<exchange>.reply`; to agents `<exchange>.agent.reply` | topic, durable |
 //! | reply queue | `reply.<name>` | exclusive, auto-delete, bound with `<name>.#` |
 //!
 //! A reply is published with the key `<name>.<who answers>`, never through the default exchange,

@@ -157,6 +157,11 @@ impl RabbitOptions {
         self
     }
 
+    /// The virtual host.
+    pub fn vhost(&self) -> &str {
+        &self.uri.vhost
+    }
+
     /// Host and port, without credentials.
     pub fn address(&self) -> String {
         let (host, port) = (&self.uri.authority.host, self.uri.authority.port);

@@ -10,10 +10,11 @@ use lapin::{Connection, Consumer};
 use super::declare::{exchange, short};
 use super::dial::dial;
 use super::options::RabbitOptions;
+use crate::address::Address;
 use crate::error::TransportError;
 use crate::memory::Tapped;
 
-/// A live copy of what is published to an exchange, to its replies, and to fanout exchanges.
+/// A live copy of what is published to agents, of replies, and of what goes to some other topics.
 /// Needs a broker user that may bind to them, as an operator's may and an agent's may not.
 pub struct RabbitTap {
     // Held open: closing it ends the consumer.
@@ -22,15 +23,15 @@ pub struct RabbitTap {
 }
 
 impl RabbitTap {
-    /// Watches `name`, `<name>.reply`, and the fanout exchange of each of `topics`.
+    /// Watches the control exchange `name`, what goes to agents, requests to join, replies, and each
+    /// of `topics`: `component.…`, or that of a group's fanouts.
     pub async fn open(
         options: &RabbitOptions,
         name: &str,
         topics: &[String],
     ) -> Result<Self, TransportError> {
         let connection = dial(options).await?;
-        let mut exchanges = vec![(name.to_owned(), false), (format!("{name}.reply"), false)];
-        exchanges.extend(topics.iter().map(|topic| (format!("{topic}_fanout"), true)));
+        let exchanges = watched(name, topics);
         for (name, fanout) in &exchanges {
             exchange(&connection, name, *fanout).await?;
         }
@@ -75,6 +76,21 @@ impl RabbitTap {
             payload: delivery.data.into(),
         })
     }
+}
+
+/// The exchanges, and which of them are fanout exchanges.
+fn watched(name: &str, topics: &[String]) -> Vec<(String, bool)> {
+    let always = ["", ".agent", ".enrol", ".reply", ".agent.reply"];
+    let mut exchanges: Vec<_> = always.map(|part| (format!("{name}{part}"), false)).into();
+    exchanges.extend(topics.iter().map(|topic| {
+        let (exchange, topic) = (name.to_owned(), topic.clone());
+        if topic.starts_with("component.") {
+            (Address::Topic { exchange, topic }.exchange_name(), false)
+        } else {
+            (Address::Fanout { exchange, topic }.exchange_name(), true)
+        }
+    }));
+    exchanges
 }
 
 impl std::fmt::Debug for RabbitTap {

@@ -26,6 +26,7 @@ pub(super) struct Layout {
     pub(super) amqp: u16,
     pub(super) tls: u16,
     pub(super) management: u16,
+    pub(super) management_tls: u16,
     distribution: u16,
     /// `None`: a node alone, with a port mapper of its own.
     cluster: Option<Common>,
@@ -43,6 +44,7 @@ impl Layout {
             amqp: free_port()?,
             tls: free_port()?,
             management: free_port()?,
+            management_tls: free_port()?,
             distribution: free_port()?,
             cluster,
             epmd,
@@ -95,6 +97,16 @@ impl Layout {
             text += &format!(
                 "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n",
                 self.management
+            );
+        }
+        if wanted.tls && wanted.management {
+            let directory = self.directory.display();
+            text += &format!(
+                "management.ssl.ip = 127.0.0.1\nmanagement.ssl.port = {}\n\
+                 management.ssl.cacertfile = {directory}/ca.pem\n\
+                 management.ssl.certfile = {directory}/server.pem\n\
+                 management.ssl.keyfile = {directory}/server.key\n",
+                self.management_tls
             );
         }
         if wanted.tls {

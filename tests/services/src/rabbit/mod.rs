@@ -95,6 +95,7 @@ pub struct RabbitMq {
     layout: Layout,
     authority: Authority,
     tls: bool,
+    management: bool,
     process: Option<Process>,
     // Dropped last: the server writes into it until it ends.
     _directory: TempDir,
@@ -123,7 +124,8 @@ impl RabbitMq {
         let layout = Layout::new(directory.path(), cluster)?;
         let certificate = authority.server(&["localhost", "127.0.0.1"])?;
         layout.write(wanted, &authority, &certificate)?;
-        Ok(Self { layout, authority, tls: wanted.tls, process: None, _directory: directory })
+        let (tls, management) = (wanted.tls, wanted.management);
+        Ok(Self { layout, authority, tls, management, process: None, _directory: directory })
     }
 
     fn spawn(&mut self) -> Result<(), ServiceError> {
@@ -143,6 +145,7 @@ impl RabbitMq {
     fn answers(&self) -> bool {
         answers(self.layout.amqp, b"AMQP\0\0\x09\x01")
             && (!self.tls || answers(self.layout.tls, b""))
+            && (!self.management || answers(self.layout.management, b""))
     }
 
     fn not_started(&self) -> ServiceError {
@@ -212,6 +215,21 @@ impl RabbitMq {
     /// The address of the management API, if it runs.
     pub fn management_url(&self) -> String {
         format!("http://{USER}:{PASSWORD}@127.0.0.1:{}", self.layout.management)
+    }
+
+    /// The address of the management API without credentials, if it runs.
+    pub fn management_address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.layout.management)
+    }
+
+    /// The same over TLS, if both run.
+    pub fn management_tls_address(&self) -> String {
+        format!("https://localhost:{}", self.layout.management_tls)
+    }
+
+    /// Name and password of the user who may do everything.
+    pub fn admin(&self) -> (&'static str, &'static str) {
+        (USER, PASSWORD)
     }
 
     /// The port of the plain listener.

@@ -1,0 +1,227 @@
+//! A broker user for each agent, in separate processes over a real RabbitMQ: an agent works with
+//! nothing but its own login, and a revoked one loses it at once.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use bulla_services::{RabbitMq, require};
+use common::*;
+use serde_json::json;
+
+/// A deployment with broker users.
+fn start() -> Option<(RabbitMq, Deployment)> {
+    let rabbit = require(RabbitMq::builder().management(true).start())?;
+    let mut deployment = Deployment::new(Some(rabbit.url()));
+    let (user, password) = rabbit.admin();
+    let file = deployment.path("admin.password");
+    fs::write(&file, format!("{password}\n")).unwrap();
+    deployment.env.extend([
+        ("BULLA_BROKER_USERS_URL", rabbit.management_address()),
+        ("BULLA_BROKER_USERS_USER", user.to_owned()),
+        ("BULLA_BROKER_USERS_PASSWORD_FILE", file.to_str().unwrap().to_owned()),
+    ]);
+    Some((rabbit, deployment))
+}
+
+/// A command as on the agent's own machine: with its file and nothing else.
+fn alone(deployment: &Deployment, args: &[&str]) -> Command {
+    let mut command = bulla(&deployment.path("elsewhere"));
+    command.args(args).current_dir(deployment.dir.path());
+    command
+}
+
+fn run_agent(deployment: &Deployment, file: &Path, more: &[&str]) -> Process {
+    let flag = if file.extension().is_some_and(|e| e == "join") { "--join" } else { "--key" };
+    let args = [&["agent", "run", flag, file.to_str().unwrap()], more].concat();
+    Process::start(alone(deployment, &args), "answers on")
+}
+
+fn connections(rabbit: &RabbitMq) -> Vec<String> {
+    let listed = rabbit.rabbitmqctl(&["list_connections", "-q", "user"]).unwrap();
+    listed.lines().filter(|name| name.starts_with("agent.")).map(str::to_owned).collect()
+}
+
+fn invite(deployment: &Deployment, id: &str) -> std::path::PathBuf {
+    let join = deployment.path(&format!("{id}.join"));
+    deployment.ok(&["agent", "add", id, "--out", join.to_str().unwrap()]);
+    join
+}
+
+#[test]
+fn agents_work_with_their_own_login_and_a_revoked_one_is_out_at_once() {
+    let Some((rabbit, deployment)) = start() else { return };
+    let _control = deployment.serve();
+    let join = invite(&deployment, "db-1");
+    let file = fs::read_to_string(&join).unwrap();
+    let (_, password) = rabbit.admin();
+    assert!(file.contains("amqp://agent.db-1:") && !file.contains(password), "{file}");
+    let shared = deployment.add_agent("db-2", &["--key-type", "shared"]);
+    deployment.ok(&["group", "add", "dbs", "--member", "agent/db-2"]);
+
+    // Joins, is called, reports progress, takes casts, hears fanouts of its groups.
+    let methods = methods(deployment.dir.path());
+    let exec = ["--exec", methods.to_str().unwrap()];
+    let first = run_agent(&deployment, &join, &exec);
+    let _second = run_agent(&deployment, &shared, &exec);
+    let mut users = connections(&rabbit);
+    users.sort();
+    assert_eq!(users, ["agent.db-1", "agent.db-2"], "nobody else's login");
+    for agent in ["agent/db-1", "agent/db-2"] {
+        assert_eq!(deployment.call(agent, "agent.ping", "{}")["pong"], true);
+        let streamed = deployment.ok(&["call", agent, "test.slow", "--json"]);
+        assert!(streamed.contains(r#"{"progress":1}"#) && streamed.contains("slept"), "{streamed}");
+    }
+    let heard = |word: &str| {
+        let runs = fs::read_to_string(deployment.path("runs")).unwrap_or_default();
+        runs.matches(word).count()
+    };
+    deployment.ok(&["cast", "agent/db-1", "test.note", r#"{"word":"cast"}"#]);
+    deployment.ok(&["fanout", "group/all", "test.note", r#"{"word":"every"}"#]);
+    eventually("casts and fanouts arrive", || {
+        (heard("cast") == 1 && heard("every") == 2).then_some(())
+    });
+    deployment.ok(&["fanout", "group/dbs", "test.note", r#"{"word":"some"}"#]);
+    eventually("the group's member hears", || (heard("some") == 1).then_some(()));
+    let said = deployment.ok(&["doctor"]);
+    assert!(said.contains("2 agents have theirs"), "{said}");
+
+    // Revoked, its process has no connection any more, and gets none.
+    let revoked = deployment.json(&["agent", "revoke", "db-1"]);
+    assert_eq!(revoked["broker_user"], "removed");
+    eventually("its connection is closed", || {
+        (connections(&rabbit) == ["agent.db-2"]).then_some(())
+    });
+    let users = rabbit.rabbitmqctl(&["list_users", "-q"]).unwrap();
+    assert!(!users.contains("agent.db-1") && users.contains("agent.db-2"), "{users}");
+    let key = deployment.path("db-1.key");
+    let output = alone(&deployment, &["agent", "run", "--key", key.to_str().unwrap()]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(text(&output.stderr).contains("ACCESS_REFUSED"), "{output:?}");
+    assert_eq!(deployment.call("agent/db-2", "agent.ping", "{}")["pong"], true);
+
+    // Its name, given out anew, is another user with another password.
+    let key = deployment.path("again.key");
+    deployment.ok(&["agent", "add", "db-1", "--key", "--out", key.to_str().unwrap()]);
+    let _again = run_agent(&deployment, &key, &[]);
+    eventually("the next incarnation is called", || {
+        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
+        output.status.success().then_some(())
+    });
+    assert_eq!(connections(&rabbit).iter().filter(|user| *user == "agent.db-1").count(), 1);
+    drop(first);
+}
+
+fn methods(dir: &Path) -> std::path::PathBuf {
+    let methods = dir.join("methods");
+    fs::create_dir_all(methods.join("test")).unwrap();
+    let note =
+        format!("#!/bin/sh\ncat >> {0}\necho >> {0}\necho null\n", dir.join("runs").display());
+    let slow = "#!/bin/sh\necho 'progress: 1' >&2\nsleep 1\necho '\"slept\"'\n";
+    for (name, script) in [("note", note.as_str()), ("slow", slow)] {
+        fs::write(methods.join("test").join(name), script).unwrap();
+    }
+    for path in ["", "test", "test/note", "test/slow"] {
+        fs::set_permissions(methods.join(path), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    methods
+}
+
+#[test]
+fn what_fails_half_way_is_told_and_can_be_repeated() {
+    let Some((rabbit, mut deployment)) = start() else { return };
+    let users = || rabbit.rabbitmqctl(&["list_users", "-q"]).unwrap();
+    deployment.add_agent("db-1", &[]);
+    let with = |deployment: &mut Deployment, url: String| {
+        deployment.env[0].1 = url;
+    };
+
+    // The broker can't be reached: no agent is added, but one is revoked, and that is said.
+    with(&mut deployment, "http://127.0.0.1:1".to_owned());
+    let out = deployment.path("db-2.join");
+    let said = deployment.fails(1, &["agent", "add", "db-2", "--out", out.to_str().unwrap()]);
+    assert!(said.contains("can't reach RabbitMQ's management API"), "{said}");
+    assert!(!out.exists());
+    assert_eq!(deployment.json(&["agent", "list"]).as_array().unwrap().len(), 1);
+    let said = deployment.fails(1, &["agent", "revoke", "db-1"]);
+    assert!(said.contains("is revoked, but its broker user could not be removed"), "{said}");
+    assert!(said.contains("`bulla agent revoke db-1` again"), "{said}");
+    assert_eq!(deployment.json(&["agent", "list"]), json!([]));
+    assert!(users().contains("agent.db-1"));
+    let said = deployment.run(&["doctor"]);
+    assert!(text(&said.stdout).contains("broker users") && !said.status.success());
+
+    // It can: the doctor sees the user that is left over, and the same command removes it.
+    with(&mut deployment, rabbit.management_address());
+    let said = deployment.run(&["doctor"]);
+    let said = text(&said.stdout);
+    assert!(
+        said.contains("without an agent: agent.db-1") && said.contains("broker sync"),
+        "{said}"
+    );
+    let said = deployment.ok(&["agent", "revoke", "db-1"]);
+    assert!(said.contains("was revoked before"), "{said}");
+    assert!(!users().contains("agent.db-1"));
+    let said = deployment.fails(1, &["agent", "revoke", "db-1"]);
+    assert!(said.contains("db-1"), "{said}");
+
+    // Orphans both ways, and what puts them right.
+    deployment.add_agent("db-3", &[]);
+    deployment.add_agent("db-4", &[]);
+    rabbit.rabbitmqctl(&["delete_user", "agent.db-3"]).unwrap();
+    let set = std::mem::take(&mut deployment.env);
+    deployment.ok(&["agent", "revoke", "db-4"]);
+    deployment.env = set;
+    let listed = deployment.json(&["broker", "list"]);
+    assert_eq!(listed["users_without_agent"], json!(["agent.db-4"]));
+    assert_eq!(listed["agents_without_user"], json!(["db-3"]));
+    let synced = deployment.json(&["broker", "sync"]);
+    assert_eq!(synced["removed"], json!(["agent.db-4"]));
+    assert_eq!(synced["agents_without_user"], json!(["db-3"]));
+    assert!(!users().contains("agent.db-4") && users().contains("bulla"));
+    // Another's user of that name is not taken over.
+    rabbit.rabbitmqctl(&["add_user", "agent.db-5", "secret"]).unwrap();
+    let said = deployment.fails(1, &["agent", "add", "db-5", "--key"]);
+    assert!(said.contains("did not make"), "{said}");
+    let agents = deployment.json(&["agent", "list"]);
+    assert_eq!(agents.as_array().unwrap().len(), 1, "{agents}");
+}
+
+#[test]
+fn a_list_of_agents_gets_a_user_each() {
+    let Some((rabbit, deployment)) = start() else { return };
+    let ids: Vec<String> = (0..250).map(|n| format!("vm-{n}")).collect();
+    let list = deployment.path("ids.csv");
+    fs::write(&list, ids.join("\n")).unwrap();
+    let folder = deployment.path("files");
+    let (list, to) = (list.to_str().unwrap(), folder.to_str().unwrap());
+    deployment.ok(&["agent", "add", "--from", list, "--out", to]);
+    let users = rabbit.rabbitmqctl(&["list_users", "-q"]).unwrap();
+    assert_eq!(users.lines().filter(|line| line.starts_with("agent.vm-")).count(), ids.len());
+    let mut urls: Vec<String> = ids
+        .iter()
+        .map(|id| {
+            let text = fs::read_to_string(folder.join(format!("{id}.join"))).unwrap();
+            let line = text.lines().find(|line| line.starts_with("url =")).unwrap();
+            assert!(line.contains(&format!("amqp://agent.{id}:")), "{line}");
+            line.to_owned()
+        })
+        .collect();
+    urls.dedup();
+    assert_eq!(urls.len(), ids.len());
+    assert_eq!(deployment.json(&["broker", "list"])["paired"], 250);
+
+    // One of a batch has a name that is somebody else's: none of them is added.
+    rabbit.rabbitmqctl(&["add_user", "agent.vm-900", "secret"]).unwrap();
+    fs::write(list, "vm-899\nvm-900\n").unwrap();
+    for kind in ["--token", "--key"] {
+        let said = deployment.fails(1, &["agent", "add", "--from", list, "--out", to, kind]);
+        assert!(said.contains("did not make"), "{said}");
+    }
+    assert_eq!(deployment.json(&["agent", "list"]).as_array().unwrap().len(), 250);
+}
