@@ -70,7 +70,8 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
     let logins = Logins::new(&settings, &keystore);
-    let groups = keystore.groups_of(&bulla_seal::Principal::agent(id)?).await?;
+    // One that is gone is in none.
+    let groups = keystore.groups_of(&bulla_seal::Principal::agent(id)?).await.unwrap_or_default();
     let removed = keystore.remove_agent(id).await;
     keystore.close().await;
     // Revoked first: no fault of the broker's, or of its settings, may be in the way of that.

@@ -45,7 +45,7 @@ impl Session {
         inbox: &Inbox,
         options: &ConsumeOptions,
     ) -> Result<Self, TransportError> {
-        declare::inbox(&live.connection, inbox, options).await?;
+        declare::inbox(&live.connection, &link.confined, inbox, options).await?;
         let queue = inbox.queue_name();
         let what = || format!("to consume from {queue}");
         let no_ack = matches!(inbox, Inbox::Reply { .. });

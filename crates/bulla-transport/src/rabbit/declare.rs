@@ -1,5 +1,7 @@
 //! Exchanges, queues and bindings.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lapin::options::{
     ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
     QueueDeleteOptions,
@@ -24,15 +26,22 @@ pub(super) fn short(name: &str) -> Result<ShortString, TransportError> {
     })
 }
 
+/// Whether our user was refused to make an exchange: from then on those that are there are looked
+/// for first, so that the broker's log is not full of it.
+#[derive(Debug, Default)]
+pub(super) struct Confined(AtomicBool);
+
 /// The exchange of `name`, which holds fanouts or topics.
 pub(super) async fn exchange(
     connection: &Connection,
+    confined: &Confined,
     name: &str,
     fanout: bool,
 ) -> Result<(), TransportError> {
     let what = || format!("to declare the exchange {name}");
     let kind = if fanout { ExchangeKind::Fanout } else { ExchangeKind::Topic };
-    for passive in [false, true] {
+    let first = confined.0.load(Ordering::Relaxed);
+    for passive in [first, !first] {
         let channel = open(connection).await?;
         let options =
             ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
@@ -45,7 +54,10 @@ pub(super) async fn exchange(
                 return Ok(());
             }
             // A confined user may not configure; what the operator made is enough.
-            Err(error) if !passive && code(&error) == Some(ACCESS_REFUSED) => {}
+            Err(error) if !passive && !first && code(&error) == Some(ACCESS_REFUSED) => {
+                confined.0.store(true, Ordering::Relaxed);
+            }
+            Err(error) if passive && first && code(&error) == Some(NOT_FOUND) => {}
             Err(error) => return Err(refused(what(), &error)),
         }
     }
@@ -55,11 +67,12 @@ pub(super) async fn exchange(
 /// The queue of an inbox with its exchange and binding.
 pub(super) async fn inbox(
     connection: &Connection,
+    confined: &Confined,
     inbox: &Inbox,
     options: &ConsumeOptions,
 ) -> Result<(), TransportError> {
     let (queue, from) = (inbox.queue_name(), inbox.exchange_name());
-    exchange(connection, &from, matches!(inbox, Inbox::Fanout { .. })).await?;
+    exchange(connection, confined, &from, matches!(inbox, Inbox::Fanout { .. })).await?;
     let what = || format!("to declare the queue {queue}");
     let channel = open(connection).await?;
     let declared = channel

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 
 use super::acks::Acks;
-use super::declare;
+use super::declare::{self, Confined};
 use super::dial::dial;
 use super::options::RabbitOptions;
 use super::publish::Publisher;
@@ -55,6 +55,7 @@ pub(super) struct Link {
     pub(super) options: RabbitOptions,
     state: watch::Sender<State>,
     pub(super) events: broadcast::Sender<TransportEvent>,
+    pub(super) confined: Arc<Confined>,
     /// What has to be declared again after a loss.
     declared: Mutex<HashMap<Inbox, ConsumeOptions>>,
     /// What has to be told to the broker before closing.
@@ -66,11 +67,14 @@ impl Link {
         let connection = dial(&options).await?;
         let events = broadcast::Sender::new(256);
         let told: Told = Box::pin(connection.events_listener());
-        let live = Arc::new(Live { connection, publisher: Publisher::new(events.clone()) });
+        let confined = Arc::new(Confined::default());
+        let publisher = Publisher::new(events.clone(), Arc::clone(&confined));
+        let live = Arc::new(Live { connection, publisher });
         let link = Arc::new(Self {
             options,
             state: watch::Sender::new(State::Up(Arc::clone(&live))),
             events,
+            confined,
             declared: Mutex::default(),
             acks: Mutex::default(),
         });
@@ -176,7 +180,7 @@ impl Link {
     async fn redeclare(&self, connection: &Connection) -> Result<(), TransportError> {
         let declared = self.declared.lock().clone();
         for (inbox, options) in declared {
-            match declare::inbox(connection, &inbox, &options).await {
+            match declare::inbox(connection, &self.confined, &inbox, &options).await {
                 Ok(()) => {}
                 Err(error @ TransportError::Refused { .. }) if !declare::is_locked(&error) => {
                     tracing::warn!(%error, "a queue could not be declared again");
@@ -251,7 +255,8 @@ async fn restore(link: &Link) -> Option<Arc<Live>> {
 async fn attempt(link: &Link) -> Result<Arc<Live>, TransportError> {
     let connection = dial(&link.options).await?;
     link.redeclare(&connection).await?;
-    Ok(Arc::new(Live { connection, publisher: Publisher::new(link.events.clone()) }))
+    let publisher = Publisher::new(link.events.clone(), Arc::clone(&link.confined));
+    Ok(Arc::new(Live { connection, publisher }))
 }
 
 /// Between half and the whole of a pause, so that many clients do not come back at once.

@@ -127,7 +127,7 @@ impl Transport for RabbitTransport {
 
     async fn declare(&self, inbox: &Inbox, options: &ConsumeOptions) -> Result<(), TransportError> {
         let live = self.link.live().await?;
-        declare::inbox(&live.connection, inbox, options).await?;
+        declare::inbox(&live.connection, &self.link.confined, inbox, options).await?;
         self.link.remember(inbox, options);
         Ok(())
     }

@@ -16,7 +16,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
-use super::declare::{self, short};
+use super::declare::{self, Confined, short};
 use super::started::{Started, started};
 use crate::address::Address;
 use crate::error::{PublishError, TransportError};
@@ -57,6 +57,7 @@ pub(super) struct Publisher {
     exchanges: RwLock<HashSet<String>>,
     watcher: mpsc::Sender<Watched>,
     events: broadcast::Sender<TransportEvent>,
+    confined: Arc<Confined>,
 }
 
 struct Shared {
@@ -117,7 +118,7 @@ impl Ready {
 }
 
 impl Publisher {
-    pub(super) fn new(events: broadcast::Sender<TransportEvent>) -> Self {
+    pub(super) fn new(events: broadcast::Sender<TransportEvent>, confined: Arc<Confined>) -> Self {
         let (watcher, watched) = mpsc::channel(UNWATCHED);
         tokio::spawn(watch(watched, events.clone()));
         Self {
@@ -128,6 +129,7 @@ impl Publisher {
             exchanges: RwLock::default(),
             watcher,
             events,
+            confined,
         }
     }
 
@@ -167,7 +169,7 @@ impl Publisher {
         if self.exchanges.read().contains(name) {
             return Ok(());
         }
-        declare::exchange(connection, name, fanout).await?;
+        declare::exchange(connection, &self.confined, name, fanout).await?;
         self.exchanges.write().insert(name.to_owned());
         Ok(())
     }

@@ -7,7 +7,7 @@ use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions}
 use lapin::types::FieldTable;
 use lapin::{Connection, Consumer};
 
-use super::declare::{exchange, short};
+use super::declare::{Confined, exchange, short};
 use super::dial::dial;
 use super::options::RabbitOptions;
 use crate::address::Address;
@@ -31,9 +31,9 @@ impl RabbitTap {
         topics: &[String],
     ) -> Result<Self, TransportError> {
         let connection = dial(options).await?;
-        let exchanges = watched(name, topics);
+        let (exchanges, confined) = (watched(name, topics), Confined::default());
         for (name, fanout) in &exchanges {
-            exchange(&connection, name, *fanout).await?;
+            exchange(&connection, &confined, name, *fanout).await?;
         }
         let consumer = Self::consume(&connection, &exchanges).await.map_err(|error| {
             TransportError::Refused {
