@@ -41,4 +41,4 @@ mod users;
 pub use error::BrokerError;
 pub use login::{Login, Password, with_login};
 pub use rights::{Agent, Rights, TopicRights};
-pub use users::{BATCH, BrokerUsers, Known, Options, Removed, Survey};
+pub use users::{BATCH, BrokerUsers, Known, Options, Survey};

@@ -111,13 +111,6 @@ struct Whoami {
     name: String,
 }
 
-#[derive(Debug, Deserialize)]
-struct Connection {
-    name: String,
-    #[serde(default)]
-    user: String,
-}
-
 impl Management {
     pub(crate) fn new(http: Http, user: String) -> Self {
         Self { http, user }
@@ -166,18 +159,12 @@ impl Management {
         self.done(&answer, &format!("to remove the user {name}"))
     }
 
-    /// Closes every connection of a user; how many there were.
-    pub(crate) async fn close_connections(&self, user: &str) -> Result<usize, BrokerError> {
+    /// Closes every connection of a user, as the broker itself tracks them (what it lists of
+    /// connections is some seconds old).
+    pub(crate) async fn close_connections(&self, user: &str) -> Result<(), BrokerError> {
         let path = format!("/connections/username/{}", escape(user));
-        let what = format!("to list the connections of {user}");
-        let found: Vec<Connection> = self.get(&path, &what).await?.unwrap_or_default();
-        let mut closed = 0;
-        for connection in found.iter().filter(|c| c.user.is_empty() || c.user == user) {
-            let path = format!("/connections/{}", escape(&connection.name));
-            let answer = self.http.ask(Method::DELETE, &path, None).await?;
-            closed += usize::from(self.done(&answer, &format!("to close a connection of {user}"))?);
-        }
-        Ok(closed)
+        let answer = self.http.ask(Method::DELETE, &path, None).await?;
+        self.done(&answer, &format!("to close the connections of {user}")).map(drop)
     }
 
     async fn get<T: DeserializeOwned>(

@@ -5,11 +5,11 @@
 //! (consume, get, purge, bind to an exchange). *Topic permissions* hold routing keys of publishing
 //! (write) and keys of bindings (read) on one exchange to expressions of their own.
 //!
-//! The keys of publishing are a second fence only: RabbitMQ before 3.13 does not look at keys in the
-//! headers `CC` and `BCC`, and no version at those that dead letters get or at what an alternate
-//! exchange leads to. The first fence is which exchanges a user may write to at all; the topology is
-//! made so that none of an agent's leads to another agent, or to a component type that agents may
-//! not call.
+//! The keys of publishing are a second fence only: RabbitMQ 3.10 does not look at keys in the headers
+//! `CC` and `BCC`, at those that dead letters get, or at what an alternate exchange leads to. The
+//! first fence is which exchanges a user may write to at all; the topology is made so that none of an
+//! agent's leads to another agent, or to a component type that agents may not call
+//! (`docs/adr/0010-exchanges-by-who-writes.md`).
 
 use bulla_transport::address::routing_word;
 use bulla_transport::{Address, Inbox, ReplyName};

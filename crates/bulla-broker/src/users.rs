@@ -66,15 +66,6 @@ pub struct Known {
     pub agent: Option<String>,
 }
 
-/// What [`BrokerUsers::remove`] found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Removed {
-    /// There was a user.
-    pub user: bool,
-    /// Connections of it that were closed; those that the broker closed with the user not counted.
-    pub connections: usize,
-}
-
 impl std::fmt::Debug for BrokerUsers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "BrokerUsers({})", self.management.address())
@@ -237,11 +228,11 @@ impl BrokerUsers {
         Ok(password)
     }
 
-    /// Removes an agent's user and closes its connections. May be repeated.
+    /// Removes an agent's user and closes its connections; whether there was one. May be repeated.
     ///
     /// # Errors
     /// The broker can't be reached or refuses, or the user is somebody else's.
-    pub async fn remove(&self, id: &str) -> Result<Removed, BrokerError> {
+    pub async fn remove(&self, id: &str) -> Result<bool, BrokerError> {
         let name = self.name_of(id);
         // An absent user can still have connections that were not closed the last time.
         self.ours(&name).await?;
@@ -249,11 +240,11 @@ impl BrokerUsers {
     }
 
     /// Closes an agent's connections and leaves its user as it is: after a rotation, so that only
-    /// who has the new password comes back. Returns how many there were.
+    /// who has the new password comes back.
     ///
     /// # Errors
     /// As [`BrokerUsers::remove`].
-    pub async fn disconnect(&self, id: &str) -> Result<usize, BrokerError> {
+    pub async fn disconnect(&self, id: &str) -> Result<(), BrokerError> {
         let name = self.name_of(id);
         if !self.ours(&name).await? {
             return Err(BrokerError::NoUser { id: id.to_owned(), name });
@@ -262,10 +253,10 @@ impl BrokerUsers {
     }
 
     /// The user first, so that nobody comes back.
-    async fn cut(&self, name: &str) -> Result<Removed, BrokerError> {
-        let user = self.management.remove_user(name).await?;
-        let connections = self.management.close_connections(name).await?;
-        Ok(Removed { user, connections })
+    async fn cut(&self, name: &str) -> Result<bool, BrokerError> {
+        let removed = self.management.remove_user(name).await?;
+        self.management.close_connections(name).await?;
+        Ok(removed)
     }
 
     /// Removes a user of ours by its own name, such as one that a survey shows and no agent
@@ -273,7 +264,7 @@ impl BrokerUsers {
     ///
     /// # Errors
     /// As [`BrokerUsers::remove`].
-    pub async fn remove_known(&self, known: &Known) -> Result<Removed, BrokerError> {
+    pub async fn remove_known(&self, known: &Known) -> Result<bool, BrokerError> {
         self.ours(&known.name).await?;
         self.cut(&known.name).await
     }

@@ -218,6 +218,11 @@ fn a_list_of_agents_gets_a_user_each() {
     assert_eq!(urls.len(), ids.len());
     assert_eq!(deployment.json(&["broker", "list"])["paired"], 250);
 
+    // The agent of `up` has one too.
+    deployment.ok(&["up", "--once", "--listen", "127.0.0.1:0"]);
+    assert_eq!(deployment.json(&["broker", "list"])["paired"], 251);
+    deployment.ok(&["agent", "revoke", "local"]);
+
     // One of a batch has a name that is somebody else's: none of them is added.
     rabbit.rabbitmqctl(&["add_user", "agent.vm-900", "secret"]).unwrap();
     fs::write(list, "vm-899\nvm-900\n").unwrap();
@@ -226,4 +231,63 @@ fn a_list_of_agents_gets_a_user_each() {
         assert!(said.contains("did not make"), "{said}");
     }
     assert_eq!(deployment.json(&["agent", "list"]).as_array().unwrap().len(), 250);
+}
+
+/// A password of one's own, told once; what was in the file before is worth nothing.
+#[test]
+fn another_join_file_has_another_login() {
+    let Some((_rabbit, deployment)) = start() else { return };
+    let _control = deployment.serve();
+    let join = invite(&deployment, "db-1");
+    let former = deployment.path("former.join");
+    fs::copy(&join, &former).unwrap();
+    deployment.ok(&["agent", "add", "db-1", "--again", "--out", join.to_str().unwrap()]);
+    let args = ["agent", "run", "--join", former.to_str().unwrap()];
+    let output = alone(&deployment, &args).output().unwrap();
+    assert!(text(&output.stderr).contains("ACCESS_REFUSED"), "{output:?}");
+    let _agent = run_agent(&deployment, &join, &[]);
+    assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
+}
+
+#[test]
+fn an_agent_logs_in_with_its_certificate() {
+    let builder = RabbitMq::builder().tls(true).management(true);
+    let Some(rabbit) = require(builder.start()) else { return };
+    let mut deployment = Deployment::new(Some(rabbit.tls_url()));
+    let ca = deployment.path("ca.pem");
+    fs::write(&ca, rabbit.ca_pem()).unwrap();
+    let ca = ca.to_str().unwrap().to_owned();
+    let (user, password) = rabbit.admin();
+    let [cert, key] = ["agent.pem", "agent.key"].map(|name| deployment.path(name));
+    let settings = format!(
+        "[broker-users]\nlogin = 'certificate'\nprefix = ''\nclient-cert = '{}'\n\
+         client-key = '{}'\n",
+        cert.display(),
+        key.display()
+    );
+    fs::write(deployment.home().join("bulla.toml"), settings).unwrap();
+    deployment.env.extend([
+        ("BULLA_BUS_CA", ca.clone()),
+        ("BULLA_BROKER_USERS_URL", rabbit.management_tls_address()),
+        ("BULLA_BROKER_USERS_CA", ca),
+        ("BULLA_BROKER_USERS_USER", user.to_owned()),
+        ("BULLA_BROKER_USERS_PASSWORD", password.to_owned()),
+    ]);
+    let _control = deployment.serve();
+    let join = invite(&deployment, "db-1");
+    let file = fs::read_to_string(&join).unwrap();
+    assert!(!file.contains('@') && file.contains("agent.pem"), "{file}");
+    let identity = rabbit.client_certificate("db-1").unwrap();
+    fs::write(&cert, identity.certificate).unwrap();
+    fs::write(&key, &identity.key).unwrap();
+    let _agent = run_agent(&deployment, &join, &[]);
+    assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
+    let users = || rabbit.rabbitmqctl(&["list_connections", "-q", "user"]).unwrap();
+    assert!(users().lines().any(|user| user == "db-1"), "{}", users());
+    // A user that is gone comes back with the next sync: there is no password to hand out.
+    rabbit.rabbitmqctl(&["delete_user", "db-1"]).unwrap();
+    assert_eq!(deployment.json(&["broker", "sync"])["made"], 1);
+    eventually("the agent is back", || users().lines().any(|user| user == "db-1").then_some(()));
+    deployment.ok(&["agent", "revoke", "db-1"]);
+    eventually("it is out", || (!users().lines().any(|user| user == "db-1")).then_some(()));
 }

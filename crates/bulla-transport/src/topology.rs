@@ -3,9 +3,9 @@
 //! learns there is true of a broker.
 //!
 //! A broker's user is confined by the exchanges that it may write to. What its routing keys are held
-//! to besides is not enough: RabbitMQ before 3.13 does not look at the keys in the headers `CC` and
-//! `BCC`, and no version looks at the key that a queue's dead letters get. So an exchange that an
-//! agent has to write to leads to nobody whom the agent may not write to.
+//! to besides is not enough: RabbitMQ 3.10 does not look at the keys in the headers `CC` and `BCC`,
+//! nor at the key that a queue's dead letters get. So an exchange that an agent has to write to leads
+//! to nobody whom the agent may not write to (`docs/adr/0010-exchanges-by-who-writes.md`).
 
 use crate::address::{Address, Inbox, ReplyName, routing_word};
 

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
-use bulla_broker::Removed;
 use bulla_keystore::{KeyType, KeystoreError, Page};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
@@ -79,9 +78,7 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
     let party = match (removed, &cut) {
         (Ok(party), _) => party,
         // Its broker user was left over from a time when the broker could not be reached.
-        (Err(KeystoreError::UnknownPrincipal(_)), Ok(Some(cut))) if *cut != Removed::default() => {
-            return left_over(id, *cut, out);
-        }
+        (Err(KeystoreError::UnknownPrincipal(_)), Ok(Some(true))) => return left_over(id, out),
         (Err(error), _) => return Err(error.into()),
     };
     let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
@@ -101,10 +98,10 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
              hour later at the most.",
         );
         match &cut {
-            Ok(Some(Removed { user: true, .. })) => {
+            Ok(Some(true)) => {
                 out.say("Its broker user is gone, and its connections are closed.");
             }
-            Ok(Some(_)) => out.say("It had no broker user of its own."),
+            Ok(Some(false)) => out.say("It had no broker user of its own."),
             Ok(None) => out.say(
                 "Its login at the broker is for you to take away: with that it can still remove \
                  messages from its queue, though not read them.",
@@ -121,9 +118,8 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
     })
 }
 
-fn left_over(id: &str, cut: Removed, out: Output) -> Result<()> {
-    let value =
-        json!({ "agent": format!("agent/{id}"), "broker_user": broker_word(&Ok(Some(cut))) });
+fn left_over(id: &str, out: Output) -> Result<()> {
+    let value = json!({ "agent": format!("agent/{id}"), "broker_user": "removed" });
     out.result(&value, |out| {
         out.say(format!(
             "agent/{id} was revoked before. Its broker user is gone now too, and its connections \
@@ -132,10 +128,10 @@ fn left_over(id: &str, cut: Removed, out: Output) -> Result<()> {
     })
 }
 
-fn broker_word(cut: &Result<Option<Removed>>) -> serde_json::Value {
+fn broker_word(cut: &Result<Option<bool>>) -> serde_json::Value {
     match cut {
         Ok(None) => serde_json::Value::Null,
-        Ok(Some(cut)) => json!(if cut.user { "removed" } else { "none" }),
+        Ok(Some(cut)) => json!(if *cut { "removed" } else { "none" }),
         Err(_) => json!("not removed"),
     }
 }

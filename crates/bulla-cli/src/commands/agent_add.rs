@@ -27,8 +27,9 @@ use crate::when;
 
 /// Agents added in one transaction.
 const BATCH: usize = 500;
-/// Progress is shown for more than this many.
+/// Progress is shown for more than this many, and for fewer where the broker makes their users.
 const SHOW_FROM: usize = BATCH;
+const SHOW_USERS_FROM: usize = 100;
 
 /// What is to be made, for one agent or for many.
 struct Plan {
@@ -247,7 +248,8 @@ async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Out
     let survey = logins.survey().await?;
     let files = JoinFiles::new(&keystore).await?;
     let many = Many { keystore: &keystore, logins: &logins, survey, files: &files, plan };
-    let bar = progress(ids.len(), out);
+    let from = if logins.users().is_some() { SHOW_USERS_FROM } else { SHOW_FROM };
+    let bar = progress(ids.len(), from, out);
     let mut all = Vec::with_capacity(ids.len());
     let mut failed = None;
     for batch in ids.chunks(BATCH) {
@@ -364,8 +366,8 @@ impl Many<'_> {
     }
 }
 
-fn progress(count: usize, out: Output) -> ProgressBar {
-    if count <= SHOW_FROM || out.is_json() {
+fn progress(count: usize, from: usize, out: Output) -> ProgressBar {
+    if count <= from || out.is_json() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(Some(count as u64), ProgressDrawTarget::stderr());

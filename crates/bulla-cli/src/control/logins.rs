@@ -1,7 +1,7 @@
 //! How agents log in at the broker: each with a user of its own, if the settings say where users are
 //! made, else all with the login that the settings give to key files.
 
-use bulla_broker::{Agent, BrokerUsers, Login, Options, Password, Removed, Survey, with_login};
+use bulla_broker::{Agent, BrokerUsers, Login, Options, Password, Survey, with_login};
 use bulla_keystore::{EVERY_AGENT, Keystore};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::target::DEFAULT_EXCHANGE;
@@ -73,8 +73,9 @@ impl Logins {
         Ok(own.make(survey, &agents).await?.into_iter().map(Some).collect())
     }
 
-    /// Removes an agent's user and closes its connections; `None` if agents have no users.
-    pub(crate) async fn cut(&self, id: &str) -> Result<Option<Removed>> {
+    /// Removes an agent's user and closes its connections; whether there was one, `None` if agents
+    /// have no users.
+    pub(crate) async fn cut(&self, id: &str) -> Result<Option<bool>> {
         match &self.own {
             Some(own) => Ok(Some(own.users.remove(id).await?)),
             None => Ok(None),

@@ -23,8 +23,8 @@ pub struct RabbitTap {
 }
 
 impl RabbitTap {
-    /// Watches the control exchange `name`, what goes to agents, requests to join, replies, and each
-    /// of `topics`: `component.…`, or that of a group's fanouts.
+    /// Watches, of the control exchange `name`, what goes to agents, requests to join, replies, and
+    /// each of `topics`: `component.…`, or that of a group's fanouts.
     pub async fn open(
         options: &RabbitOptions,
         name: &str,
@@ -80,7 +80,7 @@ impl RabbitTap {
 
 /// The exchanges, and which of them are fanout exchanges.
 fn watched(name: &str, topics: &[String]) -> Vec<(String, bool)> {
-    let always = ["", ".agent", ".enrol", ".reply", ".agent.reply"];
+    let always = [".agent", ".enrol", ".reply", ".agent.reply"];
     let mut exchanges: Vec<_> = always.map(|part| (format!("{name}{part}"), false)).into();
     exchanges.extend(topics.iter().map(|topic| {
         let (exchange, topic) = (name.to_owned(), topic.clone());
