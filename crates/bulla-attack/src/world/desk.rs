@@ -72,8 +72,8 @@ impl Desk {
         let server = EnrolServer::start(peer.endpoint.clone(), judge).await?;
         let topic = TOPIC.to_owned();
         world.clean_up(Inbox::Topic { exchange: exchange.clone(), topic });
-        for name in [exchange.clone(), format!("{exchange}.reply")] {
-            world.clean_up_exchange(name);
+        for part in ["", ".reply", ".enrol", ".agent", ".agent.reply"] {
+            world.clean_up_exchange(format!("{exchange}{part}"));
         }
         Ok(Self { peer, keystore, credential, exchange, _server: server, _folder: folder })
     }
