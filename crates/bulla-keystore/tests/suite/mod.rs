@@ -9,6 +9,7 @@ mod floors;
 mod incarnations;
 mod kek;
 mod keystore;
+mod life;
 mod revocation;
 mod rights;
 mod rotation;
