@@ -63,8 +63,8 @@ pub async fn run(
     }
     drop(done);
     let exchange = &settings.endpoint.exchange;
-    let shared = ["", ".agent", ".reply", ".agent.reply"].map(|part| format!("{exchange}{part}"));
-    bus.remove_exchanges(&shared).await;
+    let parts = ["", ".agent", ".enrol", ".reply", ".agent.reply"];
+    bus.remove_exchanges(&parts.map(|part| format!("{exchange}{part}"))).await;
     Report {
         transport: bus.name().to_owned(),
         address: bus.address(),
