@@ -32,8 +32,7 @@ async fn main() {
     let (keys, claims) = (Postgres::start().unwrap(), Postgres::start().unwrap());
     let rabbit = RabbitMq::start().unwrap();
     let env = vec![("BULLA_KEYSTORE_URL", keys.url()), ("BULLA_CLAIMS_STORE", claims.url())];
-    let deployment =
-        Deployment { dir: tempfile::tempdir().unwrap(), bus: Some(rabbit.url()), env };
+    let deployment = Deployment { dir: tempfile::tempdir().unwrap(), bus: Some(rabbit.url()), env };
     deployment.ok(&["init"]);
     let planes: Vec<Process> = (0..processes)
         .map(|n| {

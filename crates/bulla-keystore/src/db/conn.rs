@@ -1,7 +1,7 @@
 //! One connection to whichever database it is: texts with `?` or `?1`, a closed set of values.
 
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Database, SqlSafeStr, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Database, Executor, SqlSafeStr, Sqlite};
 
 use super::dialect::{Dialect, Taken};
 use super::row::{FromRow, Row};
@@ -44,23 +44,53 @@ macro_rules! args {
 pub(crate) use args;
 
 /// A connection out of a pool, or a transaction on one.
-pub(crate) enum Handle<D: Database> {
-    Pooled(PoolConnection<D>),
-    Begun(Transaction<'static, D>),
+///
+/// One that is dropped in the middle of a statement, or of a transaction, is closed and not given
+/// back: what the database still sends belongs to nobody, and a pool that waits for it waits for
+/// ever. Anybody who may give up a call could use the pool up that way.
+pub(crate) struct Handle<D: Database> {
+    conn: PoolConnection<D>,
+    /// In the middle of a statement.
+    busy: bool,
+    /// In the middle of a transaction.
+    begun: bool,
 }
 
-impl<D: Database> Handle<D> {
-    pub(crate) fn raw(&mut self) -> &mut D::Connection {
-        match self {
-            Self::Pooled(conn) => conn,
-            Self::Begun(tx) => tx,
-        }
+impl<D: Database> Handle<D>
+where
+    for<'c> &'c mut D::Connection: Executor<'c, Database = D>,
+{
+    pub(crate) fn pooled(conn: PoolConnection<D>) -> Self {
+        Self { conn, busy: false, begun: false }
     }
 
-    async fn commit(self) -> Result<(), sqlx::Error> {
-        match self {
-            Self::Pooled(_) => Ok(()),
-            Self::Begun(tx) => tx.commit().await,
+    /// Begins a transaction with these statements.
+    pub(crate) async fn begin(
+        conn: PoolConnection<D>,
+        sql: &[&'static str],
+    ) -> Result<Self, sqlx::Error> {
+        let mut handle = Self { conn, busy: true, begun: true };
+        for sql in sql {
+            handle.conn.execute(*sql).await?;
+        }
+        handle.busy = false;
+        Ok(handle)
+    }
+
+    async fn commit(mut self) -> Result<(), sqlx::Error> {
+        if self.begun {
+            self.busy = true;
+            self.conn.execute("COMMIT").await?;
+            (self.busy, self.begun) = (false, false);
+        }
+        Ok(())
+    }
+}
+
+impl<D: Database> Drop for Handle<D> {
+    fn drop(&mut self) {
+        if self.busy || self.begun {
+            self.conn.close_on_drop();
         }
     }
 }
@@ -74,26 +104,37 @@ pub(crate) enum Conn {
     MariaDb(Handle<sqlx::MySql>),
 }
 
+/// Runs to its end on one connection, or leaves it marked.
+macro_rules! on_handle {
+    ($handle:expr, |$raw:ident| $body:expr) => {{
+        $handle.busy = true;
+        let done: Result<_, sqlx::Error> = async {
+            let $raw = &mut *$handle.conn;
+            $body
+        }
+        .await;
+        $handle.busy = false;
+        done
+    }};
+}
+
 /// Does the same on every sort of connection; `D` is the database within.
 macro_rules! on_each {
     ($conn:expr, |$raw:ident| $body:expr) => {
         match $conn {
             Conn::Sqlite(handle) => {
                 type D = Sqlite;
-                let $raw = handle.raw();
-                $body
+                on_handle!(handle, |$raw| $body)
             }
             #[cfg(feature = "postgres")]
             Conn::Postgres(handle) => {
                 type D = sqlx::Postgres;
-                let $raw = handle.raw();
-                $body
+                on_handle!(handle, |$raw| $body)
             }
             #[cfg(feature = "mariadb")]
             Conn::MariaDb(handle) => {
                 type D = sqlx::MySql;
-                let $raw = handle.raw();
-                $body
+                on_handle!(handle, |$raw| $body)
             }
         }
     };
@@ -161,8 +202,8 @@ impl Conn {
         let dialect = self.dialect();
         let rows: Vec<Row> = on_each!(self, |raw| {
             let rows = statement!(dialect, sql, args).fetch_all(raw).await?;
-            rows.into_iter().map(Into::into).collect()
-        });
+            Ok(rows.into_iter().map(Into::into).collect())
+        })?;
         rows.iter().map(T::read).collect()
     }
 
@@ -175,8 +216,8 @@ impl Conn {
         let dialect = self.dialect();
         let row: Option<Row> = on_each!(self, |raw| {
             let row = statement!(dialect, sql, args).fetch_optional(raw).await?;
-            row.map(Into::into)
-        });
+            Ok(row.map(Into::into))
+        })?;
         row.as_ref().map(T::read).transpose()
     }
 
@@ -191,7 +232,8 @@ impl Conn {
         let script = sqlx::raw_sql(sql);
         on_each!(self, |raw| {
             let _: <D as Database>::QueryResult = script.execute(raw).await?;
-        });
+            Ok(())
+        })?;
         Ok(())
     }
 

@@ -69,15 +69,17 @@ async fn set_up(conn: &mut MySqlConnection, writes: bool) -> Result<(), sqlx::Er
 /// committed before them: with the lock, that is one state. The row is changed and not only locked,
 /// so that of two transactions on two nodes of a Galera cluster, which share no locks, one fails.
 pub(super) async fn write(pools: &Pools<MySql>) -> Result<Conn> {
-    let mut tx = pools.writer.begin_with("START TRANSACTION").await?;
-    tx.execute("UPDATE write_lock SET n = n + 1 WHERE one = 1").await?;
-    Ok(Conn::MariaDb(Handle::Begun(tx)))
+    let begin = ["START TRANSACTION", "UPDATE write_lock SET n = n + 1 WHERE one = 1"];
+    let conn = pools.writer.acquire().await?;
+    Ok(Conn::MariaDb(Handle::begin(conn, &begin).await?))
 }
 
 /// The connection for a change of the schema: statements that make tables end a transaction, so a
 /// named lock keeps other changes out.
 pub(super) async fn alter(pools: &Pools<MySql>) -> Result<Conn> {
-    let mut conn = Conn::MariaDb(Handle::Pooled(pools.writer.acquire().await?));
+    // As a transaction: given up, its connection is closed, and with that the lock is free.
+    let conn = pools.writer.acquire().await?;
+    let mut conn = Conn::MariaDb(Handle::begin(conn, &[]).await?);
     let lock = "SELECT coalesce(GET_LOCK(concat(database(), '.bulla'), 30), 0)";
     match conn.one::<i64>(lock, &[]).await? {
         1 => Ok(conn),

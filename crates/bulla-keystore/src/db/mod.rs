@@ -130,11 +130,11 @@ impl Db {
     /// A connection for look-ups.
     pub(crate) async fn read(&self) -> Result<Conn> {
         Ok(match self {
-            Self::Sqlite(pools) => Conn::Sqlite(Handle::Pooled(pools.readers.acquire().await?)),
+            Self::Sqlite(pools) => Conn::Sqlite(Handle::pooled(pools.readers.acquire().await?)),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pools) => Conn::Postgres(Handle::Pooled(pools.readers.acquire().await?)),
+            Self::Postgres(pools) => Conn::Postgres(Handle::pooled(pools.readers.acquire().await?)),
             #[cfg(feature = "mariadb")]
-            Self::MariaDb(pools) => Conn::MariaDb(Handle::Pooled(pools.readers.acquire().await?)),
+            Self::MariaDb(pools) => Conn::MariaDb(Handle::pooled(pools.readers.acquire().await?)),
         })
     }
 
@@ -142,8 +142,8 @@ impl Db {
     pub(crate) async fn write(&self) -> Result<Tx> {
         match self {
             Self::Sqlite(pools) => {
-                let tx = pools.writer.begin_with("BEGIN IMMEDIATE").await?;
-                Ok(Tx(Conn::Sqlite(Handle::Begun(tx))))
+                let conn = pools.writer.acquire().await?;
+                Ok(Tx(Conn::Sqlite(Handle::begin(conn, &["BEGIN IMMEDIATE"]).await?)))
             }
             #[cfg(feature = "postgres")]
             Self::Postgres(pools) => Ok(Tx(postgres::write(pools).await?)),
@@ -179,11 +179,11 @@ impl Db {
     /// The connection that writes, without a transaction.
     async fn writer(&self) -> Result<Conn> {
         Ok(match self {
-            Self::Sqlite(pools) => Conn::Sqlite(Handle::Pooled(pools.writer.acquire().await?)),
+            Self::Sqlite(pools) => Conn::Sqlite(Handle::pooled(pools.writer.acquire().await?)),
             #[cfg(feature = "postgres")]
-            Self::Postgres(pools) => Conn::Postgres(Handle::Pooled(pools.writer.acquire().await?)),
+            Self::Postgres(pools) => Conn::Postgres(Handle::pooled(pools.writer.acquire().await?)),
             #[cfg(feature = "mariadb")]
-            Self::MariaDb(pools) => Conn::MariaDb(Handle::Pooled(pools.writer.acquire().await?)),
+            Self::MariaDb(pools) => Conn::MariaDb(Handle::pooled(pools.writer.acquire().await?)),
         })
     }
 

@@ -65,7 +65,7 @@ async fn set_up(conn: &mut PgConnection, writes: bool) -> Result<(), sqlx::Error
 /// A transaction that holds the lock, and whose statements each see what was committed before
 /// them: with the lock, that is one state.
 pub(super) async fn write(pools: &Pools<Postgres>) -> Result<Conn> {
-    let mut tx = pools.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-    tx.execute(LOCK).await?;
-    Ok(Conn::Postgres(Handle::Begun(tx)))
+    let begin = ["BEGIN ISOLATION LEVEL READ COMMITTED", LOCK];
+    let conn = pools.writer.acquire().await?;
+    Ok(Conn::Postgres(Handle::begin(conn, &begin).await?))
 }

@@ -35,7 +35,7 @@ pub(super) async fn create(path: &Path) -> Result<Pools<Sqlite>> {
 pub(super) async fn open(path: &Path) -> Result<Pools<Sqlite>> {
     check_file(path)?;
     let pools = connect(path).await.map_err(|e| not_a_database(e, path))?;
-    let mut conn = Conn::Sqlite(Handle::Pooled(pools.readers.acquire().await?));
+    let mut conn = Conn::Sqlite(Handle::pooled(pools.readers.acquire().await?));
     let id: Result<i64> = conn.one("PRAGMA application_id", &[]).await;
     match id.map_err(|e| not_a_database(e, path))? {
         APPLICATION_ID => Ok(pools),

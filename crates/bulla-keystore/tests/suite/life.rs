@@ -16,7 +16,7 @@ use bulla_seal::{
     Digest, KemSecretKey, Kid, OsRandom, Party, Secret, SigningKey, Suite, SuiteSet, shared,
 };
 
-use crate::common::{Database, Fixture, agent, component, fixture, group};
+use crate::common::{Fixture, agent, component, fixture, group};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 const STEPS: usize = 40;
@@ -84,22 +84,19 @@ impl Life {
     async fn step(&mut self) -> String {
         let name = NAMES[self.draw(NAMES.len() as u64) as usize];
         let what = self.draw(12);
-        // On MariaDB a call that is given up in the middle can leave its connection waiting for ever
-        // (the client library's): who closes the pool then waits too.
-        let crashes = crate::DATABASE != Database::MariaDb;
         let done = match (what, self.agents.get(name).map(|agent| agent.revoked)) {
             (0..=2, None) => self.add(name, KeyType::Pair).await,
             (3..=4, None) => self.add(name, KeyType::Shared).await,
             (0..=2, Some(false)) => self.renew(name).await,
             (3, Some(_)) => self.remove(name, false).await,
-            (4, Some(_)) => self.remove(name, crashes).await,
+            (4, Some(_)) => self.remove(name, true).await,
             (5, Some(false)) => self.revoke(name).await,
             (6, Some(false)) => self.clone_of(name).await,
             (7, _) => self.rotate_component().await,
             (8, _) => self.revoke_host().await,
             (9, _) => self.rotate_kek().await,
             (10, _) => self.reopen().await,
-            (11, None) if crashes => self.add_and_crash(name).await,
+            (11, None) => self.add_and_crash(name).await,
             _ => return "nothing".to_owned(),
         };
         format!("{done} ({name})")
