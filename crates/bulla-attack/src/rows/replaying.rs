@@ -1,5 +1,7 @@
 //! Repeating what was said.
 
+use std::time::Duration;
+
 use bulla_seal::mutants::Check;
 
 use bulla_guard::{
@@ -280,14 +282,26 @@ pub(super) const BEFORE_EXPIRY: Row = Row {
     run: play!(before_expiry),
 };
 
+/// Puts everybody's clock to `secs`, by waiting for what is more than the skew: a receiver whose
+/// clock jumps further begins anew, and refuses what was issued before.
+async fn clock_to(world: &World, secs: u64) -> Result<(), Trouble> {
+    loop {
+        let off = secs.saturating_sub(bulla_rpc::SystemClock.now().secs());
+        if off < world.settings.endpoint.skew {
+            world.clock.set(i64::try_from(off)?);
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 async fn before_expiry(world: Stage) -> Result<Seen, Trouble> {
     world.messages_live(2);
     let (sent, mark, answer) = run_once(&world).await?;
     let head = Parts::of(&sent.payload)?.head()?;
     // Everybody's clock, the receiver's too, stands at the end of expiry and skew.
     let last = head.exp.unwrap_or_default() + world.settings.endpoint.skew - 1;
-    let off = i64::try_from(last.saturating_sub(bulla_rpc::SystemClock.now().secs()))?;
-    world.clock.set(off);
+    clock_to(&world, last).await?;
     world.inject(&sent.to, sent.payload).await?;
     let seen = answered_again(&world, &mark, answer.as_ref(), 1).await;
     world.clock.set(0);
@@ -313,9 +327,8 @@ async fn held_back(world: Stage) -> Result<Seen, Trouble> {
     taken.call.as_ref().inspect(|call| call.abort());
     let head = Parts::of(&taken.sent.payload)?.head()?;
     let first = head.exp.unwrap_or_default() + world.settings.endpoint.skew + 1;
-    let off = i64::try_from(first.saturating_sub(bulla_rpc::SystemClock.now().secs()))?;
     let mark = world.mark(&world.agent);
-    world.clock.set(off);
+    clock_to(&world, first).await?;
     world.inject(&taken.sent.to, taken.sent.payload).await?;
     let counters = world.agent.endpoint.counters();
     world

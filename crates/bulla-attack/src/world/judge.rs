@@ -181,7 +181,13 @@ impl World {
             return Ok(Seen::GotThrough(format!("ran {}", runs.join(", "))));
         }
         if let Err(broken) = healthy {
-            return Ok(Seen::GotThrough(broken.0));
+            let [at_agent, at_control] = [&self.agent, &self.control].map(Peer::refusals);
+            return Ok(Seen::GotThrough(format!(
+                "{}; refused so far: {} by the agent, {} by the component",
+                broken.0,
+                words(&at_agent),
+                words(&at_control)
+            )));
         }
         if answers > expected.answers {
             return Ok(Seen::GotThrough(format!("{answers} answers; {text}")));

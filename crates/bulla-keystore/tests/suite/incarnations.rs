@@ -80,7 +80,9 @@ impl Run {
                 (credential.party.incarnation, Holder::Pair(Box::new(credential)))
             }
             AgentKeys::Shared { key, incarnation, pairs } => {
-                assert_eq!(pairs.len(), self.model.components.len());
+                // The control plane's role is there for its own component type.
+                let own = usize::from(crate::AS_CONTROL);
+                assert_eq!(pairs.len(), self.model.components.len() + own);
                 let kids: HashSet<_> = pairs.iter().map(|pair| pair.kid).collect();
                 assert!(kids.is_disjoint(&self.model.dead));
                 self.model.kids.insert(id, kids);
