@@ -16,7 +16,7 @@ pub(crate) fn without_credentials(url: &Url) -> String {
 /// answers for the server.
 pub fn demanding_tls(mut url: Url) -> Url {
     let says = |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value);
-    let elsewhere = says("host").or_else(|| says("hostaddr"));
+    let elsewhere = says("socket").or_else(|| says("host")).or_else(|| says("hostaddr"));
     let local = is_local(elsewhere.as_deref().or_else(|| url.host_str()).unwrap_or_default());
     if local || says("sslmode").is_some() || says("ssl-mode").is_some() {
         return url;
@@ -31,7 +31,10 @@ pub fn demanding_tls(mut url: Url) -> Url {
 
 /// Whether a host is this machine: a socket's folder, a loopback address, `localhost`.
 fn is_local(host: &str) -> bool {
-    if host.is_empty() || host.starts_with('/') {
+    // A folder with a socket, as it stands in the place of a host too.
+    let folder =
+        host.starts_with('/') || host.get(..3).is_some_and(|at| at == "%2F" || at == "%2f");
+    if host.is_empty() || folder {
         return true;
     }
     // A name that this parser does not take for an address is none.
@@ -75,6 +78,8 @@ mod tests {
             "mysql://localhost/d",
             "postgres://[::1]/d",
             "postgres:///d",
+            "postgres://%2Frun%2Fpostgresql/d",
+            "mysql://db/d?socket=/run/mysqld/mysqld.sock",
             "postgres://db/d?host=/run/postgresql",
             "postgres://db/d?sslmode=disable",
             "mysql://db/d?ssl-mode=REQUIRED",

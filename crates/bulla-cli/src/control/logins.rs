@@ -90,15 +90,6 @@ impl Logins {
         }
     }
 
-    /// A new password for an agent's user; its bus as it finds it from now on. What is connected
-    /// stays connected. `None` if agents have no users.
-    #[allow(dead_code, reason = "for the rotation of agents' keys")]
-    pub(crate) async fn rotate(&self, id: &str) -> Result<Option<BusEntry>> {
-        let Some(own) = &self.own else { return Ok(None) };
-        let password = own.users.rotate(id).await?;
-        own.entry_of(id, password.as_ref()).map(Some)
-    }
-
     /// Gives agents' users the rights that follow from the groups that they are in now.
     pub(crate) async fn permit(&self, keystore: &Keystore, ids: &[&str]) -> Result<usize> {
         let Some(own) = &self.own else { return Ok(0) };
