@@ -14,6 +14,7 @@ mod certs;
 mod error;
 mod instance;
 mod mariadb;
+mod ports;
 mod postgres;
 mod process;
 mod proxy;

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::error::ServiceError;
 use crate::instance::{Instance, as_user, directory, guard, hand_over, run};
-use crate::process::{free_port, greets};
+use crate::ports::free_port;
+use crate::process::greets;
 
 const PROGRAM: &str = "/usr/sbin/mariadbd";
 const INSTALL: &str = "/usr/bin/mariadb-install-db";

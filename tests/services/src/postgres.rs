@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::error::ServiceError;
 use crate::instance::{Instance, as_user, directory, guard, hand_over, run};
-use crate::process::free_port;
+use crate::ports::free_port;
 
 const PROGRAMS: &str = "/usr/lib/postgresql";
 const SYSTEM_USER: &str = "postgres";

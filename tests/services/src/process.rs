@@ -1,7 +1,7 @@
 //! A server process in a group of its own that ends with us, whatever happens to us.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -121,14 +121,6 @@ impl Process {
             thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-/// A TCP port that nobody listens on.
-pub(crate) fn free_port() -> Result<u16, ServiceError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .map_err(ServiceError::io("looking for a free port"))?;
-    let address = listener.local_addr().map_err(ServiceError::io("looking for a free port"))?;
-    Ok(address.port())
 }
 
 /// Whether the server speaks first, as databases do.

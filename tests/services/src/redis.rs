@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::error::ServiceError;
 use crate::instance::{Instance, directory, guard};
-use crate::process::{answers, free_port};
+use crate::ports::free_port;
+use crate::process::answers;
 
 const PROGRAM: &str = "/usr/bin/redis-server";
 const PASSWORD: &str = "test-only";

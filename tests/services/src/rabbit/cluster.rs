@@ -5,7 +5,8 @@ use tempfile::TempDir;
 use super::{Common, RabbitMq};
 use crate::error::ServiceError;
 use crate::instance::directory;
-use crate::process::{Process, free_port};
+use crate::ports::free_port;
+use crate::process::Process;
 
 const NODES: usize = 3;
 

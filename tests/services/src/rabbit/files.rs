@@ -8,7 +8,8 @@ use std::process::Command;
 use super::{BIN, PASSWORD, RabbitMqBuilder, SERVER, USER, unprivileged};
 use crate::certs::{Authority, Identity};
 use crate::error::ServiceError;
-use crate::process::{Process, free_port};
+use crate::ports::free_port;
+use crate::process::Process;
 
 /// A port mapper of our own in the server's process group, so that the machine's is not touched
 /// and nothing outlives the group.
