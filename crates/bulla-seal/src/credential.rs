@@ -10,6 +10,7 @@ use crate::mutants::{Check, off};
 use crate::principal::{Party, Principal, PrincipalKind, TrustDomain};
 use crate::random::UnixTime;
 use crate::refusal::Refusal;
+use crate::root::FIRST_ROOT;
 use crate::sign::{SignatureUse, SigningKey, Unverified, VerifyingKey, sign1};
 use crate::wire::{Level, SuiteSet};
 
@@ -400,18 +401,46 @@ impl std::ops::Deref for SignedCredential {
     }
 }
 
-/// What a receiver trusts: one root key for one trust domain, and the issuers that it signed.
+/// A root that another one followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FormerRoot {
+    /// Its public key.
+    pub key: VerifyingKey,
+    /// First Unix second in which it counts for nothing.
+    pub until: u64,
+}
+
+/// An issuer as some root signed it.
+#[derive(Debug, Clone)]
+struct KnownIssuer {
+    credential: IssuerCredential,
+    bytes: Bytes,
+    root: VerifyingKey,
+}
+
+/// What a receiver trusts: the root key of one trust domain, for a while the one before it, and the
+/// issuers that they signed.
 #[derive(Debug, Clone)]
 pub struct TrustStore {
     domain: TrustDomain,
     root: VerifyingKey,
-    issuers: Vec<(IssuerCredential, Bytes)>,
+    sequence: u32,
+    former: Option<FormerRoot>,
+    issuers: Vec<KnownIssuer>,
 }
 
 impl TrustStore {
     /// Trusts `root` for `domain`, with no issuer yet.
     pub fn new(domain: TrustDomain, root: VerifyingKey) -> Self {
-        Self { domain, root, issuers: Vec::new() }
+        Self { domain, root, sequence: FIRST_ROOT, former: None, issuers: Vec::new() }
+    }
+
+    /// The same with what is known of the roots before: this one's sequence, and the one that it
+    /// followed, if that still counts.
+    #[must_use]
+    pub fn with_roots(mut self, sequence: u32, former: Option<FormerRoot>) -> Self {
+        (self.sequence, self.former) = (sequence, former);
+        self
     }
 
     /// The trust domain.
@@ -424,34 +453,85 @@ impl TrustStore {
         &self.root
     }
 
-    /// The known issuers' credentials as signed, for handing on.
-    pub fn issuers(&self) -> impl Iterator<Item = (&IssuerCredential, &Bytes)> {
-        self.issuers.iter().map(|(issuer, bytes)| (issuer, bytes))
+    /// The root's sequence: 1, and one more with each that [followed](Self::take_root).
+    pub fn root_sequence(&self) -> u32 {
+        self.sequence
     }
 
-    /// Adds an issuer that the root signed for this trust domain.
+    /// The root before this one, while it counts.
+    pub fn former_root(&self) -> Option<FormerRoot> {
+        self.former
+    }
+
+    /// Another root follows; the present one and its issuers count until `until`.
+    pub(crate) fn follow(&mut self, root: VerifyingKey, sequence: u32, until: u64) {
+        let former = std::mem::replace(&mut self.root, root);
+        self.former = Some(FormerRoot { key: former, until });
+        self.sequence = sequence;
+        self.issuers.retain(|known| known.root == former || known.root == root);
+    }
+
+    /// Ends the former root at its time, with the issuers that no other root signed. Whether there
+    /// was anything to end.
+    pub fn retire_root(&mut self, now: UnixTime) -> bool {
+        if self.former.is_none_or(|former| now.secs() < former.until) {
+            return false;
+        }
+        self.former = None;
+        let root = self.root;
+        self.issuers.retain(|known| known.root == root);
+        true
+    }
+
+    /// The same root with no issuer: nothing verifies any more. For who learns that the only root
+    /// it trusts [has ended](Refusal::RootEnded).
+    #[must_use]
+    pub fn distrusting(&self) -> Self {
+        Self { issuers: Vec::new(), former: None, ..self.clone() }
+    }
+
+    /// The known issuers' credentials as signed, for handing on.
+    pub fn issuers(&self) -> impl Iterator<Item = (&IssuerCredential, &Bytes)> {
+        self.issuers.iter().map(|known| (&known.credential, &known.bytes))
+    }
+
+    /// Adds an issuer that the root signed for this trust domain, or the former root while it
+    /// counts. What the root signed is not replaced by what the former one did.
     pub fn add_issuer(&mut self, bytes: &[u8]) -> Result<&IssuerCredential, Refusal> {
         let signed = Unverified::parse(bytes).map_err(|_| Refusal::IssuerUnknown)?;
         if signed.kid().is_some() {
             return Err(Refusal::IssuerUnknown);
         }
-        let payload = signed
-            .verify(SignatureUse::Credential, &self.root)
-            .map_err(|_| Refusal::IssuerUnknown)?;
-        let issuer = IssuerCredential::decode(payload)?;
-        if issuer.domain != self.domain {
+        let roots = [Some(self.root), self.former.map(|former| former.key)];
+        let verified = roots.into_iter().flatten().find_map(|root| {
+            let payload = signed.verify(SignatureUse::Credential, &root).ok()?;
+            Some((root, payload))
+        });
+        let (root, payload) = verified.ok_or(Refusal::IssuerUnknown)?;
+        let credential = IssuerCredential::decode(payload)?;
+        if credential.domain != self.domain {
             return Err(Refusal::IssuerUnknown);
         }
-        self.issuers.retain(|(known, _)| known.kid != issuer.kid);
-        self.issuers.push((issuer, Bytes::copy_from_slice(bytes)));
-        self.issuers.last().map(|(issuer, _)| issuer).ok_or(Refusal::IssuerUnknown)
+        let same = |known: &KnownIssuer| known.credential.kid == credential.kid;
+        if root != self.root && self.issuers.iter().any(|known| same(known) && known.root != root) {
+            return Err(Refusal::IssuerUnknown);
+        }
+        let place = self.issuers.iter().position(same).unwrap_or(self.issuers.len());
+        let known = KnownIssuer { credential, bytes: Bytes::copy_from_slice(bytes), root };
+        match self.issuers.get_mut(place) {
+            Some(former) => *former = known,
+            None => self.issuers.push(known),
+        }
+        self.issuers.get(place).map(|known| &known.credential).ok_or(Refusal::IssuerUnknown)
     }
 
     fn issuer_of(&self, signed: &Unverified<'_>) -> Result<&IssuerCredential, Refusal> {
         let kid = signed.kid().ok_or(Refusal::IssuerUnknown)?;
-        let known =
-            self.issuers.iter().find(|(issuer, _)| issuer.kid == kid || off(Check::IssuerKnown));
-        known.map(|(issuer, _)| issuer).ok_or(Refusal::IssuerUnknown)
+        let known = self
+            .issuers
+            .iter()
+            .find(|known| known.credential.kid == kid || off(Check::IssuerKnown));
+        known.map(|known| &known.credential).ok_or(Refusal::IssuerUnknown)
     }
 
     /// The payload of what an issuer with exactly this right signed for this use.

@@ -124,6 +124,7 @@ pub mod principal;
 pub mod random;
 mod refusal;
 pub mod renewal;
+pub mod root;
 pub mod route;
 mod seal;
 pub mod secret;
@@ -137,7 +138,7 @@ pub mod wire;
 pub use body::{ErrorBody, RequestBody};
 pub use buffer::{Hedge, MessageBuf};
 pub use credential::{
-    Credential, Issuer, IssuerCredential, IssuerRight, SignedCredential, TrustStore, Validity,
+    Credential, FormerRoot, Issuer, IssuerCredential, IssuerRight, SignedCredential, TrustStore, Validity,
 };
 pub use exemption::{Exemption, SignedExemption};
 pub use fanout::{FanoutSigner, FanoutSpec, GroupKey, GroupSession, OpenedFanout};
@@ -152,6 +153,7 @@ pub use principal::{GroupName, NameError, Party, Principal, PrincipalKind, Trust
 pub use random::{OsRandom, Pooled, Random, RandomFailed, UnixTime};
 pub use refusal::Refusal;
 pub use renewal::RenewalClaims;
+pub use root::RootAnnouncement;
 pub use route::{Audience, Route};
 pub use seal::{MAX_LIFE, Protection, ReplySpec, RequestSpec, SealError};
 pub use secret::Secret;

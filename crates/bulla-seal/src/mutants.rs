@@ -180,6 +180,12 @@ checks! {
     TokenOnce => "token-once",
     /// A token has an end.
     TokenExpiry => "token-expiry",
+    /// An announcement of a root is signed by the root that is trusted now.
+    RootSignature => "root-signature",
+    /// An announcement of a root is signed by the new root too.
+    RootConsent => "root-consent",
+    /// An older announcement of a root moves nothing.
+    RootSequence => "root-sequence",
     /// A gap in a signer's fanouts is noticed.
     FanoutGap => "fanout-gap",
 }

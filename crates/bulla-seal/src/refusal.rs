@@ -52,6 +52,13 @@ pub enum Refusal {
     ReplyMismatch,
     /// The sender's key or credential has been revoked.
     Revoked,
+    /// The only root that this receiver trusts was followed by another, and its time is over.
+    RootEnded,
+    /// An announcement of a root that is not well formed, not signed by the root that is trusted
+    /// now, or without the consent of the new one.
+    RootInvalid,
+    /// An announcement of a root that is older than what is known already.
+    RootStale,
     /// The header names another sender than the key does.
     SenderMismatch,
     /// A session or key id that this receiver does not know, and no offer with it.
@@ -97,6 +104,9 @@ impl Refusal {
         Self::RateLimited,
         Self::ReplyMismatch,
         Self::Revoked,
+        Self::RootEnded,
+        Self::RootInvalid,
+        Self::RootStale,
         Self::SenderMismatch,
         Self::SessionUnknown,
         Self::SignatureInvalid,
@@ -132,6 +142,9 @@ impl Refusal {
             Self::RateLimited => "rate-limited",
             Self::ReplyMismatch => "reply-mismatch",
             Self::Revoked => "revoked",
+            Self::RootEnded => "root-ended",
+            Self::RootInvalid => "root-invalid",
+            Self::RootStale => "root-stale",
             Self::SenderMismatch => "sender-mismatch",
             Self::SessionUnknown => "session-unknown",
             Self::SignatureInvalid => "signature-invalid",

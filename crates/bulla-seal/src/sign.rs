@@ -40,7 +40,11 @@ pub enum SignatureUse {
     Message,
     /// The opening of a session.
     Offer,
-    /// A statement of revocation or of a new root.
+    /// What a root says of the one that follows it.
+    Root,
+    /// The new root's consent to that.
+    RootConsent,
+    /// A statement of revocation.
     Statement,
     /// The root of a Merkle tree over a burst of fanouts.
     Tree,
@@ -57,6 +61,8 @@ impl SignatureUse {
             Self::Join => "bulla/1 join",
             Self::Message => "bulla/1 message",
             Self::Offer => "bulla/1 offer",
+            Self::Root => "bulla/1 root",
+            Self::RootConsent => "bulla/1 root consent",
             Self::Statement => "bulla/1 statement",
             Self::Tree => "bulla/1 tree",
         }
