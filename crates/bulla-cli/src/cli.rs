@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// The key-encryption key: rotate it, see what is under it, check a backup of it.
     #[command(subcommand)]
     Kek(KekCommand),
+    /// The root key: see which is trusted, and have another follow it.
+    #[command(subcommand)]
+    Root(RootCommand),
     /// Floors of peers, what came in below them, and exemptions.
     Peers(PeersArgs),
     /// The keystore's database: its schema, and rights in it.
@@ -296,6 +299,44 @@ pub(crate) enum GroupCommand {
     },
     /// List the groups.
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RootCommand {
+    /// Show the root that is trusted, and those before it.
+    Show,
+    /// Write what a new root has to sign, for the machine that the root key is on.
+    Request {
+        /// Where it goes; nothing in it is secret.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Make the next root key, announce it with the one before, and sign the issuers with it.
+    Rotate(RootRotateArgs),
+    /// Take over what `bulla root rotate --handover` wrote on another machine.
+    Install {
+        /// The handover.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RootRotateArgs {
+    /// The file of the root key that is trusted now.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) root_key: PathBuf,
+    /// Where the next root key goes: a new file of mode 0600.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+    /// How long the root before still counts, 1h to 366d [default: 30d].
+    #[arg(long, value_name = "WHILE")]
+    pub(crate) overlap: Option<String>,
+    /// What `bulla root request` wrote: then no keystore is needed here.
+    #[arg(long, value_name = "FILE", requires = "handover")]
+    pub(crate) request: Option<PathBuf>,
+    /// Where what was signed goes, for `bulla root install`.
+    #[arg(long, value_name = "FILE", requires = "request")]
+    pub(crate) handover: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

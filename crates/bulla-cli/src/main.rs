@@ -59,6 +59,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Group(command) => commands::group::run(&home, command, out).await,
         Command::AccessKey(command) => commands::access_key::run(&home, command, out).await,
         Command::Broker(command) => commands::broker::run(&home, command, out).await,
+        Command::Root(command) => commands::root::run(&home, command, out).await,
         Command::Kek(command) => commands::kek::run(&home, command, out).await,
         Command::Db(command) => commands::db::run(&home, command, out).await,
         Command::Peers(args) => commands::peers::run(&home, args, out).await,

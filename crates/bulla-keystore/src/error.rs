@@ -263,6 +263,27 @@ pub enum KeystoreError {
         /// How many.
         count: usize,
     },
+    /// The root was followed by another, which an older program knows nothing of.
+    #[error(
+        "the root key was followed by another: the schema can't go back to a version that knows only the first"
+    )]
+    RootsInTheWay,
+    /// Not the key that signs for this deployment now.
+    #[error(
+        "that is not the root key that is trusted now: give the file of root {sequence}, as `bulla root show` names it"
+    )]
+    RootKey {
+        /// Its sequence.
+        sequence: u32,
+    },
+    /// What announces a new root, or was to be signed with it, is refused.
+    #[error("the announcement of the new root is refused: {0}")]
+    Root(Refusal),
+    /// The issuers of a new root are not those of the keystore.
+    #[error(
+        "the new root signed other issuers than those of this keystore: make the request anew with `bulla root request`"
+    )]
+    RootIssuers,
     /// A password that a role can't have.
     #[error("a role's password is 16 to 512 printable ASCII characters without spaces: {why}")]
     RolePassword {

@@ -106,6 +106,7 @@ mod notice;
 mod pipeline;
 mod rate;
 pub mod renewal;
+mod roots;
 mod router;
 mod server;
 mod sessions;

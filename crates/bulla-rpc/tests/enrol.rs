@@ -138,6 +138,7 @@ impl Scene {
             incarnation: 3,
             trust_domain: trust.domain().to_string(),
             root: text(trust.root().as_bytes()),
+            root_sequence: 1,
             issuers: trust.issuers().map(|(_, bytes)| text(bytes)).collect(),
             enroller: text(self.desk.control.credential.as_bytes()),
             suite: "x25519".into(),

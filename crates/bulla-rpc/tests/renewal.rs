@@ -170,6 +170,8 @@ fn key_file(
         incarnation: signing.party.incarnation,
         trust_domain: world.trust.domain().to_string(),
         root: BASE64.encode(world.trust.root().as_bytes()),
+        root_sequence: 1,
+        former_root: None,
         issuers,
         shared_key: None,
         signing_key: Some(BASE64.encode(key.seed().expose())),

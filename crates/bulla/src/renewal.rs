@@ -18,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How often a component's host asks for its type's keys.
 const FETCH_EVERY: Duration = Duration::from_secs(10);
+/// How often agents ask which root follows, up to a tenth earlier or later; and hosts.
+const ROOTS_EVERY: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(10));
+/// How long nobody asks that again after a failure, up to as much more.
+const ROOTS_AGAIN: Duration = Duration::from_secs(60);
 /// How long nobody asks again after a failure: at first, and at the most, each up to half more. A
 /// control plane that comes back is not run over.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
@@ -76,6 +80,7 @@ pub(crate) fn keep(client: &Client, file: &KeyFile, path: &Path, stop: &Cancella
             component: identity.principal().is_component(),
             next: Instant::now(),
             fetch: Instant::now(),
+            roots: Instant::now(),
             pause: PAUSES.0,
             warned: false,
         };
@@ -90,16 +95,13 @@ struct Keeper {
     /// Nothing is tried by schedule before then.
     next: Instant,
     fetch: Instant,
+    roots: Instant,
     pause: Duration,
     warned: bool,
 }
 
 impl Keeper {
     async fn run(mut self, mut asked: mpsc::Receiver<Ask>, stop: CancellationToken) {
-        if self.renewer.credential().is_none() {
-            // A shared key: there is nothing to renew, and whoever asks is told so.
-            return self.refuse(asked, stop).await;
-        }
         loop {
             let ask = tokio::select! {
                 () = stop.cancelled() => return,
@@ -108,6 +110,8 @@ impl Keeper {
             };
             let step = async {
                 match ask {
+                    // A shared key: there is nothing to renew, and whoever asks is told so.
+                    Some(ask) if self.renewer.credential().is_none() => refuse(ask),
                     Some(ask) => self.answer(ask).await,
                     None => self.look().await,
                 }
@@ -116,19 +120,6 @@ impl Keeper {
                 () = stop.cancelled() => return,
                 () = step => {}
             }
-        }
-    }
-
-    async fn refuse(&self, mut asked: mpsc::Receiver<Ask>, stop: CancellationToken) {
-        loop {
-            let ask = tokio::select! {
-                () = stop.cancelled() => return,
-                ask = asked.recv() => ask,
-            };
-            let Some(Ask { done, .. }) = ask else { return };
-            let why = RemoteError::new("SharedKey", RenewalError::Shared.to_string());
-            // Whoever asked may be gone.
-            let _ = done.send(Err(why));
         }
     }
 
@@ -157,6 +148,12 @@ impl Keeper {
 
     /// What is due by the clock.
     async fn look(&mut self) {
+        if let Err(error) = self.renewer.retire_root() {
+            tracing::debug!(%error, "a root that ended stays in the key file for now");
+        }
+        if Instant::now() >= self.roots {
+            self.learn_roots().await;
+        }
         match self.renewer.retire() {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "former keys to receive with were destroyed"),
@@ -176,6 +173,22 @@ impl Keeper {
         }
     }
 
+    async fn learn_roots(&mut self) {
+        let every = if self.component { ROOTS_EVERY.1 } else { ROOTS_EVERY.0 };
+        let pause = match self.renewer.learn_roots().await {
+            Ok(_) => every.mul_f64(0.9 + share() / 5.0),
+            Err(error @ RenewalError::Root { .. }) => {
+                tracing::error!(%error, "no other root is trusted");
+                every
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the control plane did not say which root follows");
+                ROOTS_AGAIN.mul_f64(1.0 + share())
+            }
+        };
+        self.roots = Instant::now() + pause;
+    }
+
     async fn fetch_keys(&mut self) {
         self.fetch = Instant::now() + FETCH_EVERY;
         match self.renewer.fetch_keys().await {
@@ -187,6 +200,7 @@ impl Keeper {
 
     fn succeeded(&mut self, renewed: &SignedCredential) {
         (self.next, self.pause, self.warned) = (Instant::now(), PAUSES.0, false);
+        self.roots = Instant::now();
         let (kid, epoch, ends) = (renewed.kid, renewed.epoch, renewed.validity.not_after);
         tracing::info!(%kid, epoch, ends, "keys were renewed");
     }
@@ -211,6 +225,12 @@ impl Keeper {
             tracing::warn!(%error, ends, "keys could not be renewed; it is tried again");
         }
     }
+}
+
+fn refuse(ask: Ask) {
+    let why = RemoteError::new("SharedKey", RenewalError::Shared.to_string());
+    // Whoever asked may be gone.
+    let _ = ask.done.send(Err(why));
 }
 
 fn told(credential: &SignedCredential, renewed: bool) -> Renewed {

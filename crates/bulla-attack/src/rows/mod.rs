@@ -10,6 +10,7 @@ mod reading;
 mod replaying;
 mod replies;
 mod revoking;
+mod rooting;
 
 use crate::cell::{KeyType, Kind};
 use crate::row::Row;
@@ -113,6 +114,9 @@ pub static ROWS: &[Row] = &[
     revoking::WITHHELD_STATEMENT,
     revoking::REUSED_NAME,
     revoking::OLD_GROUP_EPOCH,
+    rooting::FORGED,
+    rooting::UNASKED,
+    rooting::REPLAYED,
     enrolling::USED_TWICE,
     enrolling::GUESSED,
     enrolling::ALTERED,

@@ -16,6 +16,8 @@ use crate::trouble::Trouble;
 pub struct Authority {
     /// What everybody trusts.
     pub trust: TrustStore,
+    /// The root's key.
+    pub root: SigningKey,
     /// Signs statements of revocation.
     pub revocation: Issuer,
     /// Issues agents' credentials.
@@ -94,7 +96,7 @@ impl Authority {
         let (agents, agents_key) = issuer(IssuerRight::Agents)?;
         let (components, _) = issuer(IssuerRight::Components)?;
         let (revocation, _) = issuer(IssuerRight::Revocation)?;
-        Ok(Self { trust, revocation, agents, agents_key, components })
+        Ok(Self { trust, root, revocation, agents, agents_key, components })
     }
 
     /// A key-pair agent.

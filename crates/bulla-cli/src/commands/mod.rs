@@ -18,6 +18,7 @@ pub(crate) mod init;
 mod inject;
 pub(crate) mod kek;
 pub(crate) mod peers;
+pub(crate) mod root;
 pub(crate) mod serve;
 pub(crate) mod tap;
 pub(crate) mod up;

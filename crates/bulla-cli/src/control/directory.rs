@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bulla_keystore::{Keystore, KeystoreError};
 use bulla_rpc::directory::wire::{
     self, GroupKeyAnswer, GroupKeyArgs, GroupsArgs, KeyText, PairArgs, PeerAnswer, PeerArgs,
-    StatementAnswer, StatementArgs,
+    StatementAnswer, StatementArgs, TrustAnswer, TrustArgs,
 };
 use bulla_rpc::{
     Context, Directory, DirectoryError, HandlerResult, LookupLimits, Lookups, Method, PairKey,
@@ -127,7 +127,12 @@ pub(crate) fn directory_router(keystore: Keystore) -> Router {
     let service = Service { keystore };
     let (peer, pair, groups, key) =
         (service.clone(), service.clone(), service.clone(), service.clone());
+    let trust = service.clone();
     Router::new()
+        .with(open(Method::new(wire::TRUST, move |context: Context, args: TrustArgs| {
+            let service = trust.clone();
+            async move { service.trust(&context, &args).await }
+        })))
         .with(open(Method::new(wire::STATEMENT, move |context: Context, _: StatementArgs| {
             let service = service.clone();
             async move { service.statement(&context).await }
@@ -161,6 +166,20 @@ impl Service {
         self.check_living(context.sender()).await?;
         let statement = self.keystore.statement().await.map_err(broken)?;
         Ok(StatementAnswer { statement: wire::credential_text(statement.as_bytes()) })
+    }
+
+    /// Which roots followed the one that is trusted by who asks, and what the newest one signed.
+    async fn trust(&self, context: &Context, args: &TrustArgs) -> HandlerResult<TrustAnswer> {
+        self.check_living(context.sender()).await?;
+        let announced = self.keystore.root_announcements(args.root).await.map_err(broken)?;
+        let control = Principal::component(CONTROL).map_err(bad_arguments)?;
+        let control = self.keystore.credential(&control).await.map_err(broken)?;
+        let trust = self.keystore.trust_store();
+        Ok(TrustAnswer {
+            announcements: announced.iter().map(|bytes| wire::credential_text(bytes)).collect(),
+            issuers: trust.issuers().map(|(_, bytes)| wire::credential_text(bytes)).collect(),
+            peers: vec![wire::credential_text(control.as_bytes())],
+        })
     }
 
     async fn peer(&self, context: &Context, args: &PeerArgs) -> HandlerResult<Option<PeerAnswer>> {

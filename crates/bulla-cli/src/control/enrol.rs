@@ -56,6 +56,7 @@ impl JoinFiles {
             incarnation: invitation.party.incarnation,
             trust_domain: trust.domain().to_string(),
             root: BASE64.encode(trust.root().as_bytes()),
+            root_sequence: trust.root_sequence(),
             issuers: trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect(),
             enroller: BASE64.encode(self.control.as_bytes()),
             suite: invitation.suite.as_str().to_owned(),

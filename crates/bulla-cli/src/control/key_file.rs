@@ -87,6 +87,8 @@ async fn blank(keystore: &Keystore, party: &Party, bus: Option<BusEntry>) -> Res
         incarnation: party.incarnation,
         trust_domain: trust.domain().to_string(),
         root: BASE64.encode(trust.root().as_bytes()),
+        root_sequence: trust.root_sequence(),
+        former_root: None,
         issuers: trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect(),
         shared_key: None,
         signing_key: None,

@@ -69,6 +69,15 @@ pub(crate) async fn open_keystore(home: &Home) -> Result<Keystore> {
     })
 }
 
+/// The same as who owns its tables: for what the control plane itself has no right to.
+pub(crate) async fn open_keystore_as_owner(home: &Home) -> Result<Keystore> {
+    if !home.is_initialised() {
+        return open_keystore(home).await;
+    }
+    let address = owner_address(home, &Settings::load(home.dir())?)?;
+    Ok(Keystore::open(address, kek::ring(home)?).await?)
+}
+
 /// The same with other key-encryption keys.
 pub(crate) async fn open_keystore_with(
     home: &Home,

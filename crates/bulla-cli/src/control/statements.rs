@@ -36,6 +36,7 @@ pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToke
         client: client.clone(),
         receiving: BTreeSet::new(),
         blind: false,
+        rootless: false,
         failing: false,
         news: false,
         told: None,
@@ -70,6 +71,8 @@ struct Keeper {
     receiving: BTreeSet<Kid>,
     /// The keys, or the statement, could not be read; told once.
     blind: bool,
+    /// The root could not be read; told once.
+    rootless: bool,
     failing: bool,
     /// Agents have not been told yet what is new.
     news: bool,
@@ -95,6 +98,11 @@ impl Keeper {
             tracing::error!(%error, "the control plane's own keys can't be read");
         }
         self.blind = read.is_err();
+        let rooted = follow_root(&self.keystore, endpoint).await;
+        if let Some(error) = rooted.as_ref().err().filter(|_| !self.rootless) {
+            tracing::error!(%error, "it can't be read which root is trusted; the former one stays");
+        }
+        self.rootless = rooted.is_err();
         let taken = take_newest(&self.keystore, endpoint).await;
         if let Some(error) = taken.as_ref().err().filter(|_| !self.failing) {
             tracing::error!(
@@ -112,6 +120,16 @@ impl Keeper {
             tokio::spawn(async move { tell_agents(&client).await });
         }
     }
+}
+
+/// Trusts the root and the issuers that the keystore has now. Agents ask which they are.
+async fn follow_root(keystore: &Keystore, endpoint: &Endpoint) -> Result<(), KeystoreError> {
+    if keystore.refresh_roots().await? {
+        endpoint.trust_from_now_on(keystore.trust_store());
+        // Copies of the root for hosts that read the database themselves.
+        keystore.fill_component_keys().await?;
+    }
+    Ok(())
 }
 
 /// Receives with the keys that the keystore has now.

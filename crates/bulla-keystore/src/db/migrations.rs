@@ -112,6 +112,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(8, "0008_access_keys_encrypted", None, Some(DataStep::DecryptAccessKeys)),
     migration!(9, "0009_access_keys_not_in_clear", Some(DataStep::EncryptAccessKeys), None),
     migration!(10, "0010_component_keys"),
+    migration!(11, "0011_roots"),
 ];
 
 /// The schema version that this program works with.

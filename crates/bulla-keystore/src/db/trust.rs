@@ -69,3 +69,47 @@ pub(crate) async fn issuer_credentials(conn: &mut Conn) -> Result<Vec<Vec<u8>>> 
     let sql = "SELECT credential FROM issuers ORDER BY issuer_right, epoch";
     conn.all(sql, &[]).await
 }
+
+/// What the new root signed in the place of what the former one did.
+pub(crate) async fn set_issuer(conn: &mut Conn, kid: &[u8], credential: &[u8]) -> Result<()> {
+    conn.execute("UPDATE issuers SET credential = ? WHERE kid = ?", args![credential, kid]).await?;
+    Ok(())
+}
+
+/// A root that followed another.
+pub(crate) struct RootRow {
+    pub(crate) sequence: u32,
+    pub(crate) encrypted_root: Vec<u8>,
+    pub(crate) announcement: Vec<u8>,
+    pub(crate) former_until: i64,
+}
+
+pub(crate) async fn insert_root(conn: &mut Conn, row: &RootRow, now: i64) -> Result<()> {
+    let sql = "INSERT INTO roots (sequence, encrypted_root, announcement, former_until, created)
+               VALUES (?, ?, ?, ?, ?)";
+    let (root, announcement) = (&row.encrypted_root, &row.announcement);
+    conn.execute(sql, args![row.sequence, root, announcement, row.former_until, now]).await?;
+    Ok(())
+}
+
+/// The newest root that followed another, wrapped, with its sequence.
+pub(crate) async fn root(conn: &mut Conn) -> Result<Option<(u32, Vec<u8>)>> {
+    let sql = "SELECT sequence, encrypted_root FROM roots ORDER BY sequence DESC LIMIT 1";
+    conn.optional(sql, &[]).await
+}
+
+/// The sequence of the root that is trusted now.
+pub(crate) async fn newest_root(conn: &mut Conn) -> Result<u32> {
+    conn.one("SELECT coalesce(max(sequence), 1) FROM roots", &[]).await
+}
+
+/// The announcements of roots after `sequence`, in their order, up to `limit`.
+pub(crate) async fn announcements(
+    conn: &mut Conn,
+    sequence: u32,
+    limit: u32,
+) -> Result<Vec<(u32, Vec<u8>)>> {
+    let sql = "SELECT sequence, announcement FROM roots WHERE sequence > ?
+               ORDER BY sequence LIMIT ?";
+    conn.all(sql, args![sequence, limit]).await
+}

@@ -89,6 +89,20 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
               WHERE encrypted_seed = ? AND issuer_right = ? AND epoch = ? AND epoch = ?",
     },
     WrappedColumn {
+        table: "roots",
+        column: "encrypted_root",
+        prefix: "",
+        by_type: false,
+        text: false,
+        incarnation: false,
+        page: "SELECT d.name, r.sequence, r.sequence, r.encrypted_root
+               FROM trust_domain d JOIN roots r ON d.id = 1
+               WHERE (d.name, r.sequence, r.sequence) > (?, ?, ?) ORDER BY r.sequence LIMIT ?",
+        set: "UPDATE roots SET encrypted_root = ?
+              WHERE encrypted_root = ? AND (SELECT name FROM trust_domain WHERE id = 1) = ?
+                  AND sequence = ? AND sequence = ?",
+    },
+    WrappedColumn {
         table: "instance_keys",
         column: "encrypted_key",
         prefix: "agent/",

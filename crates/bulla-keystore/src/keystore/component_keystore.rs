@@ -2,13 +2,13 @@
 //! type's own.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bulla_seal::{
     GroupKey, GroupName, KemSecretKey, Kid, Party, Principal, SignedCredential, SignedStatement,
     TrustDomain, TrustStore, UnixTime, VerifyingKey,
 };
 
+use super::roots::Trust;
 use super::copies::{copy_row, group_name, pair_name, root_name};
 use super::{AGENT_LIFETIME, Keystore, PairKey, PeerKeys, SKEW, Sources, kid_from, seconds};
 use crate::address::StoreAddress;
@@ -49,22 +49,22 @@ impl ComponentKeystore {
         let name =
             name.ok_or_else(|| KeystoreError::NotAKeystore { place: address.to_string() })?;
         let domain = TrustDomain::new(&name).map_err(|_| KeystoreError::damaged("trust domain"))?;
-        let root = component_keys::find(&mut conn, &root_name(component.name()), Some(1)).await?;
-        let Some((_, root)) = root else {
+        let root = component_keys::find(&mut conn, &root_name(component.name()), None).await?;
+        let Some((sequence, root)) = root else {
             return Err(KeystoreError::NotFilled(component.clone()));
         };
         let full = format!("component/{}", root_name(component.name()));
-        let root = keks.open_for(component, &copy_row(&full, 0, 1), &root, "root public key")?;
+        let root = keks.open_for(component, &copy_row(&full, 0, sequence), &root, "root public key")?;
         let root: [u8; 32] =
             root.as_slice().try_into().map_err(|_| KeystoreError::damaged("root public key"))?;
-        let mut store = TrustStore::new(domain, VerifyingKey(root));
+        let mut store = TrustStore::new(domain, VerifyingKey(root)).with_roots(sequence, None);
         for credential in trust::issuer_credentials(&mut conn).await? {
             store
                 .add_issuer(&credential)
                 .map_err(|_| KeystoreError::damaged("issuer credential"))?;
         }
         drop(conn);
-        let (trust, sources) = (Arc::new(store), Sources::default());
+        let (trust, sources) = (Trust::new(store), Sources::default());
         let inner = Keystore { db, keks, trust, sources, agent_life: AGENT_LIFETIME };
         Ok(Self { inner, component: component.clone() })
     }
@@ -210,7 +210,7 @@ impl ComponentKeystore {
     pub async fn statement(&self) -> Result<SignedStatement> {
         let bytes = revocation::statement(&mut self.inner.db.read().await?).await?;
         let bytes = bytes.ok_or(KeystoreError::NoStatement)?;
-        let kept = self.inner.trust.verify_statement(&bytes);
+        let kept = self.inner.trust().verify_statement(&bytes);
         let kept = kept.map_err(|_| KeystoreError::damaged("statement of revocation"))?;
         let end = kept.not_after.saturating_add(SKEW.as_secs());
         if end <= self.inner.now().secs() {

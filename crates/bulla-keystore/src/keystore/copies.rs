@@ -148,11 +148,11 @@ impl Keystore {
         let mut tx = self.db.write().await?;
         let mut made = 0;
         let name = root_name(component);
-        if !component_keys::is_there(&mut tx, &name, 1).await? {
-            let root = self.trust.root();
-            let copied =
-                Copied { component: &principal, name, incarnation: 0, epoch: 1, kid: None };
-            put(&mut tx, &self.keks, copied, root.as_bytes(), now).await?;
+        let trust = self.trust();
+        let epoch = trust.root_sequence();
+        if !component_keys::is_there(&mut tx, &name, epoch).await? {
+            let copied = Copied { component: &principal, name, incarnation: 0, epoch, kid: None };
+            put(&mut tx, &self.keks, copied, trust.root().as_bytes(), now).await?;
             made += 1;
         }
         for (_, group, epoch) in groups::of(&mut tx, "component", component).await? {

@@ -376,7 +376,7 @@ impl Keystore {
         let secret = secret.ok_or_else(|| KeystoreError::damaged("enrolment token"))?;
         let secret = self.unwrap_token(row, "encrypted_secret", secret)?;
         let token = JoinToken { id: request.token(), secret };
-        let opened = request.open(self.trust.domain(), (&party, &token), (own, key));
+        let opened = request.open(self.trust().domain(), (&party, &token), (own, key));
         let opened = match opened {
             Ok(opened) if u32::from(opened.kem().suite().to_wire()) == row.suite => opened,
             Ok(_) => return Ok(Enrolment::Refused(Refusal::SuiteNotAllowed.into())),
@@ -398,7 +398,7 @@ impl Keystore {
         }
         let answer = Answer {
             credential: credential.as_bytes().clone(),
-            issuers: self.trust.issuers().map(|(_, bytes)| bytes.clone()).collect(),
+            issuers: self.trust().issuers().map(|(_, bytes)| bytes.clone()).collect(),
             peers: vec![newest.as_bytes().clone()],
         };
         let random = &mut OsRandom::default();

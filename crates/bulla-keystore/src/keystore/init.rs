@@ -1,13 +1,12 @@
 //! A new keystore: root key, issuers, group `all`.
 
-use std::sync::Arc;
-
 use bulla_seal::{
     IssuerCredential, IssuerRight, OsRandom, SigningKey, TrustDomain, TrustStore, UnixTime,
     Validity,
 };
 
 use super::issue::{AGENT_LIFETIME, ISSUER_LIFETIME, SKEW, issuer_row};
+use super::roots::Trust;
 use super::schema::root_row;
 use super::{KID_TRIES, Keystore, Sources, groups, random_kid, seconds, system_time, to_column};
 use crate::address::StoreAddress;
@@ -53,7 +52,7 @@ impl Keystore {
         let db = Db::create(&address).await?;
         match fill(&db, &address, domain, (&kek, &keks), root).await {
             Ok(trust) => {
-                let (trust, sources) = (Arc::new(trust), Sources::default());
+                let (trust, sources) = (Trust::new(trust), Sources::default());
                 Ok(Self { db, keks, trust, sources, agent_life: AGENT_LIFETIME })
             }
             Err(e) => {

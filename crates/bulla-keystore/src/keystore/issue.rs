@@ -69,7 +69,8 @@ impl Keystore {
             self.keks.open_fixed(&issuer_row(right, row.epoch), &row.encrypted_seed, what())?;
         let key = SigningKey::from_seed(seed).ok_or_else(|| KeystoreError::damaged(what()))?;
         let public = key.verifying_key();
-        let credential = self.trust.issuers().map(|(issuer, _)| issuer);
+        let trust = self.trust();
+        let credential = trust.issuers().map(|(issuer, _)| issuer);
         let credential = credential.filter(|i| i.right == right && i.key == public).last();
         let credential = credential.ok_or_else(|| KeystoreError::damaged(what()))?;
         Ok(Issuer::new(key, credential.clone())?)

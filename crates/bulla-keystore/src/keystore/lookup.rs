@@ -45,7 +45,7 @@ impl Keystore {
         bytes: &[u8],
         now: UnixTime,
     ) -> Result<SignedCredential> {
-        let credential = self.trust.verify(bytes, now)?;
+        let credential = self.trust().verify(bytes, now)?;
         if credential.party.principal == *principal && credential.party.incarnation == incarnation {
             Ok(credential)
         } else {

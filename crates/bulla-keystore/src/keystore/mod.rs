@@ -18,6 +18,7 @@ mod renewal;
 mod revocation;
 mod rewrap;
 mod rights;
+mod roots;
 mod rotation;
 mod schema;
 
@@ -50,6 +51,8 @@ pub use renewal::{RenewRefusal, Renewal, Renewed};
 pub use revocation::STATEMENT_LIFETIME;
 use rewrap::current_kek;
 pub use rewrap::{KekCount, KekState, REWRAP_BATCH, Rewrapped};
+pub use roots::{ROOT_OVERLAP, ROOTS_AT_ONCE, RootHandover, RootRecord, RootState};
+use roots::Trust;
 pub use rotation::{Reach, RevokedHost};
 pub use schema::{MigrationStep, SchemaStatus};
 
@@ -66,7 +69,7 @@ const KID_TRIES: u32 = 16;
 pub struct Keystore {
     db: Db,
     keks: KekRing,
-    trust: Arc<TrustStore>,
+    trust: Trust,
     sources: Sources,
     /// How long agents' credentials live.
     agent_life: Duration,
@@ -110,7 +113,11 @@ impl Keystore {
     /// The root public key, the trust domain and the issuers: what a receiver trusts, and what
     /// goes with every key file.
     pub fn trust_store(&self) -> TrustStore {
-        TrustStore::clone(&self.trust)
+        TrustStore::clone(&self.trust())
+    }
+
+    fn trust(&self) -> Arc<TrustStore> {
+        self.trust.get()
     }
 
     /// Closes the database after what is under way. A keystore that is dropped loses nothing
@@ -130,7 +137,7 @@ impl Keystore {
 
 impl fmt::Debug for Keystore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keystore").field("domain", self.trust.domain()).finish_non_exhaustive()
+        f.debug_struct("Keystore").field("domain", self.trust().domain()).finish_non_exhaustive()
     }
 }
 

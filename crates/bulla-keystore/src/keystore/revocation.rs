@@ -149,7 +149,7 @@ impl Keystore {
     /// The statement that is kept, if nothing has to be said anew.
     async fn current_statement(&self, conn: &mut Conn) -> Result<Option<SignedStatement>> {
         let Some(bytes) = revocation::statement(conn).await? else { return Ok(None) };
-        let kept = self.trust.verify_statement(&bytes);
+        let kept = self.trust().verify_statement(&bytes);
         let kept = kept.map_err(|_| KeystoreError::damaged("statement of revocation"))?;
         let content = self.to_state(conn).await?;
         let half = STATEMENT_LIFETIME.as_secs() / 2;

@@ -1,11 +1,10 @@
 //! Opening, and moving between schema versions.
 
-use std::sync::Arc;
-
-use bulla_seal::{TrustDomain, TrustStore, UnixTime, VerifyingKey};
+use bulla_seal::{TrustDomain, TrustStore, UnixTime};
 
 use super::convert::{self, Converted};
 use super::issue::AGENT_LIFETIME;
+use super::roots::{Trust, present_root};
 use super::{Keystore, REWRAP_BATCH, Sources, from_column, groups, seconds, system_time};
 use crate::address::StoreAddress;
 use crate::db::{Conn, Db, migrations, roles, trust};
@@ -16,6 +15,9 @@ use crate::kek::{KekRing, Row};
 pub(super) fn root_row(domain: &str) -> Row<'_> {
     Row { table: "trust_domain", column: "encrypted_root", name: domain, incarnation: 0, epoch: 1 }
 }
+
+/// The first version with roots that followed another.
+const ROOTS_SINCE: u32 = 11;
 
 /// One step between two versions of the schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +52,9 @@ impl Keystore {
         let trust = {
             let mut conn = db.read().await?;
             migrations::check(&mut conn).await?;
-            load_trust(&mut conn, &address, &keks).await?
+            load_trust_at(&mut conn, &address, &keks).await?
         };
-        let (trust, sources) = (Arc::new(trust), Sources::default());
+        let (trust, sources) = (Trust::new(trust), Sources::default());
         Ok(Self { db, keks, trust, sources, agent_life: AGENT_LIFETIME })
     }
 
@@ -78,7 +80,7 @@ impl Keystore {
         let (mut first, mut done) = (None, Vec::new());
         loop {
             let mut alter = db.alter().await?;
-            load_trust(&mut alter, &address, &keks).await?;
+            load_trust_at(&mut alter, &address, &keks).await?;
             let now = seconds(system_time());
             let (found, step) = migrations::climb(&mut alter, now, &done).await?;
             alter.rows().await?;
@@ -126,8 +128,11 @@ impl Keystore {
         let (mut first, mut done) = (None, Vec::new());
         loop {
             let mut alter = db.alter().await?;
-            load_trust(&mut alter, &address, &keks).await?;
+            load_trust_at(&mut alter, &address, &keks).await?;
             no_roles(&mut alter).await?;
+            if to < ROOTS_SINCE {
+                no_roots(&mut alter).await?;
+            }
             let (found, step) = migrations::descend(&mut alter, to, &done).await?;
             alter.commit().await?;
             let found = *first.get_or_insert(found);
@@ -207,18 +212,37 @@ impl From<(u32, &'static str, &'static str)> for MigrationStep {
     }
 }
 
+/// An older program would trust the first root, which signs no issuer any more.
+async fn no_roots(conn: &mut Conn) -> Result<()> {
+    if conn.has_table("roots").await? && trust::root(conn).await?.is_some() {
+        return Err(KeystoreError::RootsInTheWay);
+    }
+    Ok(())
+}
+
+/// The same of a keystore of which it is not sure yet that it is one.
+async fn load_trust_at(
+    conn: &mut Conn,
+    address: &StoreAddress,
+    keks: &KekRing,
+) -> Result<TrustStore> {
+    if trust::domain(conn).await?.is_none() {
+        return Err(KeystoreError::NotAKeystore { place: address.to_string() });
+    }
+    load_trust(conn, keks).await
+}
+
 /// The root key and the issuers, as far as the key-encryption key vouches for the one and the
 /// root for the others.
-async fn load_trust(conn: &mut Conn, address: &StoreAddress, keks: &KekRing) -> Result<TrustStore> {
+pub(super) async fn load_trust(conn: &mut Conn, keks: &KekRing) -> Result<TrustStore> {
     let row = trust::domain(conn).await?;
-    let row = row.ok_or_else(|| KeystoreError::NotAKeystore { place: address.to_string() })?;
+    let row = row.ok_or_else(|| KeystoreError::damaged("trust domain"))?;
     // What new values are to be wrapped under; during a rotation the root key may be under the
     // other one still.
     keks.get(&row.kek_id)?;
     let domain = TrustDomain::new(&row.name).map_err(|_| KeystoreError::damaged("trust domain"))?;
-    let root =
-        keks.open_fixed::<32>(&root_row(&row.name), &row.encrypted_root, "root public key")?;
-    let mut store = TrustStore::new(domain, VerifyingKey(*root.expose()));
+    let (root, sequence) = present_root(conn, &row.name, keks, &row.encrypted_root).await?;
+    let mut store = TrustStore::new(domain, root).with_roots(sequence, None);
     for credential in trust::issuer_credentials(conn).await? {
         store.add_issuer(&credential).map_err(|_| KeystoreError::damaged("issuer credential"))?;
     }

@@ -28,6 +28,8 @@ pub(super) const TABLES: &[TableRights] = &[
         component: &["SELECT (id, name)"],
         ..control("trust_domain", &["SELECT", "UPDATE (encrypted_root, kek_id)"])
     },
+    // Who owns the tables takes over a new root.
+    control("roots", &["SELECT", "UPDATE (encrypted_root)"]),
     TableRights {
         component: &["SELECT (issuer_right, epoch, credential)"],
         ..control("issuers", &["SELECT", "UPDATE (encrypted_seed)"])

@@ -12,5 +12,6 @@ mod keystore;
 mod life;
 mod revocation;
 mod rights;
+mod roots;
 mod rotation;
 mod schema;

@@ -24,6 +24,30 @@ pub const GROUP_KEY: &str = "group_key";
 /// The newest statement of revocation: [`StatementArgs`] to [`StatementAnswer`].
 pub const STATEMENT: &str = "statement";
 
+/// Roots that followed, and the issuers: [`TrustArgs`] to [`TrustAnswer`].
+pub const TRUST: &str = "trust";
+
+/// What is trusted by who asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TrustArgs {
+    /// The sequence of its root.
+    pub root: u32,
+}
+
+/// What follows; all of it proves itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TrustAnswer {
+    /// The announcements of later roots, oldest first, at most 16.
+    #[serde(default)]
+    pub announcements: Vec<String>,
+    /// Issuers' credentials, signed by the newest root.
+    #[serde(default)]
+    pub issuers: Vec<String>,
+    /// Credentials of peers to know: the control plane's newest.
+    #[serde(default)]
+    pub peers: Vec<String>,
+}
+
 /// Nothing.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StatementArgs {}

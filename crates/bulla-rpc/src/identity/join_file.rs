@@ -18,7 +18,9 @@ use bulla_seal::{
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, Opener, misplaced};
+use super::key_file::{
+    AudienceEntry, BusEntry, KeyFile, KeyFileError, Opener, first_root, is_first_root, misplaced,
+};
 
 /// What stands in a join file, and in no key file, at the beginning of a line.
 const MARK: &str = "[join]";
@@ -39,6 +41,9 @@ pub struct JoinFile {
     pub trust_domain: String,
     /// The root public key.
     pub root: String,
+    /// Its sequence, if it followed another.
+    #[serde(default = "first_root", skip_serializing_if = "is_first_root")]
+    pub root_sequence: u32,
     /// Issuers' credentials, signed by the root.
     pub issuers: Vec<String>,
     /// The enroller's credential: whom the request is sealed to.
@@ -148,7 +153,8 @@ impl JoinFile {
     /// Verifies everything in it as of `now`. `path` is for messages only.
     pub fn open(&self, path: &Path, now: UnixTime) -> Result<JoinTerms, KeyFileError> {
         let opener = Opener { what: "join file", path, now };
-        let trust = opener.trust_of(&self.trust_domain, &self.root, &self.issuers)?;
+        let roots = (self.root_sequence, None);
+        let trust = opener.trust_of(&self.trust_domain, &self.root, roots, &self.issuers)?;
         let principal: Principal = self
             .principal
             .parse()
@@ -179,6 +185,8 @@ impl JoinFile {
             incarnation: parts.party.incarnation,
             trust_domain: self.trust_domain.clone(),
             root: self.root.clone(),
+            root_sequence: self.root_sequence,
+            former_root: None,
             issuers: enrolled.trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect(),
             shared_key: None,
             signing_key: Some(BASE64.encode(parts.signing.seed().expose())),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_seal::{
-    DEFAULT_SKEW, KemSecretKey, Kid, Party, Principal, Refusal, Secret, SigningKey, Suite,
+    DEFAULT_SKEW, FormerRoot, KemSecretKey, Kid, Party, Principal, Refusal, Secret, SigningKey, Suite,
     TrustDomain, TrustStore, UnixTime, VerifyingKey,
 };
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,12 @@ pub struct KeyFile {
     pub trust_domain: String,
     /// The root public key.
     pub root: String,
+    /// Its sequence, if it followed another.
+    #[serde(default = "first_root", skip_serializing_if = "is_first_root")]
+    pub root_sequence: u32,
+    /// The root before it, while that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_root: Option<FormerRootEntry>,
     /// Issuers' credentials, signed by the root.
     pub issuers: Vec<String>,
     /// A shared-key agent's key K.
@@ -63,6 +69,25 @@ pub struct KeyFile {
     /// Where the bus is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bus: Option<BusEntry>,
+}
+
+/// A root that another followed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FormerRootEntry {
+    /// The public key.
+    pub key: String,
+    /// First Unix second in which it counts for nothing.
+    pub until: u64,
+}
+
+pub(super) const fn first_root() -> u32 {
+    bulla_seal::root::FIRST_ROOT
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(super) const fn is_first_root(sequence: &u32) -> bool {
+    *sequence == first_root()
 }
 
 /// A key to receive with.
@@ -189,6 +214,18 @@ impl KeyFile {
         Ok(file)
     }
 
+    /// Trusts what `trust` does: its roots and issuers.
+    pub fn trust_in(&mut self, trust: &TrustStore) {
+        self.root = BASE64.encode(trust.root().as_bytes());
+        self.root_sequence = trust.root_sequence();
+        let entry = |former: FormerRoot| FormerRootEntry {
+            key: BASE64.encode(former.key.as_bytes()),
+            until: former.until,
+        };
+        self.former_root = trust.former_root().map(entry);
+        self.issuers = trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect();
+    }
+
     /// The text of the file.
     pub fn to_text(&self) -> Result<Zeroizing<String>, KeyFileError> {
         let body = toml::to_string(self);
@@ -214,7 +251,9 @@ impl KeyFile {
         now: UnixTime,
     ) -> Result<(Identity, StaticDirectory), KeyFileError> {
         let opener = Opener { what: "key file", path, now };
-        let trust = opener.trust_of(&self.trust_domain, &self.root, &self.issuers)?;
+        let former = self.former_root.as_ref().map(|former| opener.former(former)).transpose()?;
+        let roots = (self.root_sequence, former);
+        let trust = opener.trust_of(&self.trust_domain, &self.root, roots, &self.issuers)?;
         let principal: Principal = self
             .principal
             .parse()
@@ -313,15 +352,24 @@ impl Opener<'_> {
         &self,
         domain: &str,
         root: &str,
+        (sequence, former): (u32, Option<FormerRoot>),
         issuers: &[String],
     ) -> Result<TrustStore, KeyFileError> {
         let domain = TrustDomain::new(domain).map_err(|e| self.malformed(e.to_string()))?;
-        let mut trust = TrustStore::new(domain, VerifyingKey(self.fixed("root", root)?));
+        let root = VerifyingKey(self.fixed("root", root)?);
+        let mut trust = TrustStore::new(domain, root).with_roots(sequence, former);
         for issuer in issuers {
             let bytes = self.bytes("issuers", issuer)?;
             trust.add_issuer(&bytes).map_err(|refusal| self.refused("an issuer", refusal))?;
         }
+        // Off while a former root ended: what only that one signed ended with it.
+        trust.retire_root(self.now);
         Ok(trust)
+    }
+
+    fn former(&self, entry: &FormerRootEntry) -> Result<FormerRoot, KeyFileError> {
+        let key = VerifyingKey(self.fixed("former-root.key", &entry.key)?);
+        Ok(FormerRoot { key, until: entry.until })
     }
 
     fn pair(

@@ -16,7 +16,7 @@ use crate::directory::PairKey;
 pub use join_file::{
     Injected, JoinFile, JoinTerms, PendingFile, TokenEntry, burn, burn_file, is_fragment, replace,
 };
-pub use key_file::{AudienceEntry, BusEntry, KeyFile, KeyFileError, PairEntry};
+pub use key_file::{AudienceEntry, BusEntry, FormerRootEntry, KeyFile, KeyFileError, PairEntry};
 
 /// This process's principal with its keys.
 #[derive(Debug)]
@@ -105,6 +105,11 @@ impl Identity {
     /// What it trusts.
     pub fn trust(&self) -> Arc<TrustStore> {
         self.trust.read().clone()
+    }
+
+    /// Trusts this from now on.
+    pub(crate) fn set_trust(&self, trust: TrustStore) {
+        *self.trust.write() = Arc::new(trust);
     }
 
     /// The trust domain.

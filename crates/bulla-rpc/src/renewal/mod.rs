@@ -18,7 +18,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_seal::{
-    NameError, OsRandom, Principal, RandomFailed, RenewalClaims, SignedCredential, SigningKey,
+    NameError, OsRandom, Principal, RandomFailed, Refusal, RenewalClaims, SignedCredential, SigningKey,
     TrustStore,
 };
 use serde::Serialize;
@@ -40,6 +40,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RenewalError {
+    /// An announcement of a new root is refused.
+    #[error("the announcement of a new root is refused: {refusal}{}", rejoin(refusal))]
+    Root {
+        /// Why.
+        refusal: Refusal,
+    },
     /// The control plane refused.
     #[error("the control plane refuses to renew: {0}")]
     Refused(RemoteError),
@@ -92,6 +98,17 @@ impl From<CallError> for RenewalError {
             CallError::Remote(error) => Self::Refused(error),
             other => Self::Call(other),
         }
+    }
+}
+
+fn rejoin(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::RootEnded => {
+            ". The root that is trusted here was followed by another, and its time is over: this \
+             principal was away for too long. Have a join file made for it with `bulla agent add ID \
+             --again`, or for a component's host a key file with `bulla component add`"
+        }
+        _ => "",
     }
 }
 
@@ -323,6 +340,62 @@ impl Renewer {
             // Whoever has a key that was taken back reads what was opened under it.
             self.endpoint().drop_sessions();
             tracing::warn!("a key to receive with ended or was revoked; sessions are opened anew");
+        }
+        Ok(true)
+    }
+
+    /// Asks which roots followed the one that is trusted here, and trusts them: first in the key
+    /// file, then in this process. Whether there was anything new.
+    ///
+    /// # Errors
+    /// [`RenewalError::Root`] if what is announced is refused; or nobody answers, or the key file
+    /// can't be written. Then what was trusted still is, but after
+    /// [`Refusal::RootEnded`], after which nobody is.
+    pub async fn learn_roots(&mut self) -> Result<bool, RenewalError> {
+        let answer = self.client.ask_roots().await?;
+        let judged = self.endpoint().judge_roots(&answer).map_err(|refusal| RenewalError::Root { refusal })?;
+        let _alone = self.lock()?;
+        let mut file = self.on_disk()?;
+        let before = file.to_text()?;
+        let held = self.identity().trust();
+        let trust = judged.unwrap_or_else(|| TrustStore::clone(&held));
+        let newer = file.root_sequence > trust.root_sequence();
+        if !newer {
+            file.trust_in(&trust);
+        }
+        if !self.identity().is_shared() {
+            self.know_peers(&mut file, &trust, &answer.peers)?;
+        }
+        // As the next start will read it. Another process with this key file may be further.
+        let (read, _) = file.open(&self.path, self.endpoint().now())?;
+        if file.to_text()? != before {
+            identity::replace(&self.path, &file)?;
+        }
+        self.file = file;
+        let trust = read.trust();
+        let news = trust.root_sequence() != held.root_sequence()
+            || !trust.issuers().map(|(_, bytes)| bytes).eq(held.issuers().map(|(_, bytes)| bytes));
+        if news {
+            self.endpoint().trust_from_now_on(TrustStore::clone(&trust));
+        }
+        Ok(news)
+    }
+
+    /// Ends a former root at its time, also in the key file.
+    ///
+    /// # Errors
+    /// The key file can't be written: at its next opening the former root has ended all the same.
+    pub fn retire_root(&mut self) -> Result<bool, RenewalError> {
+        if !self.endpoint().retire_root() {
+            return Ok(false);
+        }
+        let _alone = self.lock()?;
+        let mut file = self.on_disk()?;
+        let trust = self.identity().trust();
+        if file.root_sequence == trust.root_sequence() {
+            file.trust_in(&trust);
+            identity::replace(&self.path, &file)?;
+            self.file = file;
         }
         Ok(true)
     }

@@ -68,6 +68,11 @@ impl Endpoint {
         self.incoming.state.lock().drop_sessions(|_| true);
     }
 
+    /// Forgets which credentials were verified: each is verified anew when it comes again.
+    pub(crate) fn forget_verified(&self) {
+        self.incoming.state.lock().credentials.clear();
+    }
+
     pub(crate) fn is_me(&self, party: &Party) -> bool {
         party == self.identity.party() || off(Check::Audience)
     }
