@@ -79,14 +79,24 @@ def verifies(public, signature, data):
         return False
 
 
-def sign1_payload(data, public, label):
-    """A credential or an offer: COSE_Sign1 whose external AAD is the label's array."""
+def verifies_sign1(data, public, label):
+    """COSE_Sign1 whose external AAD is the label's array."""
     message = CoseMessage.decode(data)
     assert isinstance(message, Sign1Message)
     message.external_aad = array(label)
     message.key = OKPKey(crv=Ed25519, x=public, optional_params={})
-    assert message.verify_signature(), label
-    return cbor2.loads(message.payload)
+    return message.verify_signature()
+
+
+def sign1_of(data, public, label):
+    """What it is over, as bytes."""
+    assert verifies_sign1(data, public, label), label
+    return CoseMessage.decode(data).payload
+
+
+def sign1_payload(data, public, label):
+    """A credential, an offer and whatever else is an array that one key signed."""
+    return cbor2.loads(sign1_of(data, public, label))
 
 
 def check_chain(name, session):
@@ -135,23 +145,27 @@ def xwing(seed, enc):
     return hashlib.sha3_256(ml_secret + dh + enc[1088:] + own + b"\\.//^\\").digest()
 
 
-def hpke_secret(name, session):
-    """RFC 9180, base mode, HKDF-SHA256, export only."""
-    enc = bytes.fromhex(session["hpke_enc"])
-    private = bytes.fromhex(session["receiver_kem_secret"])
+def hpke_exporter(name, private, enc, info, psk=b"", psk_id=b""):
+    """RFC 9180, base or psk mode, HKDF-SHA256, export only: what exports."""
     decapsulate, kem_id = {"x25519": (dhkem, 0x20), "x-wing": (xwing, 0x647A)}[name]
     shared = decapsulate(private, enc)
     suite = b"HPKE" + kem_id.to_bytes(2, "big") + b"\x00\x01\xff\xff"
-    info = bytes.fromhex(session["hpke_info"])
     context = (
-        b"\x00"
-        + labeled_extract(suite, b"", b"psk_id_hash", b"")
+        (b"\x01" if psk else b"\x00")
+        + labeled_extract(suite, b"", b"psk_id_hash", psk_id)
         + labeled_extract(suite, b"", b"info_hash", info)
     )
-    secret = labeled_extract(suite, shared, b"secret", b"")
+    secret = labeled_extract(suite, shared, b"secret", psk)
     exporter = labeled_expand(suite, secret, b"exp", context, 32)
-    exported = bytes.fromhex(session["exporter_context"])
-    return labeled_expand(suite, exporter, b"sec", exported, 32)
+    return lambda exported: labeled_expand(suite, exporter, b"sec", exported, 32)
+
+
+def hpke_secret(name, session):
+    enc = bytes.fromhex(session["hpke_enc"])
+    private = bytes.fromhex(session["receiver_kem_secret"])
+    info = bytes.fromhex(session["hpke_info"])
+    export = hpke_exporter(name, private, enc, info)
+    return export(bytes.fromhex(session["exporter_context"]))
 
 
 def check_session(name, session):
@@ -370,13 +384,106 @@ def check_signed(data):
         check(f"{name}: payload", payload == wanted)
 
 
+def check_roots(data):
+    """Announcements: what the old root says, signed as it is by the new one; and the issuers."""
+    domain = data["session"]["trust_domain"]
+    root, sequence = bytes.fromhex(data["session"]["root_public_key"]), 1
+    issuers = None
+    for vector in data["announcements"]:
+        sequence += 1
+        name = f"root {sequence}"
+        new = bytes.fromhex(vector["new_root"])
+        announcement = bytes.fromhex(vector["announcement"])
+        check(f"{name}: size", len(announcement) <= 640)
+        consent = CoseMessage.decode(announcement)
+        said = consent.payload
+        sign1_of(announcement, new, "bulla/1 root consent")
+        payload = sign1_payload(said, root, "bulla/1 root")
+        wanted = [1, domain, sequence, root, new, vector["issued_at"], vector["until"]]
+        check(f"{name}: payload", payload == wanted)
+        check(f"{name}: overlap", 3_600 <= payload[6] - payload[5] <= 366 * 86_400)
+        check(f"{name}: no kid", KID not in consent.phdr and KID not in CoseMessage.decode(said).phdr)
+        for key, label in ((root, "bulla/1 root consent"), (new, "bulla/1 root")):
+            check(f"{name}: one use, one key", not verifies_sign1(announcement, key, label))
+        signed = [
+            sign1_payload(bytes.fromhex(issuer), new, "bulla/1 credential")
+            for issuer in vector["issuers"]
+        ]
+        check(f"{name}: the same issuers", issuers in (None, signed) and len(signed) == 4)
+        root, issuers = new, signed
+
+
+def check_enrolment(session, vector):
+    """HPKE psk mode, both seals, the proof, and the agent's own signature."""
+    name = f"enrolment {vector['name']}"
+    root = bytes.fromhex(session["root_public_key"])
+    token, secret = bytes.fromhex(vector["token"]), bytes.fromhex(vector["token_secret"])
+    issuer = bytes.fromhex(session["component_issuer_credential"])
+    issuer = sign1_payload(issuer, root, "bulla/1 credential")
+    enroller_credential = bytes.fromhex(vector["enroller_credential"])
+    enroller = sign1_payload(enroller_credential, issuer[4], "bulla/1 credential")
+    request = bytes.fromhex(vector["request"])
+    version, named, suite, audience, enc, sealed, proof = cbor2.loads(request)
+    check(f"{name}: request", (version, named, suite) == (1, token, SUITES[vector["name"]]))
+    check(f"{name}: audience", audience == enroller[1])
+    check(f"{name}: canonical", cbor2.dumps(cbor2.loads(request)) == request)
+    spiffe = f"spiffe://{session['trust_domain']}/"
+    ends = (
+        spiffe + vector["agent"],
+        vector["agent_incarnation"],
+        spiffe + vector["enroller"],
+        vector["enroller_incarnation"],
+        audience,
+    )
+    info = array("bulla/1 enrol", suite, *ends)
+    private = bytes.fromhex(vector["enroller_kem_secret"])
+    export = hpke_exporter(vector["name"], private, enc, info, secret, token)
+    aad = array("bulla/1 enrol aad", token, suite, audience, enc)
+    signed = AESGCM(export(array("bulla/1 enrol request"))).decrypt(bytes(12), sealed, aad)
+    public = bytes.fromhex(vector["agent_public_key"])
+    kem = bytes.fromhex(vector["agent_kem_public_key"])
+    wanted = [1, session["trust_domain"], token, vector["agent"], vector["agent_incarnation"]]
+    claims = sign1_payload(signed, public, "bulla/1 enrol")
+    check(f"{name}: claims", claims == [*wanted, audience, enc, public, kem])
+    verifier = expand(secret, "bulla/1 enrol verifier", token)
+    check(f"{name}: verifier", verifier.hex() == vector["token_verifier"])
+    head = sha256(array("bulla/1 enrol head", token, suite, audience, enc, sealed))
+    check(f"{name}: proof", expand(verifier, "bulla/1 enrol proof", head) == proof)
+
+    digest = sha256(request)
+    check(f"{name}: digest", digest.hex() == vector["request_digest"])
+    exported = export(array("bulla/1 enrol answer", digest))
+    check(f"{name}: exported for the answer", exported.hex() == vector["answer_exported"])
+    version, named, nonce, sealed = cbor2.loads(bytes.fromhex(vector["answer"]))
+    check(f"{name}: answer", (version, named, len(nonce)) == (1, digest, 16))
+    label = ("bulla/1 enrol answer key", digest, nonce)
+    plain = AESGCM(expand(exported, *label)).decrypt(bytes(12), sealed, array(*label))
+    version, credential, issuers, peers = cbor2.loads(plain)
+    check(f"{name}: credential", credential.hex() == vector["agent_credential"])
+    check(f"{name}: peers", peers == [enroller_credential])
+    named = session["agent_issuer_credential"]
+    check(f"{name}: issuers", named in [issuer.hex() for issuer in issuers])
+    issuer = sign1_payload(bytes.fromhex(named), root, "bulla/1 credential")
+    agent = sign1_payload(credential, issuer[4], "bulla/1 credential")
+    check(f"{name}: issuer's right", issuer[2] == 1)
+    check(f"{name}: agent", agent[2:4] == [vector["agent"], vector["agent_incarnation"]])
+    check(f"{name}: agent's keys", agent[5:7] == [public, kem])
+
+
 def main():
     files = sorted(VECTORS.glob("*.json"))
-    check("five files of vectors", len(files) == 5)
+    check("seven files of vectors", len(files) == 7)
     for path in files:
         data = json.loads(path.read_text())
         if data["suite"] == "signed":
             check_signed(data)
+            continue
+        if data["suite"] == "roots":
+            check_roots(data)
+            continue
+        if data["suite"] == "enrol":
+            for vector in data["enrolments"]:
+                check_enrolment(data["session"], vector)
             continue
         check_session(data["suite"], data["session"])
         for vector in data["vectors"]:

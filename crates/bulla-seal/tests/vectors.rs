@@ -652,6 +652,128 @@ fn signed_file() -> Value {
     })
 }
 
+/// Two roots that follow the first one, and the issuers as each signed them.
+fn roots_file() -> Value {
+    let world = World::new();
+    let mut trust = world.trust.clone();
+    let later = [0xb2, 0xb3].map(|seed| SigningKey::from_seed(Secret::new([seed; 32])).unwrap());
+    let mut old = &world.root;
+    let mut vectors = Vec::new();
+    for (new, sequence) in later.iter().zip(2..) {
+        let announcement = RootAnnouncement {
+            domain: world.domain.clone(),
+            sequence,
+            old: old.verifying_key(),
+            new: new.verifying_key(),
+            issued_at: NOW.secs() + u64::from(sequence),
+            until: NOW.secs() + 30 * 86_400,
+        };
+        let bytes = announcement.sign(old, new).unwrap();
+        assert_eq!(trust.take_root(&bytes, NOW).unwrap().as_ref(), Some(&announcement));
+        let known: Vec<_> = trust.issuers().map(|(issuer, _)| issuer.clone()).collect();
+        let issuers: Vec<_> = known.iter().map(|issuer| issuer.sign(new)).collect();
+        for issuer in &issuers {
+            trust.add_issuer(issuer).unwrap();
+        }
+        vectors.push(json!({
+            "sequence": sequence,
+            "old_root": hex(old.verifying_key().as_bytes()),
+            "new_root": hex(new.verifying_key().as_bytes()),
+            "issued_at": announcement.issued_at,
+            "until": announcement.until,
+            "announcement": hex(&bytes),
+            "issuers": issuers.iter().map(|bytes| hex(bytes)).collect::<Vec<_>>(),
+        }));
+        old = new;
+    }
+    assert!(trust.retire_root(UnixTime::from_secs(NOW.secs() + 30 * 86_400)));
+    assert_eq!((trust.root_sequence(), trust.issuers().count()), (3, 4));
+    json!({
+        "suite": "roots",
+        "session": {
+            "trust_domain": world.domain.as_str(),
+            "root_public_key": hex(world.root.verifying_key().as_bytes()),
+        },
+        "vectors": [],
+        "announcements": vectors,
+    })
+}
+
+/// Enrolment by token: request and answer, with an enroller of either suite.
+fn enrol_file() -> Value {
+    let vectors: Vec<Value> = [Suite::X25519, Suite::XWing].into_iter().map(enrolment).collect();
+    let world = World::new();
+    let (_, issuer) = world.trust.issuers().next().unwrap();
+    let (_, components) = world.trust.issuers().nth(1).unwrap();
+    json!({
+        "suite": "enrol",
+        "session": {
+            "trust_domain": world.domain.as_str(),
+            "root_public_key": hex(world.root.verifying_key().as_bytes()),
+            "agent_issuer_credential": hex(issuer),
+            "component_issuer_credential": hex(components),
+        },
+        "vectors": [],
+        "enrolments": vectors,
+    })
+}
+
+fn enrolment(suite: Suite) -> Value {
+    let mut world = World::new();
+    let control = world.component("control", suite);
+    let party = Party::new(Principal::agent("db-1").unwrap(), 2);
+    let token = enrol::JoinToken { id: TokenId([0x71; 16]), secret: Secret::new([0x72; 32]) };
+    let signing = SigningKey::from_seed(Secret::new([0x73; 32])).unwrap();
+    let kem = KemSecretKey::from_bytes(Suite::X25519, &[0x74; 32]).unwrap();
+    let applicant = enrol::Applicant {
+        domain: &world.domain,
+        party: &party,
+        token: &token,
+        enroller: &control.audience,
+    };
+    let application =
+        applicant.apply(signing.clone(), kem.clone(), NOW, &mut Counting(7_000)).unwrap();
+    let request = application.request();
+    let own = (&**control.audience, &control.kem);
+    let read = enrol::Request::parse(request).unwrap();
+    let opened = read.open(&world.domain, (&party, &token), own).unwrap();
+    let mut credential = world.credential(&party);
+    credential.signing = Some(*opened.signing());
+    credential.kem = Some(opened.kem().clone());
+    let credential = world.agents.issue(&credential).unwrap();
+    let answer = enrol::Answer {
+        credential: credential.as_bytes().clone(),
+        issuers: world.trust.issuers().map(|(_, bytes)| bytes.clone()).collect(),
+        peers: vec![control.audience.as_bytes().clone()],
+    };
+    let answer = opened.answer(&answer, NOW, &mut Counting(8_000)).unwrap();
+    let root = TrustStore::new(world.domain.clone(), *world.trust.root());
+    let enrolled = application.open_answer(&answer, &root, NOW).unwrap();
+    assert_eq!(enrolled.credential, credential);
+    // What the enroller keeps of a used token, by hand.
+    let verifier = expand(&[0x72; 32], &array(&[Text("bulla/1 enrol verifier"), Bytes(&[0x71; 16])]));
+    assert_eq!(&verifier, token.verifier().expose().expose());
+    json!({
+        "name": suite.as_str(),
+        "token": hex(&[0x71; 16]),
+        "token_secret": hex(&[0x72; 32]),
+        "token_verifier": hex(&verifier),
+        "agent": party.principal.as_str(),
+        "agent_incarnation": party.incarnation,
+        "agent_public_key": hex(signing.verifying_key().as_bytes()),
+        "agent_kem_public_key": hex(kem.public().as_bytes()),
+        "enroller": "component/control",
+        "enroller_incarnation": control.party.incarnation,
+        "enroller_credential": hex(control.audience.as_bytes()),
+        "enroller_kem_secret": hex(control.kem.expose()),
+        "request": hex(request),
+        "request_digest": hex(Digest::of(request).as_bytes()),
+        "answer_exported": hex(application.parts().answer_key.expose()),
+        "answer": hex(&answer),
+        "agent_credential": hex(credential.as_bytes()),
+    })
+}
+
 fn check(name: &str, made: &Value) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../docs/vectors").join(name);
     let made = serde_json::to_string_pretty(made).unwrap() + "\n";
@@ -681,6 +803,16 @@ fn x_wing() {
 #[test]
 fn fanout() {
     check("fanout.json", &fanout_file());
+}
+
+#[test]
+fn roots() {
+    check("roots.json", &roots_file());
+}
+
+#[test]
+fn enrolments() {
+    check("enrol.json", &enrol_file());
 }
 
 #[test]

@@ -28,6 +28,7 @@ impl Random for Counting {
 }
 
 pub struct World {
+    pub root: SigningKey,
     pub domain: TrustDomain,
     pub trust: TrustStore,
     pub agents: Issuer,
@@ -79,7 +80,7 @@ impl World {
         let components = issuer(IssuerRight::Components, 0xc1, None);
         let revocation = issuer(IssuerRight::Revocation, 0xe1, Some(0xe2));
         let operator = issuer(IssuerRight::Exemptions, 0xf1, Some(0xf2));
-        Self { domain, trust, agents, components, revocation, operator, random }
+        Self { root, domain, trust, agents, components, revocation, operator, random }
     }
 
     pub fn credential(&mut self, party: &Party) -> Credential {
