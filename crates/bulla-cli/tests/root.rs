@@ -49,8 +49,11 @@ fn a_new_root_is_announced_while_calls_flow() {
 
     // A host that calls all the time.
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let (stop, done, failed) =
-        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let (stop, done, failed) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicU64::new(0)),
+    );
     let caller = {
         let (stop, done, failed) = (stop.clone(), done.clone(), failed.clone());
         let key = host_key.clone();

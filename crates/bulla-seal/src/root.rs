@@ -264,9 +264,7 @@ mod tests {
         assert_eq!(refused(&forged), Refusal::RootInvalid);
         // The new key's holder did not consent.
         let said = sign1(SignatureUse::Root, &first, None, &claims.encode());
-        for (usage, key) in
-            [(SignatureUse::RootConsent, &first), (SignatureUse::Root, &second)]
-        {
+        for (usage, key) in [(SignatureUse::RootConsent, &first), (SignatureUse::Root, &second)] {
             let forged = sign1(usage, key, None, &said);
             assert_eq!(refused(&forged), Refusal::RootInvalid);
         }

@@ -751,7 +751,8 @@ fn enrolment(suite: Suite) -> Value {
     let enrolled = application.open_answer(&answer, &root, NOW).unwrap();
     assert_eq!(enrolled.credential, credential);
     // What the enroller keeps of a used token, by hand.
-    let verifier = expand(&[0x72; 32], &array(&[Text("bulla/1 enrol verifier"), Bytes(&[0x71; 16])]));
+    let verifier =
+        expand(&[0x72; 32], &array(&[Text("bulla/1 enrol verifier"), Bytes(&[0x71; 16])]));
     assert_eq!(&verifier, token.verifier().expose().expose());
     json!({
         "name": suite.as_str(),

@@ -18,12 +18,7 @@ fn key() -> Result<SigningKey, Trouble> {
     Ok(SigningKey::generate(&mut OsRandom::default())?)
 }
 
-fn after(
-    world: &World,
-    sequence: u32,
-    old: &SigningKey,
-    new: VerifyingKey,
-) -> RootAnnouncement {
+fn after(world: &World, sequence: u32, old: &SigningKey, new: VerifyingKey) -> RootAnnouncement {
     let now = world.clock.now().secs();
     RootAnnouncement {
         domain: world.authority.trust.domain().clone(),

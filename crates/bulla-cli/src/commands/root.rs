@@ -106,7 +106,9 @@ async fn request(home: &Home, file: &Path, out: Output) -> Result<()> {
     write(file, &content)?;
     out.result(&json!({ "request": file, "root": state.sequence }), |out| {
         out.say(format!("What root {} is asked to sign is in {}.", state.sequence, file.display()));
-        out.say("Nothing in it is secret. Bring it to the machine that the root key is on, and there:");
+        out.say(
+            "Nothing in it is secret. Bring it to the machine that the root key is on, and there:",
+        );
         out.say(format!(
             "  bulla root rotate --root-key OLD --out NEW --request {} --handover FILE",
             file.display()
@@ -169,7 +171,9 @@ fn away(args: &RootRotateArgs, request: &Path, handover: &Path, out: Output) -> 
             args.out.display(),
             date(announced.until)
         ));
-        out.say("Nobody trusts it yet. Bring the handover, which holds no secret, to the keystore:");
+        out.say(
+            "Nobody trusts it yet. Bring the handover, which holds no secret, to the keystore:",
+        );
         out.say(format!("  bulla root install {}", handover.display()));
     })
 }

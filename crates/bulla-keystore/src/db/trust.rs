@@ -32,6 +32,7 @@ pub(crate) struct IssuerRow {
     pub(crate) epoch: u32,
     pub(crate) credential: Vec<u8>,
     pub(crate) encrypted_seed: Vec<u8>,
+    /// Its end; while a former root counts, the end that that one gave it.
     pub(crate) not_after: i64,
 }
 
@@ -50,17 +51,15 @@ pub(crate) async fn insert_issuer(
     conn.insert_new(sql, values, Taken::PrimaryKid).await
 }
 
-/// The newest issuer with that right.
-pub(crate) async fn issuer(conn: &mut Conn, right: &str) -> Result<Option<IssuerRow>> {
-    let sql = "SELECT epoch, credential, encrypted_seed, not_after FROM issuers
+/// The newest issuer with that right, and until when a former root counts.
+pub(crate) async fn issuer(conn: &mut Conn, right: &str) -> Result<Option<(IssuerRow, i64)>> {
+    let sql = "SELECT epoch, credential, encrypted_seed, not_after,
+                   (SELECT coalesce(max(former_until), 0) FROM roots) FROM issuers
                WHERE issuer_right = ? ORDER BY epoch DESC LIMIT 1";
-    let row: Option<(u32, Vec<u8>, Vec<u8>, i64)> = conn.optional(sql, args![right]).await?;
-    Ok(row.map(|(epoch, credential, encrypted_seed, not_after)| IssuerRow {
-        right: right.to_owned(),
-        epoch,
-        credential,
-        encrypted_seed,
-        not_after,
+    let row: Option<(u32, Vec<u8>, Vec<u8>, i64, i64)> = conn.optional(sql, args![right]).await?;
+    Ok(row.map(|(epoch, credential, encrypted_seed, not_after, former_until)| {
+        let right = right.to_owned();
+        (IssuerRow { right, epoch, credential, encrypted_seed, not_after }, former_until)
     }))
 }
 
@@ -70,9 +69,15 @@ pub(crate) async fn issuer_credentials(conn: &mut Conn) -> Result<Vec<Vec<u8>>> 
     conn.all(sql, &[]).await
 }
 
-/// What the new root signed in the place of what the former one did.
-pub(crate) async fn set_issuer(conn: &mut Conn, kid: &[u8], credential: &[u8]) -> Result<()> {
-    conn.execute("UPDATE issuers SET credential = ? WHERE kid = ?", args![credential, kid]).await?;
+/// What the new root signed in the place of what the former one did, and the end that it had then.
+pub(crate) async fn set_issuer(
+    conn: &mut Conn,
+    kid: &[u8],
+    credential: &[u8],
+    former_end: i64,
+) -> Result<()> {
+    let sql = "UPDATE issuers SET credential = ?, not_after = ? WHERE kid = ?";
+    conn.execute(sql, args![credential, former_end, kid]).await?;
     Ok(())
 }
 

@@ -8,8 +8,8 @@ use bulla_seal::{
     TrustDomain, TrustStore, UnixTime, VerifyingKey,
 };
 
-use super::roots::Trust;
 use super::copies::{copy_row, group_name, pair_name, root_name};
+use super::roots::Trust;
 use super::{AGENT_LIFETIME, Keystore, PairKey, PeerKeys, SKEW, Sources, kid_from, seconds};
 use crate::address::StoreAddress;
 use crate::db::component_keys::{self, receive_sql};
@@ -54,7 +54,8 @@ impl ComponentKeystore {
             return Err(KeystoreError::NotFilled(component.clone()));
         };
         let full = format!("component/{}", root_name(component.name()));
-        let root = keks.open_for(component, &copy_row(&full, 0, sequence), &root, "root public key")?;
+        let root =
+            keks.open_for(component, &copy_row(&full, 0, sequence), &root, "root public key")?;
         let root: [u8; 32] =
             root.as_slice().try_into().map_err(|_| KeystoreError::damaged("root public key"))?;
         let mut store = TrustStore::new(domain, VerifyingKey(root)).with_roots(sequence, None);

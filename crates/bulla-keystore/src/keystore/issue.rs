@@ -60,10 +60,7 @@ impl Place {
 impl Keystore {
     pub(super) async fn issuer(&self, conn: &mut Conn, right: IssuerRight) -> Result<Issuer> {
         let row = trust::issuer(conn, right.as_str()).await?;
-        let row = row.ok_or(KeystoreError::NoIssuer(right))?;
-        if row.not_after <= seconds(self.now()) {
-            return Err(KeystoreError::IssuerExpired(right));
-        }
+        let (row, former_until) = row.ok_or(KeystoreError::NoIssuer(right))?;
         let what = || format!("key of the {}", row.right);
         let seed =
             self.keks.open_fixed(&issuer_row(right, row.epoch), &row.encrypted_seed, what())?;
@@ -73,7 +70,16 @@ impl Keystore {
         let credential = trust.issuers().map(|(issuer, _)| issuer);
         let credential = credential.filter(|i| i.right == right && i.key == public).last();
         let credential = credential.ok_or_else(|| KeystoreError::damaged(what()))?;
-        Ok(Issuer::new(key, credential.clone())?)
+        let mut credential = credential.clone();
+        // Who knows only the former root knows only that end.
+        if seconds(self.now()) < former_until {
+            let end = &mut credential.validity.not_after;
+            *end = (*end).min(row.not_after.unsigned_abs());
+        }
+        if credential.validity.not_after <= self.now().secs() {
+            return Err(KeystoreError::IssuerExpired(right));
+        }
+        Ok(Issuer::new(key, credential)?)
     }
 
     /// `lifetime` from now, but not beyond the issuer's own end.

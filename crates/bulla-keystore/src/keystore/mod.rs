@@ -51,8 +51,8 @@ pub use renewal::{RenewRefusal, Renewal, Renewed};
 pub use revocation::STATEMENT_LIFETIME;
 use rewrap::current_kek;
 pub use rewrap::{KekCount, KekState, REWRAP_BATCH, Rewrapped};
-pub use roots::{ROOT_OVERLAP, ROOTS_AT_ONCE, RootHandover, RootRecord, RootState};
 use roots::Trust;
+pub use roots::{ROOT_OVERLAP, ROOTS_AT_ONCE, RootHandover, RootRecord, RootState};
 pub use rotation::{Reach, RevokedHost};
 pub use schema::{MigrationStep, SchemaStatus};
 

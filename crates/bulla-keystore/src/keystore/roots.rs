@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bulla_seal::{
     IssuerCredential, OsRandom, Refusal, RootAnnouncement, SigningKey, TrustDomain, TrustStore,
-    UnixTime, VerifyingKey,
+    UnixTime, Validity, VerifyingKey,
 };
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use super::issue::ISSUER_LIFETIME;
 use super::schema::{load_trust, root_row};
 use super::{Keystore, current_kek, seconds, to_column};
 use crate::db::trust::{self, RootRow};
@@ -68,7 +69,7 @@ pub struct RootRecord {
 
 impl RootState {
     /// Announces `new` as the root that follows `old`, whose overlap is `overlap` from `now`, and
-    /// signs the issuers with it. Needs no keystore: this is for the machine that the root keys
+    /// signs the issuers with it, for [five years](ISSUER_LIFETIME) from `now`. Needs no keystore: this is for the machine that the root keys
     /// are on.
     ///
     /// # Errors
@@ -96,10 +97,16 @@ impl RootState {
         let mut issuers = Vec::with_capacity(self.issuers.len());
         for bytes in &self.issuers {
             // Nothing is signed that the old root did not sign.
-            let issuer: IssuerCredential = trust.add_issuer(bytes).map_err(KeystoreError::Root)?.clone();
+            let mut issuer: IssuerCredential =
+                trust.add_issuer(bytes).map_err(KeystoreError::Root)?.clone();
+            let end = &mut issuer.validity.not_after;
+            *end = (*end).max(now.secs().saturating_add(ISSUER_LIFETIME.as_secs()));
             issuers.push(issuer.sign(new));
         }
-        Ok(RootHandover { announcement: announcement.sign(old, new).map_err(KeystoreError::Root)?, issuers })
+        Ok(RootHandover {
+            announcement: announcement.sign(old, new).map_err(KeystoreError::Root)?,
+            issuers,
+        })
     }
 }
 
@@ -156,19 +163,28 @@ impl Keystore {
         let mut present = load_trust(&mut tx, &self.keks).await?;
         let issuers: Vec<IssuerCredential> =
             present.issuers().map(|(issuer, _)| issuer.clone()).collect();
-        let announced = present.take_root(&handover.announcement, now).map_err(KeystoreError::Root)?;
+        let announced =
+            present.take_root(&handover.announcement, now).map_err(KeystoreError::Root)?;
         let announced = announced.ok_or(KeystoreError::Root(Refusal::RootStale))?;
         let mut next = TrustStore::new(present.domain().clone(), announced.new)
             .with_roots(announced.sequence, None);
         for bytes in &handover.issuers {
             next.add_issuer(bytes).map_err(|_| KeystoreError::RootIssuers)?;
         }
-        let signed: Vec<_> = next.issuers().map(|(issuer, _)| issuer).collect();
-        if !issuers.iter().all(|issuer| signed.contains(&issuer)) || signed.len() != issuers.len() {
+        if next.issuers().count() != issuers.len() {
             return Err(KeystoreError::RootIssuers);
         }
-        for (issuer, bytes) in next.issuers() {
-            trust::set_issuer(&mut tx, issuer.kid.as_bytes(), bytes).await?;
+        for former in &issuers {
+            let same = |issuer: &IssuerCredential| {
+                let end = issuer.validity.not_after;
+                let as_long = Validity { not_after: end, ..former.validity };
+                end >= former.validity.not_after
+                    && *issuer == IssuerCredential { validity: as_long, ..former.clone() }
+            };
+            let signed = next.issuers().find(|(issuer, _)| same(issuer));
+            let (issuer, bytes) = signed.ok_or(KeystoreError::RootIssuers)?;
+            let end = to_column(former.validity.not_after);
+            trust::set_issuer(&mut tx, issuer.kid.as_bytes(), bytes, end).await?;
         }
         self.insert_root(&mut tx, &announced, &handover.announcement, now).await?;
         news::tell(&mut tx).await?;
@@ -186,11 +202,8 @@ impl Keystore {
     ) -> Result<()> {
         let kek = current_kek(conn, &self.keks).await?;
         let place = followed_row(announced.domain.as_str(), announced.sequence);
-        let wrapped = kek.wrap_key().wrap(
-            &mut OsRandom::default(),
-            &place,
-            announced.new.as_bytes(),
-        )?;
+        let wrapped =
+            kek.wrap_key().wrap(&mut OsRandom::default(), &place, announced.new.as_bytes())?;
         let row = RootRow {
             sequence: announced.sequence,
             encrypted_root: wrapped,
@@ -208,7 +221,9 @@ impl Keystore {
         let known = self.trust();
         let same = known.root_sequence() == sequence
             && known.issuers().count() == issuers.len()
-            && known.issuers().all(|(_, bytes)| issuers.iter().any(|issuer| issuer[..] == bytes[..]));
+            && known
+                .issuers()
+                .all(|(_, bytes)| issuers.iter().any(|issuer| issuer[..] == bytes[..]));
         if same {
             return Ok(false);
         }
@@ -271,7 +286,9 @@ pub(super) async fn present_root(
         Some((sequence, wrapped)) => {
             (keks.open_fixed::<32>(&followed_row(domain, sequence), &wrapped, what)?, sequence)
         }
-        None => (keks.open_fixed::<32>(&root_row(domain), first, what)?, bulla_seal::root::FIRST_ROOT),
+        None => {
+            (keks.open_fixed::<32>(&root_row(domain), first, what)?, bulla_seal::root::FIRST_ROOT)
+        }
     };
     Ok((VerifyingKey(*key.expose()), sequence))
 }

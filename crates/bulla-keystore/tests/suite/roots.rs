@@ -2,7 +2,9 @@
 use std::time::Duration;
 
 use crate::common::*;
-use bulla_keystore::{Keystore, KeystoreError, ROOT_OVERLAP, RootHandover, StoreAddress};
+use bulla_keystore::{
+    ISSUER_LIFETIME, Keystore, KeystoreError, ROOT_OVERLAP, RootHandover, StoreAddress,
+};
 use bulla_seal::{OsRandom, Refusal, SigningKey, SuiteSet, TrustStore, UnixTime};
 
 fn key() -> SigningKey {
@@ -70,8 +72,29 @@ async fn a_new_root_is_trusted_by_every_process_and_after_a_restart() {
     assert_eq!(*opened.trust_store().root(), third.verifying_key());
     assert_eq!(opened.root_announcements(1).await.unwrap().len(), 2);
     opened.add_component("later", &[], SuiteSet::all()).await.unwrap();
+    // Issuers go on for another five years, once nobody is left who knows another end.
+    let end = |at: u64| {
+        let keystore = opened.clone().with_clock(move || UnixTime::from_secs(at));
+        async move {
+            let name = format!("at-{at}");
+            let year = keystore.add_component(&name, &[], SuiteSet::all()).await.unwrap();
+            year.audience.validity.not_after
+        }
+    };
+    let first_end = now().secs() + ISSUER_LIFETIME.as_secs();
+    let year = 365 * 86_400;
+    let (late, overlap) = (first_end - 86_400, ROOT_OVERLAP.as_secs());
+    let fourth = key();
+    let state = owner.root_state().await.unwrap();
+    let handover = state.hand_over(&third, &fourth, ROOT_OVERLAP, UnixTime::from_secs(late));
+    let owner = owner.with_clock(move || UnixTime::from_secs(late));
+    owner.install_root(&handover.unwrap()).await.unwrap();
+    opened.refresh_roots().await.unwrap();
+    assert!(end(late).await <= first_end + 10);
+    assert!(end(late + overlap).await > first_end + year / 2);
     // An older program would not know what to trust.
-    let back = Keystore::revert(fixture.url.parse::<StoreAddress>().unwrap(), fixture.kek.clone(), 10);
+    let back =
+        Keystore::revert(fixture.url.parse::<StoreAddress>().unwrap(), fixture.kek.clone(), 10);
     let back = back.await;
     assert!(
         matches!(back, Err(KeystoreError::RootsInTheWay | KeystoreError::RolesInTheWay { .. })),
@@ -130,9 +153,11 @@ async fn a_root_that_was_put_into_the_database_is_no_root() {
     keystore.install_root(&handover).await.unwrap();
     // The row of the second under the third's number.
     let mut raw = Raw::connect(fixture.database, &fixture.url).await;
-    raw.run("UPDATE roots SET encrypted_root = (SELECT r FROM (SELECT encrypted_root AS r FROM roots \
-             WHERE sequence = 2) x) WHERE sequence = 3")
-        .await;
+    raw.run(
+        "UPDATE roots SET encrypted_root = (SELECT r FROM (SELECT encrypted_root AS r FROM roots \
+             WHERE sequence = 2) x) WHERE sequence = 3",
+    )
+    .await;
     let opened = Keystore::open(&fixture.address, fixture.kek.clone()).await;
     assert!(matches!(opened, Err(KeystoreError::Damaged { .. })), "{opened:?}");
     // And without the newest row the issuers are nobody's.

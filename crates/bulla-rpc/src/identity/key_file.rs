@@ -8,8 +8,8 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_seal::{
-    DEFAULT_SKEW, FormerRoot, KemSecretKey, Kid, Party, Principal, Refusal, Secret, SigningKey, Suite,
-    TrustDomain, TrustStore, UnixTime, VerifyingKey,
+    DEFAULT_SKEW, FormerRoot, KemSecretKey, Kid, Party, Principal, Refusal, Secret, SigningKey,
+    Suite, TrustDomain, TrustStore, UnixTime, VerifyingKey,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

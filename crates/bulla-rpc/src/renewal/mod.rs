@@ -18,8 +18,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_seal::{
-    NameError, OsRandom, Principal, RandomFailed, Refusal, RenewalClaims, SignedCredential, SigningKey,
-    TrustStore,
+    NameError, OsRandom, Principal, RandomFailed, Refusal, RenewalClaims, SignedCredential,
+    SigningKey, TrustStore,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -353,7 +353,10 @@ impl Renewer {
     /// [`Refusal::RootEnded`], after which nobody is.
     pub async fn learn_roots(&mut self) -> Result<bool, RenewalError> {
         let answer = self.client.ask_roots().await?;
-        let judged = self.endpoint().judge_roots(&answer).map_err(|refusal| RenewalError::Root { refusal })?;
+        let judged = self
+            .endpoint()
+            .judge_roots(&answer)
+            .map_err(|refusal| RenewalError::Root { refusal })?;
         let _alone = self.lock()?;
         let mut file = self.on_disk()?;
         let before = file.to_text()?;

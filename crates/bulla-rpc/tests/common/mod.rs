@@ -23,6 +23,7 @@ use bulla_transport::memory::MemoryBus;
 
 pub struct World {
     pub bus: MemoryBus,
+    pub root: SigningKey,
     pub trust: TrustStore,
     pub agents: Issuer,
     pub components: Issuer,
@@ -68,6 +69,7 @@ impl World {
         directory.add_group_key(group.clone());
         Self {
             bus: MemoryBus::new(),
+            root,
             trust,
             agents,
             components,
