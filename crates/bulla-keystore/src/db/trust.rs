@@ -51,12 +51,15 @@ pub(crate) async fn insert_issuer(
     conn.insert_new(sql, values, Taken::PrimaryKid).await
 }
 
+/// Epoch, credential, wrapped seed, end, and the end of the former root.
+type IssuerColumns = (u32, Vec<u8>, Vec<u8>, i64, i64);
+
 /// The newest issuer with that right, and until when a former root counts.
 pub(crate) async fn issuer(conn: &mut Conn, right: &str) -> Result<Option<(IssuerRow, i64)>> {
     let sql = "SELECT epoch, credential, encrypted_seed, not_after,
                    (SELECT coalesce(max(former_until), 0) FROM roots) FROM issuers
                WHERE issuer_right = ? ORDER BY epoch DESC LIMIT 1";
-    let row: Option<(u32, Vec<u8>, Vec<u8>, i64, i64)> = conn.optional(sql, args![right]).await?;
+    let row: Option<IssuerColumns> = conn.optional(sql, args![right]).await?;
     Ok(row.map(|(epoch, credential, encrypted_seed, not_after, former_until)| {
         let right = right.to_owned();
         (IssuerRow { right, epoch, credential, encrypted_seed, not_after }, former_until)
