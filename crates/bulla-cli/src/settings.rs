@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulla_keystore::{AGENT_LIFETIME, AGENT_LIFETIMES};
+use bulla_keystore::{AGENT_LIFETIME, AGENT_LIFETIMES, KEY_LIFETIMES};
 use clap::ValueEnum;
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -30,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) claims: Claims,
     pub(crate) keystore: KeystoreSettings,
     pub(crate) agents: Agents,
+    pub(crate) components: Components,
 }
 
 /// What holds for all agents.
@@ -48,6 +49,30 @@ impl Agents {
         life.ok_or_else(|| {
             Failure::usage(format!(
                 "[agents] credential-life {text:?}: give a while from 1h to 365d, such as 30d"
+            ))
+        })
+    }
+}
+
+/// What holds for all component types.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Components {
+    pub(crate) key_life: Option<String>,
+}
+
+impl Components {
+    /// How long their keys to receive with live, unless the settings say otherwise.
+    const KEY_LIFE: Duration = Duration::from_secs(60 * 86_400);
+
+    /// How long their keys to receive with live.
+    pub(crate) fn life(&self) -> Result<Duration> {
+        let Some(text) = &self.key_life else { return Ok(Self::KEY_LIFE) };
+        let (least, most) = KEY_LIFETIMES;
+        let life = when::duration(text).filter(|life| (least..=most).contains(life));
+        life.ok_or_else(|| {
+            Failure::usage(format!(
+                "[components] key-life {text:?}: give a while from 1h to 365d, such as 48h"
             ))
         })
     }

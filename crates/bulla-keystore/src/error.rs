@@ -328,6 +328,12 @@ pub enum KeystoreError {
         /// Most that is allowed.
         max: u64,
     },
+    /// A life of component types' keys that is not allowed.
+    #[error("a component type's keys live 1 hour to 365 days, not {asked} s")]
+    KeyLifetime {
+        /// What was asked for, in seconds.
+        asked: u64,
+    },
     /// A lifetime of agents' credentials that is not sensible.
     #[error("credentials of agents live one hour to 365 days, not {asked} seconds")]
     AgentLifetime {

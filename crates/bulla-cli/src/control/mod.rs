@@ -39,6 +39,8 @@ use directory::{KeystoreDirectory, directory_router};
 pub(crate) const CONTROL: &str = "control";
 /// Renewal comes at half of a credential's life, or a minute after one that failed.
 const RETRY_RENEWAL: Duration = Duration::from_secs(60);
+/// How often it is looked whether a component type's key is due.
+const LOOK_DUE_EVERY: Duration = Duration::from_secs(60);
 
 /// A running control-plane process.
 pub(crate) struct ControlNode {
@@ -84,9 +86,9 @@ pub(crate) async fn open_keystore_with(
     keks: KekRing,
 ) -> Result<Result<Keystore, KeystoreError>> {
     let settings = Settings::load(home.dir())?;
-    let life = settings.agents.life()?;
+    let (life, key_life) = (settings.agents.life()?, settings.components.life()?);
     let opened = Keystore::open(keystore_address(home, &settings)?, keks).await;
-    Ok(opened.and_then(|keystore| keystore.with_agent_life(life)))
+    Ok(opened.and_then(|keystore| keystore.with_agent_life(life)?.with_key_life(key_life)))
 }
 
 /// Where a home folder's keystore is.
@@ -159,6 +161,7 @@ impl ControlNode {
         };
         node.renew(instance);
         node.fill();
+        node.rotate();
         statements::keep(&node.keystore, &node.client, &node.stop);
         node.watch();
         Ok(node)
@@ -206,6 +209,29 @@ impl ControlNode {
                 Ok(0) => {}
                 Ok(made) => tracing::info!(made, "copied keys for component types"),
                 Err(error) => tracing::error!(%error, "component types may miss keys of theirs"),
+            }
+        });
+    }
+
+    /// Component types' keys to receive with, by schedule: whichever process is first makes them.
+    fn rotate(&self) {
+        let (keystore, stop) = (self.keystore.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let mut failing = false;
+            loop {
+                let rotated = keystore.rotate_due_components().await;
+                for audience in rotated.iter().flatten() {
+                    let (component, epoch) = (&audience.party.principal, audience.epoch);
+                    tracing::info!(%component, epoch, "a component type has its next key");
+                }
+                if let Some(error) = rotated.as_ref().err().filter(|_| !failing) {
+                    tracing::error!(%error, "component types get no new keys by schedule");
+                }
+                failing = rotated.is_err();
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(LOOK_DUE_EVERY) => {}
+                }
             }
         });
     }

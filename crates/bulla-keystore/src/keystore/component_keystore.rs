@@ -10,7 +10,10 @@ use bulla_seal::{
 
 use super::copies::{copy_row, group_name, pair_name, root_name};
 use super::roots::Trust;
-use super::{AGENT_LIFETIME, Keystore, PairKey, PeerKeys, SKEW, Sources, kid_from, seconds};
+use super::{
+    AGENT_LIFETIME, CREDENTIAL_LIFETIME, Keystore, PairKey, PeerKeys, SKEW, Sources, kid_from,
+    seconds,
+};
 use crate::address::StoreAddress;
 use crate::db::component_keys::{self, receive_sql};
 use crate::db::{Db, migrations, principals, revocation, rotation, trust};
@@ -66,7 +69,14 @@ impl ComponentKeystore {
         }
         drop(conn);
         let (trust, sources) = (Trust::new(store), Sources::default());
-        let inner = Keystore { db, keks, trust, sources, agent_life: AGENT_LIFETIME };
+        let inner = Keystore {
+            db,
+            keks,
+            trust,
+            sources,
+            agent_life: AGENT_LIFETIME,
+            key_life: CREDENTIAL_LIFETIME,
+        };
         Ok(Self { inner, component: component.clone() })
     }
 

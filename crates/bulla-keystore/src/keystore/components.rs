@@ -8,7 +8,7 @@ use bulla_seal::{
     SignedCredential, SigningKey, Suite, SuiteSet, UnixTime, VerifyingKey,
 };
 
-use super::issue::{CREDENTIAL_LIFETIME, HOST_LIFETIME, MAX_SIGNING_LIFETIME, Place};
+use super::issue::{HOST_LIFETIME, MAX_SIGNING_LIFETIME, Place};
 use super::{Keystore, current_kek, from_column, seconds, stored_component};
 use crate::db::Conn;
 use crate::db::credentials::{self, AudienceRow};
@@ -67,7 +67,7 @@ impl Keystore {
             signing: None,
             kem: Some(kem.public().clone()),
             suites,
-            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
+            validity: self.validity(&issuer, self.key_life(name)),
             accepts: Level::Sealed,
             sends: Level::Sealed,
             roles: roles.to_vec(),

@@ -5,7 +5,7 @@ use bulla_seal::{
     Validity,
 };
 
-use super::issue::{AGENT_LIFETIME, ISSUER_LIFETIME, SKEW, issuer_row};
+use super::issue::{AGENT_LIFETIME, CREDENTIAL_LIFETIME, ISSUER_LIFETIME, SKEW, issuer_row};
 use super::roots::Trust;
 use super::schema::root_row;
 use super::{KID_TRIES, Keystore, Sources, groups, random_kid, seconds, system_time, to_column};
@@ -53,7 +53,14 @@ impl Keystore {
         match fill(&db, &address, domain, (&kek, &keks), root).await {
             Ok(trust) => {
                 let (trust, sources) = (Trust::new(trust), Sources::default());
-                Ok(Self { db, keks, trust, sources, agent_life: AGENT_LIFETIME })
+                Ok(Self {
+                    db,
+                    keks,
+                    trust,
+                    sources,
+                    agent_life: AGENT_LIFETIME,
+                    key_life: CREDENTIAL_LIFETIME,
+                })
             }
             Err(e) => {
                 db.close().await;

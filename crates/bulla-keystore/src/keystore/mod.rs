@@ -20,6 +20,7 @@ mod rewrap;
 mod rights;
 mod roots;
 mod rotation;
+mod schedule;
 mod schema;
 
 use std::fmt;
@@ -54,6 +55,7 @@ pub use rewrap::{KekCount, KekState, REWRAP_BATCH, Rewrapped};
 use roots::Trust;
 pub use roots::{ROOT_OVERLAP, ROOTS_AT_ONCE, RootHandover, RootRecord, RootState};
 pub use rotation::{Reach, RevokedHost};
+pub use schedule::KEY_LIFETIMES;
 pub use schema::{MigrationStep, SchemaStatus};
 
 use crate::db::Db;
@@ -73,6 +75,8 @@ pub struct Keystore {
     sources: Sources,
     /// How long agents' credentials live.
     agent_life: Duration,
+    /// How long component types' keys to receive with live.
+    key_life: Duration,
 }
 
 /// Where time and key ids come from.

@@ -5,7 +5,7 @@ use bulla_seal::{
     Credential, GroupName, IssuerRight, KemSecretKey, Kid, OsRandom, Principal, SignedCredential,
 };
 
-use super::issue::{CREDENTIAL_LIFETIME, HAND_OUT_AFTER, Place};
+use super::issue::{HAND_OUT_AFTER, Place};
 use super::revocation::listed_until;
 use super::{Keystore, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
@@ -104,7 +104,7 @@ impl Keystore {
     }
 
     /// The next audience key, with roles and suites of the one before.
-    async fn next_audience(
+    pub(super) async fn next_audience(
         &self,
         conn: &mut Conn,
         row: &PrincipalRow,
@@ -114,8 +114,9 @@ impl Keystore {
         let (now, principal) = (self.now(), Principal::component(name)?);
         // The newest, even if nobody was told of it yet: epochs only rise.
         let newest = credentials::newest(conn, row.id, "audience").await?;
-        let newest = newest.ok_or_else(|| KeystoreError::NoCredential(principal.clone()))?;
-        let former = self.verified(&principal, row.incarnation, &newest.bytes, now)?;
+        let newest = newest.ok_or(KeystoreError::NoCredential(principal))?;
+        // It may be over: nobody was there to make the next one.
+        let former = self.ended(row, &newest.bytes, now)?;
         let suite = former.kem.as_ref().map(bulla_seal::KemPublicKey::suite);
         let suite = suite.ok_or_else(|| KeystoreError::damaged("audience credential"))?;
         let issuer = self.issuer(conn, IssuerRight::Components).await?;
@@ -123,7 +124,7 @@ impl Keystore {
         let credential = Credential {
             epoch: former.epoch.saturating_add(1),
             kem: Some(kem.public().clone()),
-            validity: self.validity(&issuer, CREDENTIAL_LIFETIME),
+            validity: self.validity(&issuer, self.key_life(name)),
             ..Credential::clone(&former)
         };
         let place = Place { principal_id: row.id, purpose: "audience", held_until };

@@ -3,7 +3,7 @@
 use bulla_seal::{TrustDomain, TrustStore, UnixTime};
 
 use super::convert::{self, Converted};
-use super::issue::AGENT_LIFETIME;
+use super::issue::{AGENT_LIFETIME, CREDENTIAL_LIFETIME};
 use super::roots::{Trust, present_root};
 use super::{Keystore, REWRAP_BATCH, Sources, from_column, groups, seconds, system_time};
 use crate::address::StoreAddress;
@@ -55,7 +55,14 @@ impl Keystore {
             load_trust_at(&mut conn, &address, &keks).await?
         };
         let (trust, sources) = (Trust::new(trust), Sources::default());
-        Ok(Self { db, keks, trust, sources, agent_life: AGENT_LIFETIME })
+        Ok(Self {
+            db,
+            keks,
+            trust,
+            sources,
+            agent_life: AGENT_LIFETIME,
+            key_life: CREDENTIAL_LIFETIME,
+        })
     }
 
     /// Brings the schema of the keystore at `address` up to this program's version; gives the

@@ -1,6 +1,8 @@
 //! New keys for component types, on demand and after a host was revoked.
+use std::time::Duration;
+
 use crate::common::*;
-use bulla_keystore::{HAND_OUT_AFTER, KeystoreError, Reach, SIGNING_LIFETIME};
+use bulla_keystore::{HAND_OUT_AFTER, KeystoreError, Reach, SIGNING_LIFETIME, SKEW};
 use bulla_seal::{GroupName, Kid, SuiteSet, UnixTime};
 
 async fn kids(fixture: &Fixture, name: &str) -> Vec<Kid> {
@@ -106,4 +108,38 @@ async fn a_host_that_nobody_knows_changes_nothing() {
     assert!(matches!(&error, KeystoreError::UnknownInstance { instance, .. } if instance == "h9"));
     assert_eq!(fixture.keystore.statement().await.unwrap(), before);
     assert_eq!(fixture.keystore.credential(&component("api")).await.unwrap().epoch, 1);
+}
+
+#[tokio::test]
+async fn keys_follow_by_the_clock_and_of_two_processes_one_makes_them() {
+    let fixture = fixture!("control", "api");
+    let made = fixture.keystore.credential(&component("api")).await.unwrap();
+    let begun = made.validity.not_before + SKEW.as_secs();
+    let hours = |hours: u64| {
+        let keystore = fixture.keystore.clone().with_key_life(Duration::from_secs(48 * 3_600));
+        keystore.unwrap().with_clock(move || UnixTime::from_secs(begun + hours * 3_600))
+    };
+    assert!(hours(21).rotate_due_components().await.unwrap().is_empty());
+    let (one, two) = (hours(27), hours(27));
+    let (one, two) = tokio::join!(one.rotate_due_components(), two.rotate_due_components());
+    let rotated = [one.unwrap(), two.unwrap()].concat();
+    // The control plane's own lives longer.
+    let named: Vec<_> =
+        rotated.iter().map(|made| (made.party.principal.name(), made.epoch)).collect();
+    assert_eq!(named, [("api", 2)]);
+    let life = rotated[0].validity.not_after - rotated[0].validity.not_before;
+    assert_eq!(life, 48 * 3_600 + SKEW.as_secs());
+    // Announced to the hosts at once, and to peers a minute later.
+    let keys = hours(27).receive_keys("api").await.unwrap();
+    assert_eq!((keys.len(), keys[0].1.epoch), (2, 2));
+    assert_eq!(hours(27).credential(&component("api")).await.unwrap().epoch, 1);
+    assert_eq!(hours(28).credential(&component("api")).await.unwrap().epoch, 2);
+    assert!(hours(28).rotate_due_components().await.unwrap().is_empty());
+    // Nobody was there for a while: the next one follows all the same.
+    let late = hours(27 + 24 * 30).rotate_due_components().await.unwrap();
+    assert_eq!(late.iter().map(|made| made.epoch).collect::<Vec<_>>(), [3]);
+    let much = hours(27 + 24 * 60).rotate_due_components().await.unwrap();
+    assert_eq!(much.len(), 2, "{much:?}");
+    let never = fixture.keystore.clone().with_key_life(Duration::from_secs(60));
+    assert!(matches!(never, Err(KeystoreError::KeyLifetime { asked: 60 })));
 }

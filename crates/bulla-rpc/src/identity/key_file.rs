@@ -389,7 +389,9 @@ impl Opener<'_> {
         let signing = Arc::new(trust.verify(&credential, self.now).map_err(refused)?);
         let mut receive = Vec::with_capacity(file.receive.len());
         for (place, entry) in file.receive.iter().enumerate() {
-            let key = self.receive_key(entry, &trust, &file.principal, place > 0)?;
+            // A host's signing key says whether it was off for too long; it fetches the type's.
+            let former = place > 0 || party.principal.is_component();
+            let key = self.receive_key(entry, &trust, &file.principal, former)?;
             // What is on its way to a former key may be alive for a while; then nobody needs it.
             if place == 0 || key.credential.retire_at(DEFAULT_SKEW) > self.now.secs() {
                 receive.push(key);
