@@ -20,8 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const FETCH_EVERY: Duration = Duration::from_secs(10);
 /// How often agents ask which root follows, up to a tenth earlier or later; and hosts.
 const ROOTS_EVERY: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(10));
-/// How long nobody asks that again after a failure, up to as much more.
-const ROOTS_AGAIN: Duration = Duration::from_secs(60);
 /// How long nobody asks again after a failure: at first, and at the most, each up to half more. A
 /// control plane that comes back is not run over.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(600));
@@ -81,6 +79,7 @@ pub(crate) fn keep(client: &Client, file: &KeyFile, path: &Path, stop: &Cancella
             next: Instant::now(),
             fetch: Instant::now(),
             roots: Instant::now(),
+            again: PAUSES.0,
             pause: PAUSES.0,
             warned: false,
         };
@@ -96,6 +95,8 @@ struct Keeper {
     next: Instant,
     fetch: Instant,
     roots: Instant,
+    /// How long nobody asks for roots again after the next failure.
+    again: Duration,
     pause: Duration,
     warned: bool,
 }
@@ -176,14 +177,19 @@ impl Keeper {
     async fn learn_roots(&mut self) {
         let every = if self.component { ROOTS_EVERY.1 } else { ROOTS_EVERY.0 };
         let pause = match self.renewer.learn_roots().await {
-            Ok(_) => every.mul_f64(0.9 + share() / 5.0),
+            Ok(_) => {
+                self.again = PAUSES.0;
+                every.mul_f64(0.9 + share() / 5.0)
+            }
             Err(error @ RenewalError::Root { .. }) => {
                 tracing::error!(%error, "no other root is trusted");
                 every
             }
             Err(error) => {
                 tracing::debug!(%error, "the control plane did not say which root follows");
-                ROOTS_AGAIN.mul_f64(1.0 + share())
+                let pause = self.again;
+                self.again = (self.again * 2).min(PAUSES.1);
+                pause.mul_f64(1.0 + share() / 2.0)
             }
         };
         self.roots = Instant::now() + pause;
