@@ -39,6 +39,13 @@ impl Password {
         Ok(Self(Zeroizing::new(URL_SAFE_NO_PAD.encode(*bytes))))
     }
 
+    /// One that an agent made for itself: 32 bytes in base64url without padding. `None` if it is
+    /// of another form, such as one that somebody could guess.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).ok()?);
+        (bytes.len() == PASSWORD).then(|| Self(Zeroizing::new(text.to_owned())))
+    }
+
     /// The text.
     pub fn expose(&self) -> &str {
         &self.0
@@ -109,6 +116,12 @@ mod tests {
         assert_eq!(one.expose().len(), 43);
         assert!(!format!("{one:?}").contains(one.expose()));
         assert_ne!(one.hash().unwrap(), one.hash().unwrap(), "a salt each");
+        assert_eq!(Password::parse(one.expose()).unwrap().expose(), one.expose());
+        for other in
+            ["", "secret", &format!("{}A", one.expose()), &one.expose().replace('A', "+")[..42]]
+        {
+            assert!(Password::parse(other).is_none(), "{other}");
+        }
     }
 
     #[test]

@@ -22,6 +22,13 @@ pub(crate) struct User {
     pub(crate) tags: Tags,
 }
 
+/// A connection, as far as it matters.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Connection {
+    /// Both ends.
+    pub(crate) name: String,
+}
+
 /// A list since RabbitMQ 3.9, before that one text.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -165,6 +172,13 @@ impl Management {
         let path = format!("/connections/username/{}", escape(user));
         let answer = self.http.ask(Method::DELETE, &path, None).await?;
         self.done(&answer, &format!("to close the connections of {user}")).map(drop)
+    }
+
+    /// Where a user's connections come from, as the broker itself tracks them.
+    pub(crate) async fn connections(&self, user: &str) -> Result<Vec<Connection>, BrokerError> {
+        let path = format!("/connections/username/{}", escape(user));
+        let listed = self.get(&path, &format!("to list the connections of {user}")).await?;
+        Ok(listed.unwrap_or_default())
     }
 
     async fn get<T: DeserializeOwned>(

@@ -209,23 +209,31 @@ impl BrokerUsers {
         Ok(agents.len())
     }
 
-    /// Gives an agent's user another password. What is connected stays connected; from now on only
-    /// the new password opens a connection. With certificates there is nothing to change.
+    /// Whether an agent has a user whose password can be changed: none with certificates.
+    ///
+    /// # Errors
+    /// As [`BrokerUsers::remove`].
+    pub async fn has_password(&self, id: &str) -> Result<bool, BrokerError> {
+        Ok(self.options.login == Login::Password && self.ours(&self.name_of(id)).await?)
+    }
+
+    /// Gives an agent's user another password, which the agent made and holds. What is connected
+    /// stays connected; from now on only the new password opens a connection. May be repeated. With
+    /// certificates there is nothing to change.
     ///
     /// # Errors
     /// [`BrokerError::NoUser`] if it has none, and as [`BrokerUsers::remove`].
-    pub async fn rotate(&self, id: &str) -> Result<Option<Password>, BrokerError> {
+    pub async fn set_password(&self, id: &str, password: &Password) -> Result<(), BrokerError> {
         let name = self.name_of(id);
         if !self.ours(&name).await? {
             return Err(BrokerError::NoUser { id: id.to_owned(), name });
         }
         if self.options.login == Login::Certificate {
-            return Ok(None);
+            return Ok(());
         }
-        let (user, password) = self.new_user(id)?;
+        let user = self.user_with(name.clone(), password.hash()?);
         let definitions = Definitions { users: vec![user], ..Definitions::default() };
-        self.management.define(&definitions, &format!("to change the user {name}")).await?;
-        Ok(password)
+        self.management.define(&definitions, &format!("to change the user {name}")).await
     }
 
     /// Removes an agent's user and closes its connections; whether there was one. May be repeated.
@@ -250,6 +258,15 @@ impl BrokerUsers {
             return Err(BrokerError::NoUser { id: id.to_owned(), name });
         }
         self.management.close_connections(&name).await
+    }
+
+    /// The connections that an agent's user has now: both ends of each, as the broker says.
+    ///
+    /// # Errors
+    /// The broker can't be reached or refuses.
+    pub async fn connections(&self, id: &str) -> Result<Vec<String>, BrokerError> {
+        let listed = self.management.connections(&self.name_of(id)).await?;
+        Ok(listed.into_iter().map(|connection| connection.name).collect())
     }
 
     /// The user first, so that nobody comes back.
@@ -292,10 +309,11 @@ impl BrokerUsers {
             // No password opens it.
             None => String::new(),
         };
-        let tags = self.tag.clone();
-        let user =
-            NewUser { name: self.name_of(id), password_hash, hashing_algorithm: HASHING, tags };
-        Ok((user, password))
+        Ok((self.user_with(self.name_of(id), password_hash), password))
+    }
+
+    fn user_with(&self, name: String, password_hash: String) -> NewUser {
+        NewUser { name, password_hash, hashing_algorithm: HASHING, tags: self.tag.clone() }
     }
 
     /// The rights of `agents`, and the exchanges that these name.

@@ -5,11 +5,12 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bulla_rpc::KeyFile;
 use bulla_services::{RabbitMq, require};
+use bulla_transport::{RabbitOptions, RabbitTransport, Transport, with_password};
 use common::*;
 use serde_json::json;
 
@@ -17,46 +18,15 @@ use serde_json::json;
 fn start() -> Option<(RabbitMq, Deployment)> {
     let rabbit = require(RabbitMq::builder().management(true).start())?;
     let mut deployment = Deployment::new(Some(rabbit.url()));
-    let (user, password) = rabbit.admin();
-    let file = deployment.path("admin.password");
-    fs::write(&file, format!("{password}\n")).unwrap();
-    deployment.env.extend([
-        ("BULLA_BROKER_USERS_URL", rabbit.management_address()),
-        ("BULLA_BROKER_USERS_USER", user.to_owned()),
-        ("BULLA_BROKER_USERS_PASSWORD_FILE", file.to_str().unwrap().to_owned()),
-    ]);
+    deployment.with_broker_users(&rabbit);
     Some((rabbit, deployment))
-}
-
-/// A command as on the agent's own machine: with its file and nothing else.
-fn alone(deployment: &Deployment, args: &[&str]) -> Command {
-    let mut command = bulla(&deployment.path("elsewhere"));
-    command.args(args).current_dir(deployment.dir.path());
-    command
-}
-
-fn run_agent(deployment: &Deployment, file: &Path, more: &[&str]) -> Process {
-    let flag = if file.extension().is_some_and(|e| e == "join") { "--join" } else { "--key" };
-    let args = [&["agent", "run", flag, file.to_str().unwrap()], more].concat();
-    Process::start(alone(deployment, &args), "answers on")
-}
-
-fn connections(rabbit: &RabbitMq) -> Vec<String> {
-    let listed = rabbit.rabbitmqctl(&["list_connections", "-q", "user"]).unwrap();
-    listed.lines().filter(|name| name.starts_with("agent.")).map(str::to_owned).collect()
-}
-
-fn invite(deployment: &Deployment, id: &str) -> std::path::PathBuf {
-    let join = deployment.path(&format!("{id}.join"));
-    deployment.ok(&["agent", "add", id, "--out", join.to_str().unwrap()]);
-    join
 }
 
 #[test]
 fn agents_work_with_their_own_login_and_a_revoked_one_is_out_at_once() {
     let Some((rabbit, deployment)) = start() else { return };
     let _control = deployment.serve();
-    let join = invite(&deployment, "db-1");
+    let join = deployment.invite("db-1");
     let file = fs::read_to_string(&join).unwrap();
     let (_, password) = rabbit.admin();
     assert!(file.contains("amqp://agent.db-1:") && !file.contains(password), "{file}");
@@ -66,8 +36,8 @@ fn agents_work_with_their_own_login_and_a_revoked_one_is_out_at_once() {
     // Joins, is called, reports progress, takes casts, hears fanouts of its groups.
     let methods = methods(deployment.dir.path());
     let exec = ["--exec", methods.to_str().unwrap()];
-    let first = run_agent(&deployment, &join, &exec);
-    let _second = run_agent(&deployment, &shared, &exec);
+    let first = deployment.run_alone(&join, &exec);
+    let _second = deployment.run_alone(&shared, &exec);
     let mut users = connections(&rabbit);
     users.sort();
     assert_eq!(users, ["agent.db-1", "agent.db-2"], "nobody else's login");
@@ -101,7 +71,7 @@ fn agents_work_with_their_own_login_and_a_revoked_one_is_out_at_once() {
     let users = rabbit.rabbitmqctl(&["list_users", "-q"]).unwrap();
     assert!(!users.contains("agent.db-1") && users.contains("agent.db-2"), "{users}");
     let key = deployment.path("db-1.key");
-    let output = alone(&deployment, &["agent", "run", "--key", key.to_str().unwrap()]).output();
+    let output = deployment.alone(&["agent", "run", "--key", key.to_str().unwrap()]).output();
     let output = output.unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(text(&output.stderr).contains("ACCESS_REFUSED"), "{output:?}");
@@ -110,28 +80,13 @@ fn agents_work_with_their_own_login_and_a_revoked_one_is_out_at_once() {
     // Its name, given out anew, is another user with another password.
     let key = deployment.path("again.key");
     deployment.ok(&["agent", "add", "db-1", "--key", "--out", key.to_str().unwrap()]);
-    let _again = run_agent(&deployment, &key, &[]);
+    let _again = deployment.run_alone(&key, &[]);
     eventually("the next incarnation is called", || {
         let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
         output.status.success().then_some(())
     });
     assert_eq!(connections(&rabbit).iter().filter(|user| *user == "agent.db-1").count(), 1);
     drop(first);
-}
-
-fn methods(dir: &Path) -> std::path::PathBuf {
-    let methods = dir.join("methods");
-    fs::create_dir_all(methods.join("test")).unwrap();
-    let note =
-        format!("#!/bin/sh\ncat >> {0}\necho >> {0}\necho null\n", dir.join("runs").display());
-    let slow = "#!/bin/sh\necho 'progress: 1' >&2\nsleep 1\necho '\"slept\"'\n";
-    for (name, script) in [("note", note.as_str()), ("slow", slow)] {
-        fs::write(methods.join("test").join(name), script).unwrap();
-    }
-    for path in ["", "test", "test/note", "test/slow"] {
-        fs::set_permissions(methods.join(path), fs::Permissions::from_mode(0o700)).unwrap();
-    }
-    methods
 }
 
 #[test]
@@ -238,14 +193,14 @@ fn a_list_of_agents_gets_a_user_each() {
 fn another_join_file_has_another_login() {
     let Some((_rabbit, deployment)) = start() else { return };
     let _control = deployment.serve();
-    let join = invite(&deployment, "db-1");
+    let join = deployment.invite("db-1");
     let former = deployment.path("former.join");
     fs::copy(&join, &former).unwrap();
     deployment.ok(&["agent", "add", "db-1", "--again", "--out", join.to_str().unwrap()]);
     let args = ["agent", "run", "--join", former.to_str().unwrap()];
-    let output = alone(&deployment, &args).output().unwrap();
+    let output = deployment.alone(&args).output().unwrap();
     assert!(text(&output.stderr).contains("ACCESS_REFUSED"), "{output:?}");
-    let _agent = run_agent(&deployment, &join, &[]);
+    let _agent = deployment.run_alone(&join, &[]);
     assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
 }
 
@@ -274,13 +229,13 @@ fn an_agent_logs_in_with_its_certificate() {
         ("BULLA_BROKER_USERS_PASSWORD", password.to_owned()),
     ]);
     let _control = deployment.serve();
-    let join = invite(&deployment, "db-1");
+    let join = deployment.invite("db-1");
     let file = fs::read_to_string(&join).unwrap();
     assert!(!file.contains('@') && file.contains("agent.pem"), "{file}");
     let identity = rabbit.client_certificate("db-1").unwrap();
     fs::write(&cert, identity.certificate).unwrap();
     fs::write(&key, &identity.key).unwrap();
-    let _agent = run_agent(&deployment, &join, &[]);
+    let _agent = deployment.run_alone(&join, &[]);
     assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
     let users = || rabbit.rabbitmqctl(&["list_connections", "-q", "user"]).unwrap();
     assert!(users().lines().any(|user| user == "db-1"), "{}", users());
@@ -290,4 +245,151 @@ fn an_agent_logs_in_with_its_certificate() {
     eventually("the agent is back", || users().lines().any(|user| user == "db-1").then_some(()));
     deployment.ok(&["agent", "revoke", "db-1"]);
     eventually("it is out", || (!users().lines().any(|user| user == "db-1")).then_some(()));
+}
+
+fn renewing(key: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.renewing", key.display()))
+}
+
+/// Ends a renewal that is under way: keys and password.
+fn ends(key: &Path) {
+    eventually("what was begun is ended", || {
+        (!renewing(key).exists() && !bus(key).login_pending).then_some(())
+    });
+}
+
+/// Every moment of a change of the password is one in which the agent may be killed.
+#[test]
+fn a_rotation_changes_the_password_too_and_locks_no_agent_out() {
+    let Some((rabbit, deployment)) = start() else { return };
+    let _control = deployment.serve();
+    let join = deployment.invite("db-1");
+    let key = deployment.path("db-1.key");
+    let ping = || assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
+    let rotate = || deployment.json(&["agent", "rotate", "db-1", "--timeout", "30s"]);
+    let agent = deployment.run_alone(&join, &[]);
+    let before = bus(&key);
+    assert_eq!(rotate()["rotated"], 1);
+    ends(&key);
+    let after = bus(&key);
+    assert_ne!(before.url, after.url);
+    assert_eq!(after.former_url.as_deref(), Some(before.url.as_str()));
+    assert!(lets_in(&after.url) && !lets_in(&before.url), "the new password alone");
+    ping();
+    assert_eq!(connections(&rabbit), ["agent.db-1"]);
+    agent.kill();
+
+    // Written down, and the broker does not know; the broker knows, and the agent does not know that.
+    for told in [false, true] {
+        let mut file = KeyFile::read(&key).unwrap();
+        let entry = file.bus.as_mut().unwrap();
+        let password = if told { "B" } else { "A" }.repeat(42) + "A";
+        let next = with_password(&entry.url, &password).unwrap().to_string();
+        entry.former_url = Some(std::mem::replace(&mut entry.url, next));
+        entry.login_pending = true;
+        let next = entry.url.clone();
+        fs::remove_file(&key).unwrap();
+        file.write(&key).unwrap();
+        if told {
+            rabbit.rabbitmqctl(&["change_password", "agent.db-1", &password]).unwrap();
+        }
+        let agent = deployment.run_alone(&key, &[]);
+        ends(&key);
+        assert!(lets_in(&next) && bus(&key).url == next);
+        ping();
+        agent.kill();
+    }
+
+    // At every step.
+    let rounds = std::env::var("BULLA_TEST_KILLS").ok().and_then(|n| n.parse().ok());
+    let rounds: u32 = rounds.unwrap_or(7);
+    let mut agent = deployment.run_alone(&key, &[]);
+    for round in 0..rounds {
+        let former = bus(&key).url;
+        let asked = deployment
+            .command(&["agent", "rotate", "db-1", "--timeout", "2s", "--json"])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        let begun = std::time::Instant::now();
+        while !renewing(&key).exists() && begun.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        std::thread::sleep(Duration::from_millis(u64::from(round) * 50));
+        agent.kill();
+        asked.unwrap().wait().unwrap();
+        agent = deployment.run_alone(&key, &[]);
+        ends(&key);
+        assert!(lets_in(&bus(&key).url), "round {round}");
+        assert_ne!(bus(&key).url, former, "round {round}");
+    }
+    ping();
+}
+
+#[test]
+fn a_copy_that_is_logged_in_is_noticed_and_both_lose_their_login() {
+    let Some((rabbit, deployment)) = start() else { return };
+    let log = fs::File::create(deployment.path("control.log")).unwrap();
+    let mut control = deployment.command(&["serve", "--listen", "127.0.0.1:0"]);
+    control.env("BULLA_LOG", "warn").stderr(log);
+    let _control = Process::start_logged(control, "API at");
+    let join = deployment.invite("db-1");
+    let key = deployment.path("db-1.key");
+    let _other = deployment.run_alone(&deployment.invite("db-2"), &[]);
+    let _agent = deployment.run_alone(&join, &[]);
+    let before = bus(&key).url;
+    fs::create_dir(deployment.path("copy")).unwrap();
+    let copy = deployment.path("copy/db-1.key");
+    fs::copy(&key, &copy).unwrap();
+    let _copy = deployment.run_alone(&copy, &[]);
+    // One of the two is asked first. The other would be out if its password changed now.
+    let rotate = || deployment.run(&["agent", "rotate", "db-1", "--timeout", "5s", "--json"]);
+    rotate();
+    let renewed = |path: &Path| bus(path).former_url.is_some();
+    eventually("one of them has new keys", || (renewed(&key) || renewed(&copy)).then_some(()));
+    assert!(lets_in(&before), "the other is let in, to be noticed");
+    eventually("the other asks too", || {
+        rotate();
+        let shown = deployment.json(&["agent", "show", "db-1"]);
+        (shown["join"] == "quarantined").then_some(())
+    });
+    eventually("both are out", || (connections(&rabbit) == ["agent.db-2"]).then_some(()));
+    let users = rabbit.rabbitmqctl(&["list_users", "-q"]).unwrap();
+    assert!(!users.contains("agent.db-1"), "{users}");
+    let log = fs::read_to_string(deployment.path("control.log")).unwrap();
+    assert!(log.contains("renew-cloned") && log.contains("logged in at the broker as"), "{log}");
+    // Nobody misses its user, until the agent is added anew.
+    let listed = deployment.json(&["broker", "list"]);
+    assert_eq!(
+        (&listed["users_without_agent"], &listed["agents_without_user"]),
+        (&json!([]), &json!([]))
+    );
+    deployment.ok(&["agent", "revoke", "db-1"]);
+    let again = deployment.path("again.join");
+    deployment.ok(&["agent", "add", "db-1", "--out", again.to_str().unwrap()]);
+    let _agent = deployment.run_alone(&again, &[]);
+    assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
+}
+
+#[test]
+fn who_has_only_the_password_delays_its_change_and_is_out_then() {
+    let Some((rabbit, deployment)) = start() else { return };
+    let _control = deployment.serve();
+    let key = deployment.add_agent("db-1", &[]);
+    let agent = deployment.run_alone(&key, &[]);
+    let before = bus(&key).url;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let thief = RabbitTransport::connect(RabbitOptions::new(&before).unwrap());
+    let thief = runtime.block_on(thief).unwrap();
+    assert_eq!(deployment.json(&["agent", "rotate", "db-1", "--timeout", "30s"])["rotated"], 1);
+    assert!(bus(&key).login_pending && lets_in(&before));
+    assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
+    runtime.block_on(thief.close());
+    eventually("it is gone", || (connections(&rabbit).len() == 1).then_some(()));
+    // It is asked again at the next start, or a minute later.
+    agent.stop();
+    let _agent = deployment.run_alone(&key, &[]);
+    ends(&key);
+    assert!(!lets_in(&before));
+    assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
 }

@@ -72,7 +72,8 @@ fn on_a_server(url: &str) {
     deployment.add_agent("db-1", &["--key-type", "shared"]);
     deployment.ok(&["group", "add", "databases", "--member", "agent/db-1"]);
     deployment.ok(&["component", "add", "conductor"]);
-    deployment.ok(&["doctor"]);
+    let said = deployment.ok(&["doctor"]);
+    assert!(said.contains("the control plane is bulla, who may do everything"), "{said}");
     let up = deployment.start(&["up", "--listen", "127.0.0.1:0"], "Running.");
     assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
     assert!(deployment.ok(&["peers"]).contains("agent/local"));
@@ -128,7 +129,8 @@ fn with_roles(deployment: &mut Deployment, owner: &str) {
     deployment.ok(&["kek", "rotate"]);
     deployment.ok(&["kek", "status"]);
     deployment.ok(&["access-key", "remove", key["access_key_id"].as_str().unwrap()]);
-    deployment.ok(&["doctor"]);
+    let said = deployment.ok(&["doctor"]);
+    assert!(said.contains("_component_control, with a role's rights"), "{said}");
     let up = deployment.start(&["up", "--listen", "127.0.0.1:0"], "Running.");
     assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
     assert!(deployment.ok(&["peers"]).contains("agent/local"));

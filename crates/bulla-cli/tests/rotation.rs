@@ -401,13 +401,6 @@ fn many_agents_rotate_and_no_call_fails() {
     }
 }
 
-fn api(deployment: &Deployment) -> bulla_api::Client {
-    let url = fs::read_to_string(deployment.home().join("api.url")).unwrap();
-    let files = bulla_http::certs::Files::in_dir(&deployment.home().join("tls")).operator_tls();
-    let endpoint = bulla_api::Endpoint::Tls { url: url.trim().to_owned(), files };
-    bulla_api::Client::new(&endpoint).unwrap()
-}
-
 /// A host of `component/svc` in this process, that doubles.
 async fn host(key: &Path) -> (bulla::Connection, bulla::Serving) {
     let connection = bulla::Connection::open(key, None).await.unwrap();

@@ -90,4 +90,4 @@ pub use keystore::{
     RootHandover, RootRecord, RootState, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus,
     SecretKey, Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };
-pub use rights::{DatabaseRole, GrantedRole, GrantsState, Plan, RolePassword};
+pub use rights::{DatabaseLogin, DatabaseRole, GrantedRole, GrantsState, Plan, RolePassword};

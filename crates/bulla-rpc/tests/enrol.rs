@@ -150,6 +150,8 @@ impl Scene {
             },
             bus: Some(BusEntry {
                 url: "amqp://u:hunter2@h".into(),
+                former_url: None,
+                login_pending: false,
                 exchange: "bulla".into(),
                 ca: None,
                 client_cert: None,

@@ -112,7 +112,11 @@ impl Setting {
                 if lost {
                     std::future::pending::<()>().await;
                 }
-                answer.map(|credential| RenewAnswer { credential, peers: Vec::new() })
+                answer.map(|credential| RenewAnswer {
+                    credential,
+                    peers: Vec::new(),
+                    broker_user: None,
+                })
             }
         };
         let hold = {
@@ -250,7 +254,8 @@ async fn an_answer_that_is_for_other_keys_changes_nothing() {
     };
     let other = BASE64.encode(signing.as_bytes());
     for credential in [other, String::new(), "AAAA".to_owned(), good.credential[4..].to_owned()] {
-        let taken = agent.renewer.take(&RenewAnswer { credential, peers: Vec::new() });
+        let taken =
+            agent.renewer.take(&RenewAnswer { credential, peers: Vec::new(), broker_user: None });
         assert!(matches!(taken, Err(RenewalError::Unusable(_))), "{taken:?}");
     }
     let peers = vec![BASE64.encode(b"no credential")];

@@ -6,6 +6,7 @@ pub mod conformance;
 mod error;
 #[cfg(feature = "hostile")]
 pub mod hostile;
+mod login;
 pub mod memory;
 #[cfg(feature = "rabbit")]
 pub mod rabbit;
@@ -14,6 +15,7 @@ mod transport;
 
 pub use address::{Address, Inbox, ReplyName};
 pub use error::{PublishError, TransportError};
+pub use login::{Login, Logins, with_password};
 pub use memory::{MemoryBus, MemoryTransport};
 #[cfg(feature = "rabbit")]
 pub use rabbit::{RabbitOptions, RabbitTap, RabbitTransport};

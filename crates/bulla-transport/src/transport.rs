@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::address::{Address, Inbox, ReplyName};
 use crate::error::{PublishError, TransportError};
+use crate::login::Logins;
 
 /// Largest frame that a transport takes unless it is told otherwise, in bytes: 16 MiB of content
 /// and room for the seal around it.
@@ -206,6 +207,11 @@ pub trait Transport: Send + Sync + 'static {
     /// can't be asked.
     async fn consumers(&self, _inbox: &Inbox) -> Result<u32, TransportError> {
         Err(TransportError::Unsupported { what: "count of a queue's consumers" })
+    }
+
+    /// The logins with which it comes back after a loss; `None` if they can't be changed.
+    fn logins(&self) -> Option<&Logins> {
+        None
     }
 
     /// What happens to the connection from now on.

@@ -10,7 +10,7 @@ use bulla_rpc::{
     Client, Clock, Endpoint, EndpointOptions, KeyFile, RemoteDirectory, Router, SystemClock,
 };
 use bulla_seal::Principal;
-use bulla_transport::{RabbitOptions, RabbitTransport, Transport};
+use bulla_transport::{Logins, RabbitOptions, RabbitTransport, Transport};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::claims::{self, Claims, Owner, default_state};
@@ -168,8 +168,13 @@ fn modified(path: &Path) -> Option<u64> {
 fn rabbit(path: &Path, file: &KeyFile, url: Option<&str>) -> Result<RabbitOptions, ConnectError> {
     let entry = file.bus.as_ref();
     let no_bus = || ConnectError::NoBus { path: path.to_owned() };
+    let own = url.is_none();
     let url = url.or(entry.map(|bus| bus.url.as_str())).ok_or_else(no_bus)?;
-    let options = RabbitOptions::new(url)?.connection_name(&file.principal);
+    let mut options = RabbitOptions::new(url)?.connection_name(&file.principal);
+    // A login that is given from outside is not this file's to change.
+    if let Some(bus) = entry.filter(|_| own) {
+        options = options.logins(Logins::of_urls(bus.urls()));
+    }
     match entry {
         // Certificates are for TLS; a plain URL that is given on purpose has no use for them.
         Some(bus) if url.starts_with("amqps:") => with_certificates(options, path, bus),

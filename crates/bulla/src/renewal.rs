@@ -140,6 +140,7 @@ impl Keeper {
         let issued =
             present.validity.not_before.saturating_add(crate::connection::ISSUED_AFTER.as_secs());
         if issued_by.is_some_and(|by| issued > by) && !self.renewer.is_under_way() {
+            self.renewer.renew_login().await?;
             return Ok(told(&present, false));
         }
         let renewed = self.renewer.renew().await?;
@@ -165,11 +166,19 @@ impl Keeper {
         }
         let now = self.renewer.now();
         let due = self.renewer.due().is_some_and(|due| now >= due) || self.renewer.is_under_way();
-        if !due || Instant::now() < self.next {
+        if !(due || self.renewer.is_login_under_way()) || Instant::now() < self.next {
             return;
         }
-        match self.renewer.renew().await {
-            Ok(renewed) => self.succeeded(&renewed),
+        let renewed = match due {
+            true => self.renewer.renew().await.map(Some),
+            false => self.renewer.renew_login().await.map(|()| None),
+        };
+        match renewed {
+            Ok(Some(renewed)) => self.succeeded(&renewed),
+            Ok(None) => {
+                (self.next, self.pause, self.warned) = (Instant::now(), PAUSES.0, false);
+                tracing::info!("the broker has this agent's new password");
+            }
             Err(error) => self.failed(&error),
         }
     }

@@ -1,6 +1,7 @@
 //! One private server: its directory, how it is started, and whether it answers.
 
 use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -212,6 +213,30 @@ pub(crate) fn hand_over(path: &Path, user: &str) -> Result<(), ServiceError> {
     }
     let words = ["chown", "-R", &format!("{user}:{user}"), &path.display().to_string()];
     run(path, &words.map(str::to_owned))
+}
+
+/// Runs a client of the server to its end, with a password and with `input`; what it printed.
+pub(crate) fn client(
+    program: &Path,
+    args: &[&str],
+    password: (&str, &str),
+    input: &[u8],
+) -> Result<Vec<u8>, ServiceError> {
+    let name = program.display().to_string();
+    let io = |error| ServiceError::io(&name)(error);
+    let mut file = tempfile::tempfile().map_err(io)?;
+    file.write_all(input).and_then(|()| file.rewind()).map_err(io)?;
+    let output = Command::new(program)
+        .args(args)
+        .env(password.0, password.1)
+        .stdin(file)
+        .output()
+        .map_err(io)?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let why = String::from_utf8_lossy(&output.stderr).into_owned();
+    Err(ServiceError::Command { command: name, why })
 }
 
 /// Runs a command of the server's own to its end, in `directory`.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::ServiceError;
-use crate::instance::{Instance, as_user, directory, guard, hand_over, run};
+use crate::instance::{Instance, as_user, client, directory, guard, hand_over, run};
 use crate::ports::free_port;
 use crate::process::greets;
 
@@ -66,6 +66,33 @@ impl MariaDb {
         let ready = Box::new(move || greets(port));
         let instance = Instance::start(SERVER, directory, args, "TERM", ready)?;
         Ok(Self { instance, port })
+    }
+
+    /// A dump of its database, as `mariadb-dump` writes it, with binary values as they are or in
+    /// hexadecimal.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn dump(&self, hex: bool) -> Result<Vec<u8>, ServiceError> {
+        let blobs: &[&str] = if hex { &["--hex-blob"] } else { &[] };
+        self.client("mariadb-dump", &[blobs, &["--skip-lock-tables", USER]].concat(), &[])
+    }
+
+    /// Loads a dump into a new database; its address.
+    ///
+    /// # Errors
+    /// When it does not go in.
+    pub fn load(&self, database: &str, dump: &[u8]) -> Result<String, ServiceError> {
+        self.client("mariadb", &["-e", &format!("CREATE DATABASE {database}")], &[])?;
+        self.client("mariadb", &[database], dump)?;
+        Ok(format!("mysql://{USER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port))
+    }
+
+    fn client(&self, name: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, ServiceError> {
+        let port = self.port.to_string();
+        let here = ["--no-defaults", "-h", "127.0.0.1", "-P", &port, "-u", USER];
+        let program = Path::new("/usr/bin").join(name);
+        client(&program, &[&here[..], args].concat(), ("MYSQL_PWD", PASSWORD), input)
     }
 
     /// The address of its database, with a user who may do everything.

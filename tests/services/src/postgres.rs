@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::ServiceError;
-use crate::instance::{Instance, as_user, directory, guard, hand_over, run};
+use crate::instance::{Instance, as_user, client, directory, guard, hand_over, run};
 use crate::ports::free_port;
 
 const PROGRAMS: &str = "/usr/lib/postgresql";
@@ -62,6 +62,32 @@ impl Postgres {
         // INT ends its sessions, TERM would wait for them.
         let instance = Instance::start(SERVER, directory, args, "INT", ready)?;
         Ok(Self { instance, port })
+    }
+
+    /// A dump of its database, as `pg_dump` writes it.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn dump(&self) -> Result<Vec<u8>, ServiceError> {
+        self.client("pg_dump", &["-d", "postgres"], &[])
+    }
+
+    /// Loads a dump into a new database; its address.
+    ///
+    /// # Errors
+    /// When it does not go in.
+    pub fn load(&self, database: &str, dump: &[u8]) -> Result<String, ServiceError> {
+        self.client("createdb", &[database], &[])?;
+        self.client("psql", &["-q", "-v", "ON_ERROR_STOP=1", "-d", database], dump)?;
+        Ok(format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{database}", self.port))
+    }
+
+    fn client(&self, name: &str, args: &[&str], input: &[u8]) -> Result<Vec<u8>, ServiceError> {
+        let programs = programs()
+            .ok_or(ServiceError::NotInstalled { server: SERVER, package: "postgresql" })?;
+        let port = self.port.to_string();
+        let args = [&["-h", "127.0.0.1", "-p", &port, "-U", USER], args].concat();
+        client(&programs.join(name), &args, ("PGPASSWORD", PASSWORD), input)
     }
 
     /// The address of its database, with a user who may do everything.

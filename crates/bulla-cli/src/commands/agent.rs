@@ -272,5 +272,12 @@ pub(super) fn agent_bus(
         ));
     }
     let options = endpoint_options(&merged.bus)?;
-    Ok((Bus::from_settings(&merged.bus, principal)?, options))
+    let bus = Bus::from_settings(&merged.bus, principal)?;
+    // A login that is given from outside is not this file's to change.
+    let own = entry.filter(|entry| merged.bus.url.as_ref() == Some(&entry.url));
+    let bus = match own {
+        Some(entry) => bus.with_logins(entry),
+        None => bus,
+    };
+    Ok((bus, options))
 }

@@ -21,7 +21,7 @@ pub(crate) struct Compared {
     survey: Survey,
     /// Agents that have a user.
     pub(crate) paired: Vec<Agent>,
-    /// Users that no agent needs.
+    /// Users that no agent needs, or whose agent is in quarantine.
     pub(crate) users: Vec<Known>,
     /// Agents without a user.
     pub(crate) agents: Vec<Agent>,
@@ -35,7 +35,11 @@ impl Compared {
     pub(crate) async fn new(users: &BrokerUsers, keystore: &Keystore) -> Result<Self> {
         let survey = users.survey().await?;
         let known = users.known(&survey);
-        let (agents, groups) = agents(keystore).await?;
+        let (mut agents, groups) = agents(keystore).await?;
+        // The broker must not let these in.
+        for id in keystore.quarantined_agents().await? {
+            agents.remove(&id);
+        }
         let have: HashSet<&str> = known.iter().filter_map(|known| known.agent.as_deref()).collect();
         let (paired, without): (Vec<_>, Vec<_>) =
             agents.into_values().partition(|agent| have.contains(agent.id.as_str()));

@@ -146,12 +146,36 @@ async fn keystore(home: &Home, settings: Option<&Settings>, findings: &mut Findi
         Ok(_) => {}
         Err(error) => findings.add("KEK rotation", Grade::Bad, Failure::from(error).to_string()),
     }
+    database_login(&keystore, findings).await;
     let agents = keystore.count_agents().await.map_err(Failure::from);
     findings.judge("agents", agents, |count| format!("{count} added"));
     if let Some(settings) = settings {
         broker_users(&keystore, settings, findings).await;
     }
     keystore.close().await;
+}
+
+/// Whether the control plane has more rights in its database than it needs.
+async fn database_login(keystore: &Keystore, findings: &mut Findings) {
+    const WHAT: &str = "database login";
+    let login = match keystore.database_login().await {
+        Ok(Some(login)) => login,
+        Ok(None) => return,
+        Err(error) => return findings.add(WHAT, Grade::Bad, Failure::from(error).to_string()),
+    };
+    let user = &login.user;
+    let what = match (login.superuser, login.owner) {
+        (true, _) => "may do everything on the database server",
+        (false, true) => "owns the keystore's tables",
+        (false, false) => {
+            return findings.add(WHAT, Grade::Good, format!("{user}, with a role's rights"));
+        }
+    };
+    let text = format!(
+        "the control plane is {user}, who {what}. `bulla db grants --apply` makes a role with the \
+         rights that it needs: put that into [keystore] url, and {user} into owner-url"
+    );
+    findings.add(WHAT, Grade::Note, text);
 }
 
 /// Whether each agent has its broker user and each user its agent.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_rpc::EndpointOptions;
+use bulla_rpc::identity::BusEntry;
 use bulla_transport::memory::{Tap, Tapped};
 use bulla_transport::{
-    ConsumeOptions, MemoryBus, RabbitOptions, RabbitTap, RabbitTransport, Transport,
+    ConsumeOptions, Logins, MemoryBus, RabbitOptions, RabbitTap, RabbitTransport, Transport,
 };
 
 use crate::failure::{Failure, Result};
@@ -60,6 +61,16 @@ impl Bus {
             }
         };
         Ok(Self::Rabbit(Box::new(options)))
+    }
+
+    /// The same with the logins of a key file, which change with its keys.
+    pub(crate) fn with_logins(self, entry: &BusEntry) -> Self {
+        match self {
+            Self::Rabbit(options) => {
+                Self::Rabbit(Box::new(options.logins(Logins::of_urls(entry.urls()))))
+            }
+            memory => memory,
+        }
     }
 
     pub(crate) async fn transport(&self) -> Result<Arc<dyn Transport>> {

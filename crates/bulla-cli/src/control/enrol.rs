@@ -1,5 +1,7 @@
 //! The control plane's half of enrolment: the keystore judges what comes in over the bus.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -11,27 +13,39 @@ use bulla_seal::{Principal, SignedCredential};
 use bytes::Bytes;
 
 use super::CONTROL;
+use super::logins::Logins;
 use crate::failure::Result;
 
 /// The keystore as the one who judges requests to join.
-pub(super) struct KeystoreEnroller(pub(super) Keystore);
+pub(super) struct KeystoreEnroller {
+    pub(super) keystore: Keystore,
+    pub(super) logins: Arc<Logins>,
+}
 
 #[async_trait]
 impl Enroller for KeystoreEnroller {
     async fn enrol(&self, request: Bytes) -> std::result::Result<Verdict, DirectoryError> {
-        let enrolment = self.0.enrol(CONTROL, &request).await;
+        let enrolment = self.keystore.enrol(CONTROL, &request).await;
         Ok(match enrolment.map_err(|error| DirectoryError(error.to_string()))? {
             Enrolment::Answered { party, answer, again } => {
                 Verdict::Answer { agent: party.principal, answer: answer.into(), again }
             }
-            Enrolment::Refused(refusal) => Verdict::Refused(Refused {
-                name: refusal.as_str(),
-                why: refusal.to_string(),
-                unknown: refusal == EnrolRefusal::Unknown,
-                alarm: refusal.is_alarm(),
-            }),
+            Enrolment::Refused(EnrolRefusal::Reused(party)) => {
+                self.logins.cut_quarantined(&self.keystore, party.principal.name());
+                refused(&EnrolRefusal::Reused(party))
+            }
+            Enrolment::Refused(refusal) => refused(&refusal),
         })
     }
+}
+
+fn refused(refusal: &EnrolRefusal) -> Verdict {
+    Verdict::Refused(Refused {
+        name: refusal.as_str(),
+        why: refusal.to_string(),
+        unknown: *refusal == EnrolRefusal::Unknown,
+        alarm: refusal.is_alarm(),
+    })
 }
 
 /// Makes join files: looks up once what all of them have.

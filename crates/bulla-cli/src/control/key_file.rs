@@ -19,6 +19,8 @@ const CONTROL: &str = "control";
 pub(crate) fn bus_entry(settings: &Settings) -> Option<BusEntry> {
     let bus = &settings.bus;
     Some(BusEntry {
+        former_url: None,
+        login_pending: false,
         url: bus.key_file_url.as_ref().or(bus.url.as_ref())?.clone(),
         exchange: bus.exchange.clone().unwrap_or_else(|| DEFAULT_EXCHANGE.to_owned()),
         ca: bus.ca.clone(),

@@ -1,8 +1,11 @@
 //! How agents log in at the broker: each with a user of its own, if the settings say where users are
 //! made, else all with the login that the settings give to key files.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bulla_broker::{Agent, BrokerUsers, Login, Options, Password, Survey, with_login};
-use bulla_keystore::{EVERY_AGENT, Keystore};
+use bulla_keystore::{EVERY_AGENT, JoinState, Keystore};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::target::DEFAULT_EXCHANGE;
 use bulla_seal::Principal;
@@ -11,6 +14,10 @@ use super::bus::Bus;
 use super::key_file;
 use crate::failure::{Failure, Result};
 use crate::settings::{self, LoginKind, Settings, password};
+
+/// How long is waited before an agent in quarantine is cut off once more, at first and at the most,
+/// while the broker can't be reached.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Makes agents' logins, and takes them away.
 pub(crate) struct Logins {
@@ -80,6 +87,56 @@ impl Logins {
             Some(own) => Ok(Some(own.users.remove(id).await?)),
             None => Ok(None),
         }
+    }
+
+    /// The user whose password an agent is to change with its keys, if it has one.
+    pub(crate) async fn user_with_password(&self, id: &str) -> Result<Option<String>> {
+        let Some(own) = &self.own else { return Ok(None) };
+        Ok(own.users.has_password(id).await?.then(|| own.users.name_of(id)))
+    }
+
+    /// Makes the password that an agent holds the broker's, and closes what was opened with the
+    /// former one. If `alone`, not while somebody else is logged in as this agent: a copy of it
+    /// would be out without a word. Returns who is, if that is in the way.
+    pub(crate) async fn change(
+        &self,
+        id: &str,
+        password: &Password,
+        alone: bool,
+    ) -> Result<Option<Vec<String>>> {
+        let own = self.own.as_ref().ok_or_else(|| Failure::new("agents have no broker users"))?;
+        if alone {
+            let connections = own.users.connections(id).await?;
+            if connections.len() > 1 {
+                return Ok(Some(connections));
+            }
+        }
+        own.users.set_password(id, password).await?;
+        own.users.disconnect(id).await?;
+        Ok(None)
+    }
+
+    /// Cuts an agent off that is in quarantine: at once, and again until it is done, unless
+    /// somebody takes it out of quarantine.
+    pub(crate) fn cut_quarantined(self: &Arc<Self>, keystore: &Keystore, id: &str) {
+        if self.own.is_none() {
+            return;
+        }
+        let (logins, keystore, id) = (self.clone(), keystore.clone(), id.to_owned());
+        tokio::spawn(async move {
+            let mut pause = AGAIN.0;
+            while let Err(error) = logins.cut(&id).await {
+                tracing::error!(%error, agent = id, "in quarantine, but still let in by the broker");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(AGAIN.1);
+                // The name may have another holder by now.
+                let state = keystore.join_state(&id).await;
+                if !matches!(state, Ok(Some(JoinState::Quarantined { .. })) | Err(_)) {
+                    return;
+                }
+            }
+            tracing::warn!(agent = id, "its broker user is gone, and its connections are closed");
+        });
     }
 
     /// Takes the login of an agent back whose file was not written. What stays behind nobody has

@@ -142,9 +142,10 @@ impl ControlNode {
             only_host_by_bus: true,
             ..ServerOptions::new(claims)
         };
-        let router = renewal::with_renewal(directory_router(keystore.clone()), &keystore);
+        let logins = Arc::new(logins::Logins::new(settings, &keystore)?);
+        let router = renewal::with_renewal(directory_router(keystore.clone()), &keystore, &logins);
         let server = Server::start(endpoint.clone(), router, server_options).await?;
-        let enroller = Arc::new(enrol::KeystoreEnroller(keystore.clone()));
+        let enroller = Arc::new(enrol::KeystoreEnroller { keystore: keystore.clone(), logins });
         let enrolment = EnrolServer::start(endpoint.clone(), enroller).await?;
         let client = Client::new(endpoint);
         client.listen().await?;

@@ -2,20 +2,32 @@
 //! Who asks is proven by the seal, and under which credential; that the new key is theirs, by its
 //! signature.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bulla_keystore::{Keystore, KeystoreError, Renewal, Renewed};
+use bulla_broker::Password;
+use bulla_keystore::{Keystore, KeystoreError, RenewRefusal, Renewal, Renewed};
 use bulla_rpc::renewal::wire::{
-    self, AudienceKey, HoldArgs, ReceiveAnswer, ReceiveArgs, RenewAnswer, RenewArgs,
+    self, AudienceKey, HoldArgs, LoginAnswer, LoginArgs, ReceiveAnswer, ReceiveArgs, RenewAnswer,
+    RenewArgs,
 };
-use bulla_rpc::{Context, HandlerResult, Method, RemoteError, Router, directory, kinds};
+use bulla_rpc::{
+    Clock, Context, HandlerResult, Method, RemoteError, Router, SystemClock, directory, kinds,
+};
 use bulla_seal::{KemPublicKey, KemSecretKey, Party, Principal, RenewalClaims, SignedCredential};
 
 use super::CONTROL;
+use super::logins::Logins;
+
+/// How long after the time at which a credential is to be renewed every copy of its agent that runs
+/// has asked for the next one, in seconds.
+const COPIES_SHOW_UP: u64 = 3600;
 
 /// Adds the methods to the directory's.
-pub(crate) fn with_renewal(router: Router, keystore: &Keystore) -> Router {
-    let service = Service { keystore: keystore.clone() };
+pub(crate) fn with_renewal(router: Router, keystore: &Keystore, logins: &Arc<Logins>) -> Router {
+    let service = Service { keystore: keystore.clone(), logins: logins.clone() };
+    let login = service.clone();
     let (agent, hold, host, receive) = (service.clone(), service.clone(), service.clone(), service);
     let open = |method: Method| method.namespace(wire::NAMESPACE).idempotent();
     router
@@ -30,6 +42,13 @@ pub(crate) fn with_renewal(router: Router, keystore: &Keystore) -> Router {
             open(Method::new(wire::HOLD, move |context: Context, args: HoldArgs| {
                 let service = hold.clone();
                 async move { service.hold(&context, &args).await }
+            }))
+            .open_to_agents(),
+        )
+        .with(
+            open(Method::new(wire::LOGIN, move |context: Context, args: LoginArgs| {
+                let service = login.clone();
+                async move { service.login(&context, &args).await }
             }))
             .open_to_agents(),
         )
@@ -49,9 +68,10 @@ pub(crate) fn with_renewal(router: Router, keystore: &Keystore) -> Router {
         )
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Service {
     keystore: Keystore,
+    logins: Arc<Logins>,
 }
 
 impl Service {
@@ -77,9 +97,13 @@ impl Service {
             Renewed::Issued { credential, again } => {
                 let (agent, epoch) = (&claims.party, credential.epoch);
                 tracing::info!(%agent, epoch, again, "an agent renewed its credential");
-                self.answer(&credential).await
+                let broker_user = self.broker_user(claims.party.principal.name()).await;
+                Ok(RenewAnswer { broker_user, ..self.answer(&credential).await? })
             }
             Renewed::Refused(refusal) => {
+                if let RenewRefusal::Cloned(party) = &refusal {
+                    self.logins.cut_quarantined(&self.keystore, party.principal.name());
+                }
                 let (name, alarm) = (refusal.as_str(), refusal.is_alarm());
                 tracing::warn!(refusal = name, alarm, "a request to renew was refused: {refusal}");
                 Err(RemoteError::new(name, refusal.to_string()))
@@ -94,6 +118,62 @@ impl Service {
         let news = self.keystore.confirm_renewal(sender, kid).await.map_err(broken)?;
         tracing::debug!(agent = %sender, %kid, news, "an agent has its new keys");
         Ok(())
+    }
+
+    /// The agent's broker user, if it has a password. A broker that does not answer is no reason to
+    /// renew no keys.
+    async fn broker_user(&self, id: &str) -> Option<String> {
+        match self.logins.user_with_password(id).await {
+            Ok(user) => user,
+            Err(error) => {
+                tracing::warn!(%error, agent = id, "its broker password is not changed this time");
+                None
+            }
+        }
+    }
+
+    /// The password that an agent made for its broker user, which it has written down.
+    async fn login(&self, context: &Context, args: &LoginArgs) -> HandlerResult<LoginAnswer> {
+        let sender = context.sender();
+        self.check_living(sender).await?;
+        let password = Password::parse(&args.password);
+        let password = password.ok_or_else(|| bad("a password is 32 bytes in base64url"))?;
+        let id = sender.principal.name();
+        let alone = self.must_be_alone(id, &args.kid).await?;
+        if args.used {
+            // It let the agent in.
+            tracing::info!(agent = id, "the broker has its new password");
+            return Ok(LoginAnswer { done: true });
+        }
+        let changed = self.logins.change(id, &password, alone).await.map_err(|error| {
+            tracing::error!(%error, agent = id, "its broker password could not be changed");
+            RemoteError::new(kinds::INTERNAL, "the control plane can't change it just now")
+        })?;
+        if let Some(connections) = &changed {
+            tracing::warn!(
+                agent = id,
+                connections = connections.join(", "),
+                "more than one process is logged in at the broker as this agent, so that its \
+                 password is not changed yet: if it goes on, there is a copy of the agent"
+            );
+        }
+        Ok(LoginAnswer { done: changed.is_none() })
+    }
+
+    /// Whether the agent's password may change only while nobody else is logged in with the present
+    /// one. A copy of the agent has the former credential, and asks for the next one when that is due:
+    /// it is let in until an hour after, so that it is noticed.
+    async fn must_be_alone(&self, id: &str, kid: &str) -> HandlerResult<bool> {
+        let details = self.keystore.show_agent(id).await.map_err(broken)?;
+        let mut held = details.credentials.iter().filter(|own| own.handed_out);
+        // An old request that was held back on the way must not bring an old password back.
+        if held.next().is_none_or(|newest| newest.credential.kid.to_string() != kid) {
+            return Err(bad("it is not under the agent's newest credential"));
+        }
+        let now = SystemClock.now().secs();
+        Ok(held.next().is_some_and(|former| {
+            former.credential.renew_at().saturating_add(COPIES_SHOW_UP) > now
+        }))
     }
 
     /// The next signing credential of a host with a key file.
@@ -149,6 +229,7 @@ impl Service {
         Ok(RenewAnswer {
             credential: BASE64.encode(credential.as_bytes()),
             peers: vec![BASE64.encode(control.as_bytes())],
+            broker_user: None,
         })
     }
 

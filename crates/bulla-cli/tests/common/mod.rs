@@ -9,11 +9,16 @@
     reason = "tests; `Process` waits for its child when it is dropped"
 )]
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bulla_rpc::KeyFile;
+use bulla_services::RabbitMq;
+use bulla_transport::{RabbitOptions, RabbitTransport, Transport};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -92,6 +97,39 @@ impl Deployment {
     /// Starts a process and waits until it says `ready`.
     pub fn start(&self, args: &[&str], ready: &str) -> Process {
         Process::start(self.command(args), ready)
+    }
+
+    /// Agents get a broker user each from now on.
+    pub fn with_broker_users(&mut self, rabbit: &RabbitMq) {
+        let (user, password) = rabbit.admin();
+        let file = self.path("admin.password");
+        std::fs::write(&file, format!("{password}\n")).unwrap();
+        self.env.extend([
+            ("BULLA_BROKER_USERS_URL", rabbit.management_address()),
+            ("BULLA_BROKER_USERS_USER", user.to_owned()),
+            ("BULLA_BROKER_USERS_PASSWORD_FILE", file.to_str().unwrap().to_owned()),
+        ]);
+    }
+
+    /// A join file for a new agent.
+    pub fn invite(&self, id: &str) -> PathBuf {
+        let join = self.path(&format!("{id}.join"));
+        self.ok(&["agent", "add", id, "--out", join.to_str().unwrap()]);
+        join
+    }
+
+    /// A command as on the agent's own machine: with its file and nothing else.
+    pub fn alone(&self, args: &[&str]) -> Command {
+        let mut command = bulla(&self.path("elsewhere"));
+        command.args(args).current_dir(self.dir.path());
+        command
+    }
+
+    /// An agent with its file and nothing else.
+    pub fn run_alone(&self, file: &Path, more: &[&str]) -> Process {
+        let flag = if file.extension().is_some_and(|e| e == "join") { "--join" } else { "--key" };
+        let args = [&["agent", "run", flag, file.to_str().unwrap()], more].concat();
+        Process::start(self.alone(&args), "answers on")
     }
 
     /// The control plane on a free port.
@@ -194,4 +232,53 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
         assert!(begun.elapsed() < LIMIT, "never: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Methods that note what they are given, in `runs`, and one that takes its time.
+pub fn methods(dir: &Path) -> std::path::PathBuf {
+    let methods = dir.join("methods");
+    fs::create_dir_all(methods.join("test")).unwrap();
+    let note =
+        format!("#!/bin/sh\ncat >> {0}\necho >> {0}\necho null\n", dir.join("runs").display());
+    let slow = "#!/bin/sh\necho 'progress: 1' >&2\nsleep 1\necho '\"slept\"'\n";
+    for (name, script) in [("note", note.as_str()), ("slow", slow)] {
+        fs::write(methods.join("test").join(name), script).unwrap();
+    }
+    for path in ["", "test", "test/note", "test/slow"] {
+        fs::set_permissions(methods.join(path), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    methods
+}
+
+/// The operator's client of the running control plane.
+pub fn api(deployment: &Deployment) -> bulla_api::Client {
+    let url = fs::read_to_string(deployment.home().join("api.url")).unwrap();
+    let files = bulla_http::certs::Files::in_dir(&deployment.home().join("tls")).operator_tls();
+    let endpoint = bulla_api::Endpoint::Tls { url: url.trim().to_owned(), files };
+    bulla_api::Client::new(&endpoint).unwrap()
+}
+
+/// What a key file says of the broker.
+pub fn bus(key: &Path) -> bulla_rpc::identity::BusEntry {
+    KeyFile::read(key).unwrap().bus.clone().unwrap()
+}
+
+/// Whether the broker lets somebody in.
+pub fn lets_in(url: &str) -> bool {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let connected = RabbitTransport::connect(RabbitOptions::new(url).unwrap());
+    match runtime.block_on(connected) {
+        Ok(transport) => {
+            runtime.block_on(transport.close());
+            true
+        }
+        Err(bulla_transport::TransportError::Refused { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The users of agents' connections.
+pub fn connections(rabbit: &RabbitMq) -> Vec<String> {
+    let listed = rabbit.rabbitmqctl(&["list_connections", "-q", "user"]).unwrap();
+    listed.lines().filter(|name| name.starts_with("agent.")).map(str::to_owned).collect()
 }

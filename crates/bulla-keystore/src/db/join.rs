@@ -201,6 +201,15 @@ pub(crate) async fn alarm_renewal(conn: &mut Conn, principal_id: i64, counter: i
     Ok(())
 }
 
+/// Names of living agents with alarms.
+pub(crate) async fn quarantined(conn: &mut Conn) -> Result<Vec<String>> {
+    let sql = "SELECT name FROM principals WHERE kind = 'agent' AND state = 'active' AND (
+                   id IN (SELECT principal_id FROM join_tokens WHERE alarms > 0)
+                   OR id IN (SELECT principal_id FROM join_states WHERE alarms > 0))
+               ORDER BY name";
+    conn.all(sql, &[]).await
+}
+
 /// How many alarms there were for an agent: of its tokens, and of its renewals.
 pub(crate) async fn alarms(conn: &mut Conn, principal_id: i64) -> Result<(i64, i64)> {
     let tokens = "SELECT alarms FROM join_tokens WHERE principal_id = ? AND alarms > 0";

@@ -41,6 +41,38 @@ pub(crate) async fn is_strong(conn: &mut Conn, role: &str) -> Result<bool> {
     Ok(conn.one::<i64>(sql, args![role]).await? > 0)
 }
 
+/// Who this connection is logged in as, whether as one who may do everything on the server, and
+/// whether as one who owns the tables here (MariaDB, where nobody does: who may change or drop them).
+pub(crate) async fn login(conn: &mut Conn) -> Result<(String, bool, bool)> {
+    let sql = match conn.dialect() {
+        Dialect::Postgres => {
+            "SELECT r.rolname::text, r.rolsuper::int::bigint,
+                 (SELECT count(*) FROM pg_class c WHERE c.relkind = 'r'
+                     AND c.relnamespace = current_schema()::regnamespace
+                     AND pg_has_role(c.relowner, 'MEMBER'))
+             FROM pg_roles r WHERE r.rolname = current_user"
+        }
+        _ => {
+            "SELECT me.name,
+                 (SELECT count(*) FROM information_schema.user_privileges p
+                     WHERE p.grantee = me.grantee AND p.privilege_type = 'SUPER'),
+                 (SELECT count(*) FROM information_schema.user_privileges p
+                     WHERE p.grantee = me.grantee AND p.privilege_type IN ('ALTER', 'DROP'))
+                 + (SELECT count(*) FROM information_schema.schema_privileges p
+                     WHERE p.grantee = me.grantee AND p.table_schema = database()
+                     AND p.privilege_type IN ('ALTER', 'DROP'))
+                 + (SELECT count(*) FROM information_schema.table_privileges p
+                     WHERE p.grantee = me.grantee AND p.table_schema = database()
+                     AND p.privilege_type IN ('ALTER', 'DROP'))
+             FROM (SELECT substring_index(current_user(), '@', 1) AS name, concat('''',
+                 substring_index(current_user(), '@', 1), '''@''',
+                 substring_index(current_user(), '@', -1), '''') AS grantee) me"
+        }
+    };
+    let (name, superuser, owner): (String, i64, i64) = conn.one(sql, &[]).await?;
+    Ok((name, superuser > 0, owner > 0))
+}
+
 /// Database and schema that this connection is in; the schema is empty in MariaDB.
 pub(crate) async fn place(conn: &mut Conn) -> Result<(String, String)> {
     let sql = match conn.dialect() {

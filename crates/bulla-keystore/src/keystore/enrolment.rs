@@ -434,6 +434,11 @@ impl Keystore {
         self.check_room(tx).await
     }
 
+    /// The ids of agents in quarantine: until they are removed, nothing is issued to them.
+    pub async fn quarantined_agents(&self) -> Result<Vec<String>> {
+        join::quarantined(&mut self.db.read().await?).await
+    }
+
     /// How far an agent's enrolment has come; `None` if it was added with its keys.
     pub async fn join_state(&self, id: &str) -> Result<Option<JoinState>> {
         let principal = Principal::agent(id)?;

@@ -2,10 +2,10 @@
 
 use super::{Keystore, seconds, system_time};
 use crate::address::StoreAddress;
-use crate::db::{Db, roles};
+use crate::db::{Db, Dialect, roles};
 use crate::error::Result;
 use crate::kek::KekRing;
-use crate::rights::{DatabaseRole, GrantsState, Plan, RolePassword, apply};
+use crate::rights::{DatabaseLogin, DatabaseRole, GrantsState, Plan, RolePassword, apply};
 
 impl Keystore {
     /// What [`apply_grants`](Self::apply_grants) would do now, without doing it.
@@ -53,6 +53,16 @@ impl Keystore {
         drop(conn);
         db.close().await;
         Ok(rows.into_iter().map(|(name, component)| DatabaseRole { name, component }).collect())
+    }
+
+    /// As whom this keystore is open on its server; `None` for a file.
+    pub async fn database_login(&self) -> Result<Option<DatabaseLogin>> {
+        let mut conn = self.db.read().await?;
+        if conn.dialect() == Dialect::Sqlite {
+            return Ok(None);
+        }
+        let (user, superuser, owner) = roles::login(&mut conn).await?;
+        Ok(Some(DatabaseLogin { user, superuser, owner }))
     }
 
     /// Component types without a database role, where the control plane has one.

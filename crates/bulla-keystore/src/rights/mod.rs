@@ -13,7 +13,7 @@ mod postgres;
 mod tables;
 
 pub use apply::{GrantedRole, GrantsState, Plan};
-pub use names::DatabaseRole;
+pub use names::{DatabaseLogin, DatabaseRole};
 pub use password::RolePassword;
 
 /// The component type of the control plane, which writes the keystore.

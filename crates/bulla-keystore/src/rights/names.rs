@@ -14,6 +14,18 @@ pub struct DatabaseRole {
     pub component: Option<String>,
 }
 
+/// As whom a keystore is open on its server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseLogin {
+    /// The user.
+    pub user: String,
+    /// Whether it may do everything on that server.
+    pub superuser: bool,
+    /// Whether it owns the keystore's tables, or may change and drop them: what a running control
+    /// plane has no need of.
+    pub owner: bool,
+}
+
 impl DatabaseRole {
     /// The role of a component type in a database of that name.
     pub(super) fn of_component(database: &str, component: &str) -> Self {

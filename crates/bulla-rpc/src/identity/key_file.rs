@@ -120,6 +120,12 @@ pub struct PairEntry {
 pub struct BusEntry {
     /// `amqp://…` or `amqps://…`, with the credentials of this principal's broker user.
     pub url: String,
+    /// The same with the password before this one, which is tried when that is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_url: Option<String>,
+    /// Whether the broker may not have the newest password yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub login_pending: bool,
     /// The exchange.
     pub exchange: String,
     /// PEM file of the CA that the broker's certificate is from.
@@ -131,6 +137,13 @@ pub struct BusEntry {
     /// PEM file of the client certificate's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_key: Option<PathBuf>,
+}
+
+impl BusEntry {
+    /// With the newest password, and with the one before.
+    pub fn urls(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.url.as_str()).chain(self.former_url.as_deref())
+    }
 }
 
 /// A key file can't be used.
@@ -277,7 +290,10 @@ impl Drop for KeyFile {
         self.shared_key.zeroize();
         self.signing_key.zeroize();
         self.receive.iter_mut().for_each(|entry| entry.key.zeroize());
-        self.bus.iter_mut().for_each(|bus| bus.url.zeroize());
+        if let Some(bus) = &mut self.bus {
+            bus.url.zeroize();
+            bus.former_url.zeroize();
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 //! its request are written down before it asks, the answer before it is used, and what was written
 //! down is burnt only when the control plane knows that the agent has it.
 
+mod login;
 mod pending;
 pub mod wire;
 
@@ -13,7 +14,7 @@ use std::fs::{self, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -64,6 +65,9 @@ pub enum RenewalError {
         /// The key file.
         path: PathBuf,
     },
+    /// The keys were renewed, but not the password of the broker user.
+    #[error("the keys are renewed, but the broker password could not be changed: {0}")]
+    Login(String),
     /// A shared key follows no credential.
     #[error(
         "a shared key is not renewed: a new one, sent under the old, would be known to whoever has \
@@ -122,6 +126,8 @@ pub struct Renewer {
     client: Client,
     path: PathBuf,
     file: KeyFile,
+    /// The broker's password is not asked for before.
+    login_again: Option<Instant>,
 }
 
 /// Holds off other processes with the same key file.
@@ -134,7 +140,12 @@ impl Renewer {
     /// For the endpoint of `client`, which runs with the keys of `file`. `path` is where those are
     /// and go; there need be nothing yet.
     pub fn new(client: &Client, file: &KeyFile, path: &Path) -> Self {
-        Self { client: client.clone(), path: path.to_owned(), file: file.clone() }
+        Self {
+            client: client.clone(),
+            path: path.to_owned(),
+            file: file.clone(),
+            login_again: None,
+        }
     }
 
     fn endpoint(&self) -> &Endpoint {
@@ -181,6 +192,7 @@ impl Renewer {
         }
         if self.catch_up()? && !self.is_under_way() {
             // Another process with this key file did it.
+            self.settle_login().await?;
             return self.credential().ok_or(RenewalError::Shared);
         }
         if !self.is_stored()? {
@@ -189,6 +201,7 @@ impl Renewer {
             self.take(&answer)?;
         }
         self.confirm().await?;
+        self.settle_login().await?;
         self.credential().ok_or(RenewalError::Shared)
     }
 
@@ -252,10 +265,13 @@ impl Renewer {
         };
         file.receive.insert(0, entry);
         self.know_peers(&mut file, &trust, &answer.peers)?;
+        if let Some(user) = &answer.broker_user {
+            self.next_login(&mut file, user)?;
+        }
         self.store(file)
     }
 
-    /// Last step: tells the control plane that this agent has its new keys, so that peers are told
+    /// Fourth step: tells the control plane that this agent has its new keys, so that peers are told
     /// of them, and burns what was written down.
     ///
     /// # Errors
@@ -481,6 +497,7 @@ impl Renewer {
         // First listen, then speak.
         identity.receive_with(renewed.receive_keys());
         identity.renew(own.key().clone(), own.credential().clone())?;
+        self.use_logins_of(&file);
         self.file = file;
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use lapin::uri::AMQPUri;
 use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
 use tokio_rustls::TlsConnector;
 
@@ -11,6 +12,7 @@ use super::options::RabbitOptions;
 use super::stream::{self, Stream};
 use super::tls::TlsConfig;
 use crate::error::TransportError;
+use crate::login::Logins;
 
 /// Marks an I/O error as one of the TLS handshake.
 #[derive(Debug, thiserror::Error)]
@@ -23,13 +25,35 @@ pub(super) fn dial(options: &RabbitOptions) -> BoxFuture<'_, Result<Connection, 
     Box::pin(dialling(options))
 }
 
+/// With the first login that the broker takes.
 async fn dialling(options: &RabbitOptions) -> Result<Connection, TransportError> {
+    let logins = options.logins.as_ref();
+    let mut refused = None;
+    for login in logins.map(Logins::newest_first).unwrap_or_default() {
+        match dialling_as(options, options.dialled_as(&login)).await {
+            Ok(connection) => {
+                if let Some(logins) = logins {
+                    logins.opened_with(&login);
+                }
+                return Ok(connection);
+            }
+            Err(error @ TransportError::Refused { .. }) => refused = refused.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match refused {
+        Some(error) => Err(error),
+        None => dialling_as(options, options.dialled()).await,
+    }
+}
+
+async fn dialling_as(options: &RabbitOptions, uri: AMQPUri) -> Result<Connection, TransportError> {
     let tls = options.tls()?;
     let limit = options.connect_timeout;
     let properties =
         ConnectionProperties::default().with_connection_name(options.name.as_str().into());
     let connecting = Connection::connector(
-        options.dialled(),
+        uri,
         stream::runtime(),
         async move |uri, _| {
             let open = open((uri.authority.host, uri.authority.port), tls.as_ref());

@@ -41,6 +41,7 @@ pub use tap::RabbitTap;
 
 use crate::address::{Address, Inbox};
 use crate::error::{PublishError, TransportError};
+use crate::login::Logins;
 use crate::transport::{
     Capabilities, ConsumeOptions, Consumer, Outbound, Transport, TransportEvent,
 };
@@ -159,6 +160,10 @@ impl Transport for RabbitTransport {
     async fn consumers(&self, inbox: &Inbox) -> Result<u32, TransportError> {
         let live = self.link.live().await?;
         declare::consumers(&live.connection, inbox).await
+    }
+
+    fn logins(&self) -> Option<&Logins> {
+        self.link.options.logins.as_ref()
     }
 
     fn events(&self) -> broadcast::Receiver<TransportEvent> {

@@ -9,6 +9,7 @@ use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 
 use super::tls::{self, TlsConfig};
 use crate::error::TransportError;
+use crate::login::{Login, Logins};
 use crate::transport::DEFAULT_MAX_MESSAGE;
 
 /// How to reach a RabbitMQ. Credentials are in the URL; nothing prints them.
@@ -23,6 +24,7 @@ pub struct RabbitOptions {
     pub(super) patience: Duration,
     pub(super) max_message: usize,
     pub(super) name: String,
+    pub(super) logins: Option<Logins>,
 }
 
 impl fmt::Debug for RabbitOptions {
@@ -72,6 +74,7 @@ impl RabbitOptions {
             patience: Duration::from_secs(30),
             max_message: DEFAULT_MAX_MESSAGE,
             name: "bulla".to_owned(),
+            logins: None,
         })
     }
 
@@ -157,6 +160,14 @@ impl RabbitOptions {
         self
     }
 
+    /// Logins that are tried instead of the URL's, newest first, and that may change; one that
+    /// the broker refuses makes place for the next.
+    #[must_use]
+    pub fn logins(mut self, logins: Logins) -> Self {
+        self.logins = Some(logins);
+        self
+    }
+
     /// The virtual host.
     pub fn vhost(&self) -> &str {
         &self.uri.vhost
@@ -170,6 +181,14 @@ impl RabbitOptions {
 
     pub(super) fn is_tls(&self) -> bool {
         self.uri.scheme == AMQPScheme::AMQPS
+    }
+
+    /// The same with one of several logins.
+    pub(super) fn dialled_as(&self, login: &Login) -> AMQPUri {
+        let mut uri = self.dialled();
+        uri.authority.userinfo.username.clone_from(&login.user);
+        uri.authority.userinfo.password.clone_from(&login.password);
+        uri
     }
 
     /// The URI to dial with: EXTERNAL when the certificate is all that we have.
