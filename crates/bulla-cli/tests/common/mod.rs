@@ -277,6 +277,43 @@ pub fn lets_in(url: &str) -> bool {
     }
 }
 
+/// A copy of an agent's disk runs beside it, and both ask to renew: first one of them, while the other
+/// is let in, then the other, as it does when its time has come. Gives back who runs still.
+pub fn noticed(
+    deployment: &Deployment,
+    id: &str,
+    (key, agent): (&Path, Process),
+    (copy, twin): (&Path, Process),
+) -> Process {
+    let before = bus(key).url.clone();
+    let renewed = |path: &Path| bus(path).url != before;
+    eventually("one of them has new keys", || {
+        deployment.run(&["agent", "rotate", id, "--timeout", "5s", "--json"]);
+        (renewed(key) || renewed(copy)).then_some(())
+    });
+    assert!(!(renewed(key) && renewed(copy)));
+    let state = || deployment.json(&["agent", "show", id])["join"].clone();
+    assert!(lets_in(&before) || state() == "quarantined", "the other is let in, to be noticed");
+    let (first, other, late) = match renewed(key) {
+        true => (agent, twin, copy),
+        false => (twin, agent, key),
+    };
+    other.stop();
+    if state() != "quarantined" {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let refused = runtime.block_on(async {
+            let connection = bulla::Connection::open(late, None).await.unwrap();
+            let file = KeyFile::read(late).unwrap();
+            bulla_rpc::Renewer::new(connection.client(), &file, late).renew().await
+        });
+        // It may lose its connection before it hears why.
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("two copies") || refused.contains("answer"), "{refused}");
+    }
+    assert_eq!(state(), "quarantined");
+    first
+}
+
 /// The users of agents' connections.
 pub fn connections(rabbit: &RabbitMq) -> Vec<String> {
     let listed = rabbit.rabbitmqctl(&["list_connections", "-q", "user"]).unwrap();
