@@ -1,5 +1,7 @@
 //! The calls of RabbitMQ's management API that are needed here.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
@@ -7,6 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BrokerError;
 use crate::http::{Answer, Http, escape};
+
+/// How often it is asked again about connections that come and go, and after how long.
+const ATTEMPTS: u32 = 5;
+const SETTLES: Duration = Duration::from_millis(200);
 
 /// One RabbitMQ, as an administrator.
 pub(crate) struct Management {
@@ -170,15 +176,31 @@ impl Management {
     /// connections is some seconds old).
     pub(crate) async fn close_connections(&self, user: &str) -> Result<(), BrokerError> {
         let path = format!("/connections/username/{}", escape(user));
-        let answer = self.http.ask(Method::DELETE, &path, None).await?;
+        let answer = self.settled(Method::DELETE, &path).await?;
         self.done(&answer, &format!("to close the connections of {user}")).map(drop)
+    }
+
+    /// Asks again when it fails: RabbitMQ does that when a connection begins or ends just then.
+    async fn settled(&self, method: Method, path: &str) -> Result<Answer, BrokerError> {
+        for _ in 0..ATTEMPTS {
+            let answer = self.http.ask(method.clone(), path, None).await?;
+            if answer.status != StatusCode::INTERNAL_SERVER_ERROR {
+                return Ok(answer);
+            }
+            tokio::time::sleep(SETTLES).await;
+        }
+        self.http.ask(method, path, None).await
     }
 
     /// Where a user's connections come from, as the broker itself tracks them.
     pub(crate) async fn connections(&self, user: &str) -> Result<Vec<Connection>, BrokerError> {
         let path = format!("/connections/username/{}", escape(user));
-        let listed = self.get(&path, &format!("to list the connections of {user}")).await?;
-        Ok(listed.unwrap_or_default())
+        let answer = self.settled(Method::GET, &path).await?;
+        if !self.done(&answer, &format!("to list the connections of {user}"))? {
+            return Ok(Vec::new());
+        }
+        let parsed = serde_json::from_slice(&answer.body);
+        parsed.map_err(|_| self.http.odd("its answer is of another form"))
     }
 
     async fn get<T: DeserializeOwned>(
