@@ -35,6 +35,9 @@ const TOKEN: &str = "bulla";
 /// In every call's arguments; nobody but caller and agent sees it.
 const WORD: &str = "the quick brown secret";
 
+/// Between two calls: this machine has other work too.
+const PAUSE: Duration = Duration::from_millis(40);
+
 struct Servers {
     rabbit: RabbitMq,
     postgres: Postgres,
@@ -334,6 +337,7 @@ impl Caller {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
+                    std::thread::sleep(PAUSE);
                     let before = phase.load(Ordering::SeqCst);
                     let to_other = n % 2 == 0;
                     let may_fail = !to_other && before % 2 == 0;
