@@ -64,6 +64,7 @@ fn tool() -> Result<PathBuf, String> {
         // Its own profile takes minutes more to build than it saves in running here.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
         .run()?;
     Ok(program)
 }

@@ -302,7 +302,7 @@ fn a_rotation_changes_the_password_too_and_locks_no_agent_out() {
 
     // At every step.
     let rounds = std::env::var("BULLA_TEST_KILLS").ok().and_then(|n| n.parse().ok());
-    let rounds: u32 = rounds.unwrap_or(5);
+    let rounds: u32 = rounds.unwrap_or(2);
     let mut agent = deployment.run_alone(&key, &[]);
     for round in 0..rounds {
         let former = bus(&key).url;

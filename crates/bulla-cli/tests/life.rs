@@ -185,15 +185,19 @@ impl<'a> Life<'a> {
     fn is_out(&self, caller: &Caller) {
         let user = format!("agent.{}", self.id);
         let rabbit = &self.servers.rabbit;
-        eventually("its connections are closed", || {
-            (!connections(rabbit).contains(&user)).then_some(())
-        });
+        // Cheap to ask; who is connected is not.
+        if let Some(last) = self.logins.last() {
+            eventually("its last login is refused", || (!lets_in(last)).then_some(()));
+        }
         for url in &self.logins {
             assert!(!lets_in(url), "the broker lets a former login in");
         }
         let before = caller.refused.load(Ordering::SeqCst);
         eventually("calls to it are refused", || {
             (caller.refused.load(Ordering::SeqCst) > before).then_some(())
+        });
+        eventually("its connections are closed", || {
+            (!connections(rabbit).contains(&user)).then_some(())
         });
     }
 

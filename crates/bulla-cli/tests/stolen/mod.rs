@@ -66,17 +66,21 @@ impl Secrets {
 }
 
 /// Frames that are sent again at the most.
-const REPLAYED: usize = 120;
+const REPLAYED: usize = 60;
 
 /// Bytes by which it is looked for all at once.
 const HEAD: usize = 12;
 
 /// What is looked for, in each of the forms that a dump may have it in.
-struct Wanted(HashMap<[u8; HEAD], Vec<(String, Vec<u8>)>>);
+struct Wanted {
+    by_head: HashMap<[u8; HEAD], Vec<(String, Vec<u8>)>>,
+    /// Whether a head begins with these two bytes: most of a dump is passed over by this alone.
+    begins: Vec<bool>,
+}
 
 impl Wanted {
     fn new<'a>(values: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
-        let mut wanted = Self(HashMap::new());
+        let mut wanted = Self { by_head: HashMap::new(), begins: vec![false; 1 << 16] };
         let base64 = [&STANDARD, &STANDARD_NO_PAD, &URL_SAFE, &URL_SAFE_NO_PAD];
         for (what, bytes) in values {
             let mut forms = vec![
@@ -88,7 +92,9 @@ impl Wanted {
             forms.extend(base64.map(|engine| ("base64", engine.encode(bytes).into_bytes())));
             for (form, text) in forms {
                 let head: [u8; HEAD] = text[..HEAD].try_into().unwrap();
-                wanted.0.entry(head).or_default().push((format!("{what} ({form})"), text));
+                wanted.begins[pair(head[0], head[1])] = true;
+                let of_head = wanted.by_head.entry(head).or_default();
+                of_head.push((format!("{what} ({form})"), text));
             }
         }
         wanted
@@ -97,8 +103,13 @@ impl Wanted {
     /// What of it is there.
     fn find(&self, text: &[u8]) -> HashSet<&str> {
         let mut found = HashSet::new();
-        for (at, window) in text.windows(HEAD).enumerate() {
-            for (what, wanted) in self.0.get::<[u8]>(window).into_iter().flatten() {
+        let Some(last) = text.len().checked_sub(HEAD) else { return found };
+        for at in 0..=last {
+            if !self.begins[pair(text[at], text[at + 1])] {
+                continue;
+            }
+            let wanted = self.by_head.get::<[u8]>(&text[at..at + HEAD]);
+            for (what, wanted) in wanted.into_iter().flatten() {
                 if text[at..].starts_with(wanted) {
                     found.insert(what.as_str());
                 }
@@ -106,6 +117,10 @@ impl Wanted {
         }
         found
     }
+}
+
+fn pair(first: u8, second: u8) -> usize {
+    usize::from(first) << 8 | usize::from(second)
 }
 
 /// As MariaDB writes binary strings.
