@@ -186,7 +186,7 @@ fn an_agent_that_is_killed_while_it_renews_goes_on_at_its_next_start() {
     let _control = deployment.serve();
     let key = deployment.add_agent("db-1", &[]);
     let rounds = std::env::var("BULLA_TEST_KILLS").ok().and_then(|n| n.parse().ok());
-    let rounds: u32 = rounds.unwrap_or(12);
+    let rounds: u32 = rounds.unwrap_or(4);
     let mut agent = deployment.agent(&key, &[]);
     ping(&deployment, "db-1");
     for round in 0..rounds {
