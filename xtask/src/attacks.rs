@@ -8,6 +8,7 @@
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 
+use crate::features::features;
 use crate::report::Report;
 use crate::run::Job;
 
@@ -35,7 +36,8 @@ pub(crate) fn compile() -> Option<ExitCode> {
 pub(crate) fn mutants() -> Result<String, String> {
     let own = std::env::current_exe().map_err(|error| format!("finding xtask itself: {error}"))?;
     Job::cargo()
-        .args(["test", "--package", "bulla-attack", "--test", "mutants"])
+        // As the other tests are built, or cargo would build what we depend on once more.
+        .args(["test", "--workspace", "--features", &features(), "--test", "mutants"])
         .env("RUSTC_WORKSPACE_WRAPPER", own)
         .env(WRAP, "1")
         .run()?;

@@ -16,6 +16,7 @@ mod python;
 mod report;
 mod run;
 mod spdx;
+mod suites;
 mod test;
 mod vectors;
 

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::console::{root, step, target};
@@ -19,12 +21,22 @@ pub(crate) fn run(report: &mut Report, full: bool) {
         let args = ["run", "--release", "--quiet", "--package", "bulla-models", "--", "--full"];
         Job::cargo().args(args).run().map(|()| String::new())
     });
-    symbolic(report, full);
+    step(&format!("Building {TOOL} {VERSION} (once)"));
+    symbolic(report, full, prepare());
+}
+
+/// The tool, being built beside whatever else is done.
+pub(crate) struct Tool(JoinHandle<Result<PathBuf, String>>);
+
+/// Builds the tool unless it is there, and gives way to everything else.
+pub(crate) fn prepare() -> Tool {
+    Tool(thread::spawn(tool))
 }
 
 /// Every verdict of every symbolic model; the slow runs too if `full`.
-pub(crate) fn symbolic(report: &mut Report, full: bool) {
-    let tool = match tool() {
+pub(crate) fn symbolic(report: &mut Report, full: bool, tool: Tool) {
+    let built = tool.0.join().unwrap_or_else(|_| Err(format!("building {TOOL} panicked")));
+    let tool = match built {
         Ok(tool) => tool,
         Err(why) => return report.cannot_run("symbolic models", &why),
     };
@@ -46,26 +58,29 @@ fn sessions(count: u32) -> String {
     if count == 1 { "1 session".to_owned() } else { format!("{count} sessions") }
 }
 
-/// Builds the tool unless it is there.
 fn tool() -> Result<PathBuf, String> {
     let home = target().join("tools").join(format!("{TOOL}-{VERSION}"));
     let program = home.join("bin").join(TOOL);
     if program.is_file() {
         return Ok(program);
     }
-    step(&format!("Building {TOOL} {VERSION} (once)"));
-    let version = format!("={VERSION}");
-    // It asks for a newer compiler than ours and does not need it.
-    let args = ["install", TOOL, "--version", &version, "--locked", "--ignore-rust-version"];
-    Job::cargo()
-        .args(args)
-        .args(["--root", &home.to_string_lossy()])
+    let output = Arc::<Mutex<String>>::default();
+    let into = Arc::clone(&output);
+    let built = Job::patient_cargo()
+        // It asks for a newer compiler than ours and does not need it.
+        .args(["install", TOOL, "--version", &format!("={VERSION}"), "--locked"])
+        .args(["--ignore-rust-version", "--root", &home.to_string_lossy()])
         .env("CARGO_TARGET_DIR", target().join("tools").join("build"))
         // Its own profile takes minutes more to build than it saves in running here.
         .env("CARGO_PROFILE_RELEASE_LTO", "off")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16")
         .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
-        .run()?;
+        .lines(move |line| {
+            let mut output = into.lock().unwrap_or_else(PoisonError::into_inner);
+            output.push('\n');
+            output.push_str(line);
+        });
+    built.map_err(|why| why + &output.lock().unwrap_or_else(PoisonError::into_inner))?;
     Ok(program)
 }
 

@@ -16,27 +16,56 @@ pub(crate) struct Tests {
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     pub(crate) crates: Vec<Tests>,
-    /// The names of the tests that failed.
+    /// What failed: a test's name, or a program and how it ended.
     pub(crate) failures: Vec<String>,
-    /// What cargo says to run again.
-    pub(crate) again: Vec<String>,
 }
 
 impl Outcome {
-    /// Takes in one line.
-    pub(crate) fn line(&mut self, line: &str) {
+    /// Takes in all that one program of a crate's tests wrote, and how it ended.
+    pub(crate) fn program(
+        &mut self,
+        of: &str,
+        name: &str,
+        output: &str,
+        ended: &Result<(), String>,
+    ) {
+        let before = self.failures.len();
+        self.begin(of);
+        for line in output.lines() {
+            self.line(name, line);
+        }
+        // One that was killed names no test.
+        if let Err(why) = ended
+            && self.failures.len() == before
+        {
+            self.failures.push(format!("{name}: {why}"));
+        }
+    }
+
+    /// Takes in what `cargo test --doc` wrote.
+    pub(crate) fn doc_tests(&mut self, output: &str, ended: &Result<(), String>) {
+        let before = self.failures.len();
+        for line in output.lines() {
+            let plain = without_colour(line);
+            match plain.trim_start().strip_prefix("Doc-tests ") {
+                Some(name) => self.begin(&name.replace('_', "-")),
+                None => self.line("examples in the documentation", line),
+            }
+        }
+        if let Err(why) = ended
+            && self.failures.len() == before
+        {
+            self.failures.push(why.clone());
+        }
+    }
+
+    fn line(&mut self, of: &str, line: &str) {
         let plain = without_colour(line);
         let text = plain.trim_start();
-        if let Some(rest) = text.strip_prefix("Running unittests ") {
-            self.begin(binary(rest));
-        } else if let Some(name) = text.strip_prefix("Doc-tests ") {
-            self.begin(name);
-        } else if let Some(rest) = text.strip_prefix("test result: ") {
+        if let Some(rest) = text.strip_prefix("test result: ") {
             self.count(rest);
         } else if let Some(name) = text.strip_prefix("test ").and_then(failed) {
-            self.failures.push(name.to_owned());
-        } else if text.starts_with("`-p ") {
-            self.again.push(text.trim_matches('`').to_owned());
+            self.failures.push(format!("{of}: {name}"));
         }
     }
 
@@ -46,14 +75,13 @@ impl Outcome {
         (passed, self.crates.iter().map(|tests| tests.failed).sum())
     }
 
-    fn begin(&mut self, name: &str) {
-        let of = name.replace('_', "-");
-        // Doc tests come last, when every crate has been seen.
+    /// The lines that follow are about this crate.
+    fn begin(&mut self, of: &str) {
         if let Some(at) = self.crates.iter().position(|tests| tests.of == of) {
             let tests = self.crates.remove(at);
             self.crates.push(tests);
         } else {
-            self.crates.push(Tests { of, ..Tests::default() });
+            self.crates.push(Tests { of: of.to_owned(), ..Tests::default() });
         }
     }
 
@@ -77,12 +105,6 @@ impl Outcome {
     }
 }
 
-/// `src/lib.rs (target/debug/deps/bulla_seal-0f1e…)` is about `bulla_seal`.
-fn binary(rest: &str) -> &str {
-    let file = rest.rsplit('/').next().unwrap_or(rest);
-    file.rsplit_once('-').map_or(file, |(name, _)| name)
-}
-
 fn failed(rest: &str) -> Option<&str> {
     rest.strip_suffix(" ... FAILED")
 }
@@ -101,30 +123,39 @@ fn without_colour(line: &str) -> String {
 mod tests {
     use super::*;
 
-    const OUTPUT: &str = "\
-     Running unittests src/lib.rs (target/debug/deps/bulla_seal-0f1e2d)
+    const UNIT: &str = "\
 test cbor::tests::one ... ok
 test cbor::tests::two ... FAILED
 test result: FAILED. 1 passed; 1 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.50s
-     \x1b[1m\x1b[32mRunning\x1b[0m tests/walk.rs (target/debug/deps/walk-0f1e2d)
+";
+    const WALK: &str = "\
 test result: \x1b[32mok\x1b[0m. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.25s
-     Running unittests src/main.rs (target/debug/deps/xtask-77)
-test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+";
+    const DOC: &str = "\
    Doc-tests bulla_seal
 test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.25s
-error: 1 target failed:
-    `-p bulla-seal --lib`
 ";
 
     #[test]
     fn counts_by_crate() {
         let mut outcome = Outcome::default();
-        OUTPUT.lines().for_each(|line| outcome.line(line));
-        assert_eq!(outcome.totals(), (13, 1));
-        assert_eq!(outcome.failures, ["cbor::tests::two"]);
-        assert_eq!(outcome.again, ["-p bulla-seal --lib"]);
+        let failed = Err("exit code 101".to_owned());
+        outcome.program("bulla-seal", "bulla-seal unit", UNIT, &failed);
+        outcome.program("xtask", "xtask xtask", &UNIT.replace("FAILED\n", "ok\n"), &Ok(()));
+        outcome.program("bulla-seal", "bulla-seal walk", WALK, &Ok(()));
+        outcome.doc_tests(DOC, &Ok(()));
+        assert_eq!(outcome.totals(), (10, 2));
+        assert_eq!(outcome.failures, ["bulla-seal unit: cbor::tests::two"]);
         let seal = outcome.crates.iter().find(|tests| tests.of == "bulla-seal").unwrap();
         assert_eq!((seal.passed, seal.failed, seal.ignored), (9, 1, 2));
         assert_eq!(seal.time, Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_program_that_was_killed_is_a_failure() {
+        let mut outcome = Outcome::default();
+        outcome.program("a", "a life", "test it ...", &Err("was stopped".to_owned()));
+        outcome.doc_tests("", &Err("did not compile".to_owned()));
+        assert_eq!(outcome.failures, ["a life: was stopped", "did not compile"]);
     }
 }

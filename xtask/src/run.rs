@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -54,6 +55,15 @@ impl Job {
         job.env("CARGO_TERM_COLOR", if colour() { "always" } else { "never" })
     }
 
+    /// The same, and everything else on the machine goes first.
+    pub(crate) fn patient_cargo() -> Self {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut job = Self::new("nice");
+        job.command.args(["-n", "19"]).arg(cargo);
+        job.name = "cargo".to_owned();
+        job
+    }
+
     pub(crate) fn args<A: AsRef<OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Self {
         for arg in args {
             self.name += " ";
@@ -65,6 +75,12 @@ impl Job {
 
     pub(crate) fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Runs it in that folder instead.
+    pub(crate) fn within(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
         self
     }
 

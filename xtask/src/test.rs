@@ -8,6 +8,7 @@ use crate::features::features;
 use crate::outcome::{Outcome, Tests};
 use crate::report::Report;
 use crate::run::Job;
+use crate::suites::{self, Suite};
 use crate::{attacks, debian, models, python};
 
 pub(crate) fn run(report: &mut Report) {
@@ -18,54 +19,73 @@ pub(crate) fn run(report: &mut Report) {
     for server in debian::missing_servers() {
         report.cannot_run(&format!("tests on {server}"), &format!("{server} is not installed"));
     }
-    cargo_test(report);
+    let built = build(report);
+    // Running tests mostly wait; this is one long compilation.
+    let tool = models::prepare();
+    if let Some(suites) = built {
+        cargo_test(report, suites);
+    }
     let doing = "Showing that every attack's row can fail, in a build of its own";
     report.suite("mutants", doing, attacks::mutants);
-    models::symbolic(report, false);
+    models::symbolic(report, false, tool);
     if !debian::python() {
         return report.cannot_run("vectors", "Python can't make environments here");
     }
     report.suite("vectors", "Checking docs/vectors with Python", python::check_vectors);
 }
 
-fn cargo_test(report: &mut Report) {
-    step("Building and running all Rust tests (a first build takes several minutes)");
-    let begun = Instant::now();
-    let outcome = Arc::new(Mutex::new(Outcome::default()));
-    let seen = Arc::clone(&outcome);
-    let mut job = Job::cargo()
-        .args(["test", "--workspace", "--no-fail-fast"])
-        .args(["--features", &features()]);
-    if debian::missing_servers().is_empty() {
-        // A test that still finds no server must not pass for having been skipped.
-        job = job.env("BULLA_TEST_REQUIRE", "1");
-    }
-    let ended = job.lines(move |line| {
-        println!("{line}");
-        seen.lock().unwrap_or_else(PoisonError::into_inner).line(line);
+/// Builds every test, and finds out where they are.
+fn build(report: &mut Report) -> Option<Vec<Suite>> {
+    let mut suites = Vec::new();
+    let doing = "Building all Rust tests (a first build takes several minutes)";
+    report.suite("building the tests", doing, || {
+        let messages = Job::cargo()
+            .args(["test", "--workspace", "--no-run", "--features", &features()])
+            .args(["--message-format", "json-render-diagnostics"])
+            .output()?;
+        suites.extend(messages.lines().filter_map(Suite::read));
+        Ok(format!("{} programs", suites.len()))
     });
-    let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner);
+    (!suites.is_empty()).then_some(suites)
+}
+
+fn cargo_test(report: &mut Report, suites: Vec<Suite>) {
+    step("Running all Rust tests, several programs at once");
+    let begun = Instant::now();
+    let mut outcome = Outcome::default();
+    for ended in suites::run(suites, debian::missing_servers().is_empty()) {
+        outcome.program(&ended.suite.package, &ended.suite.name(), &ended.output, &ended.result);
+    }
+    doc_tests(&mut outcome);
+    outcome.crates.sort_by(|a, b| a.of.cmp(&b.of));
     for tests in outcome.crates.iter().filter(|tests| tests.ran()) {
         report.note(&tests.of, tests.verdict(), tests.time);
     }
-    report.note("all Rust tests", verdict(&outcome, ended), begun.elapsed());
+    report.note("all Rust tests", verdict(&outcome), begun.elapsed());
 }
 
-fn verdict(outcome: &Outcome, ended: Result<(), String>) -> Result<String, String> {
+/// The examples in the documentation, which cargo builds and runs in one.
+fn doc_tests(outcome: &mut Outcome) {
+    let output = Arc::<Mutex<String>>::default();
+    let into = Arc::clone(&output);
+    let args = ["test", "--workspace", "--no-fail-fast", "--doc", "--features", &features()];
+    let ended = Job::cargo().args(args).lines(move |line| {
+        println!("{line}");
+        let mut output = into.lock().unwrap_or_else(PoisonError::into_inner);
+        output.push_str(line);
+        output.push('\n');
+    });
+    let output = output.lock().unwrap_or_else(PoisonError::into_inner);
+    outcome.doc_tests(&output, &ended);
+}
+
+fn verdict(outcome: &Outcome) -> Result<String, String> {
     let (passed, failed) = outcome.totals();
     let counted = format!("{passed} passed, {failed} failed");
-    match ended {
-        Ok(()) if passed == 0 => Err("no test ran".to_owned()),
-        Ok(()) => Ok(counted),
-        Err(error) => {
-            let mut text = format!("{counted}; {error}");
-            for name in outcome.failures.iter().chain(&outcome.again) {
-                text += "\n            ";
-                text += name;
-            }
-            Err(text)
-        }
+    if outcome.failures.is_empty() {
+        return if passed == 0 { Err("no test ran".to_owned()) } else { Ok(counted) };
     }
+    Err([&[counted], &outcome.failures[..]].concat().join("\n            "))
 }
 
 impl Tests {

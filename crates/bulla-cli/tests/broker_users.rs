@@ -82,7 +82,7 @@ fn agents_work_with_their_own_login_and_a_revoked_one_is_out_at_once() {
     deployment.ok(&["agent", "add", "db-1", "--key", "--out", key.to_str().unwrap()]);
     let _again = deployment.run_alone(&key, &[]);
     eventually("the next incarnation is called", || {
-        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
+        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "100"]);
         output.status.success().then_some(())
     });
     assert_eq!(connections(&rabbit).iter().filter(|user| *user == "agent.db-1").count(), 1);
@@ -266,7 +266,7 @@ fn a_rotation_changes_the_password_too_and_locks_no_agent_out() {
     let join = deployment.invite("db-1");
     let key = deployment.path("db-1.key");
     let ping = || assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
-    let rotate = || deployment.json(&["agent", "rotate", "db-1", "--timeout", "30s"]);
+    let rotate = || deployment.json(&["agent", "rotate", "db-1", "--timeout", "150s"]);
     let agent = deployment.run_alone(&join, &[]);
     let before = bus(&key);
     assert_eq!(rotate()["rotated"], 1);
@@ -371,7 +371,7 @@ fn who_has_only_the_password_delays_its_change_and_is_out_then() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let thief = RabbitTransport::connect(RabbitOptions::new(&before).unwrap());
     let thief = runtime.block_on(thief).unwrap();
-    assert_eq!(deployment.json(&["agent", "rotate", "db-1", "--timeout", "30s"])["rotated"], 1);
+    assert_eq!(deployment.json(&["agent", "rotate", "db-1", "--timeout", "150s"])["rotated"], 1);
     assert!(bus(&key).login_pending && lets_in(&before));
     assert_eq!(deployment.call("agent/db-1", "agent.ping", "{}")["pong"], true);
     runtime.block_on(thief.close());

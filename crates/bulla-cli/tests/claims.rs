@@ -2,12 +2,12 @@
 
 mod common;
 
-use bulla_services::{RabbitMq, require};
+use bulla_services::{VirtualHost, require};
 use common::Deployment;
 
 #[test]
 fn a_second_control_plane_on_an_unshared_store_does_not_start() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let mut deployment = Deployment::new(Some(rabbit.url()));
     let first = deployment.serve();
     let said = deployment.fails(1, &["serve", "--listen", "127.0.0.1:0"]);
@@ -40,7 +40,7 @@ mod redis {
 
     #[test]
     fn control_planes_that_share_a_store_run_side_by_side() {
-        let Some(rabbit) = require(RabbitMq::start()) else { return };
+        let Some(rabbit) = require(VirtualHost::new()) else { return };
         let Some(redis) = require(Redis::start()) else { return };
         let mut deployment = Deployment::new(Some(rabbit.url()));
         deployment.env.push(("BULLA_CLAIMS_STORE", redis.url()));

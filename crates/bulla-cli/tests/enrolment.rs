@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_keystore::{Kek, Keystore};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::{Suite, UnixTime};
-use bulla_services::{RabbitMq, require};
+use bulla_services::{VirtualHost, require};
 use bulla_transport::{Address, Outbound, RabbitOptions, RabbitTap, RabbitTransport, Transport};
 use common::*;
 use serde_json::json;
@@ -44,7 +44,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn an_agent_joins_with_its_token_and_goes_on_with_its_keys() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let file = invite(&deployment, "db-1", &[]);
@@ -86,7 +86,7 @@ fn an_agent_joins_with_its_token_and_goes_on_with_its_keys() {
 
 #[test]
 fn a_second_use_of_a_join_file_is_refused_and_quarantines() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let log = fs::File::create(deployment.path("control.log")).unwrap();
     let mut control = deployment.command(&["serve", "--listen", "127.0.0.1:0"]);
@@ -105,7 +105,7 @@ fn a_second_use_of_a_join_file_is_refused_and_quarantines() {
     assert!(!deployment.path("thief/db-1.key").exists());
     assert_eq!(deployment.json(&["agent", "show", "db-1"])["join"], "quarantined");
     let said = eventually("the agent is cut off", || {
-        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
+        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "100"]);
         (!output.status.success()).then(|| text(&output.stderr))
     });
     assert!(said.contains("revoked"), "{said}");
@@ -120,7 +120,7 @@ fn a_second_use_of_a_join_file_is_refused_and_quarantines() {
     let _again = join(&deployment, &file, &[]);
     // The control plane goes by what it read for a second.
     eventually("the next incarnation is called", || {
-        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
+        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "100"]);
         output.status.success().then_some(())
     });
 }
@@ -128,7 +128,7 @@ fn a_second_use_of_a_join_file_is_refused_and_quarantines() {
 /// Has the broker's password and every message, and not the token.
 #[test]
 fn who_hears_everything_learns_and_forges_nothing() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -192,7 +192,7 @@ fn who_hears_everything_learns_and_forges_nothing() {
 
 #[test]
 fn an_expired_token_is_refused_on_both_sides() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let file = invite(&deployment, "db-1", &[]);
@@ -239,7 +239,7 @@ fn expire(deployment: &Deployment, file: &Path) {
 /// The agent is killed after it asked: what it kept is enough to be answered at the next start.
 #[test]
 fn an_agent_that_was_cut_off_joins_at_its_next_start() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let control = deployment.serve();
     let file = invite(&deployment, "db-1", &[]);

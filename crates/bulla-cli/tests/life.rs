@@ -172,7 +172,7 @@ impl<'a> Life<'a> {
     /// Rotates keys and password, and checks that both changed.
     fn rotate(&mut self) {
         let before = KeyFiles::of(&self.key());
-        let said = self.deployment.json(&["agent", "rotate", self.id, "--timeout", "60s"]);
+        let said = self.deployment.json(&["agent", "rotate", self.id, "--timeout", "150s"]);
         assert_eq!(said["rotated"], 1, "{said}");
         eventually("the password changed too", || (!bus(&self.key()).login_pending).then_some(()));
         let after = KeyFiles::of(&self.key());

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bulla_services::{RabbitMq, require};
+use bulla_services::{RabbitMq, VirtualHost, require};
 use bulla_transport::address::routing_word;
 use bulla_transport::{
     Address, Outbound, RabbitOptions, RabbitTap, RabbitTransport, ReplyName, Transport,
@@ -43,7 +43,7 @@ fn runs(dir: &Path) -> Vec<String> {
 
 #[test]
 fn agents_answer_over_rabbitmq_and_the_bus_sees_only_sealed_bytes() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let pair = deployment.add_agent("db-1", &[]);
@@ -98,7 +98,7 @@ fn agents_answer_over_rabbitmq_and_the_bus_sees_only_sealed_bytes() {
     }
     assert!(seen > 12, "the tap saw only {seen} messages");
     // RabbitMQ's own view: the agents' queues, nothing left in them.
-    let queues = rabbit.rabbitmqctl(&["list_queues", "-q", "name", "messages"]).unwrap();
+    let queues = rabbit.rabbitmqctl("list_queues", &["-q", "name", "messages"]).unwrap();
     assert!(queues.contains("agent.db-1") && queues.contains("agent.db-2"), "{queues}");
 
     // A call to an agent that is away waits out its timeout and says so; a cast waits for it.
@@ -175,7 +175,7 @@ fn a_broker_lost_in_mid_call_loses_no_caller() {
 /// Has the broker's password and one agent's key file: what it can't do.
 #[test]
 fn another_agent_can_neither_read_nor_answer() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let victim = deployment.add_agent("victim", &[]);
@@ -227,7 +227,7 @@ fn another_agent_can_neither_read_nor_answer() {
 
 #[test]
 fn a_revoked_agent_is_cut_off_in_a_moment_and_the_others_go_on() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let keys = ["db-1", "db-2"].map(|id| deployment.add_agent(id, &[]));
@@ -239,7 +239,7 @@ fn a_revoked_agent_is_cut_off_in_a_moment_and_the_others_go_on() {
     assert_eq!((&revoked["agent"], &revoked["incarnation"]), (&json!("agent/db-1"), &json!(1)));
     assert_eq!(revoked["groups_rekeyed"], json!(["group/all"]));
     let said = eventually("the agent is cut off", || {
-        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "30"]);
+        let output = deployment.run(&["call", "agent/db-1", "agent.ping", "--timeout", "100"]);
         (!output.status.success()).then(|| text(&output.stderr))
     });
     assert!(said.contains("agent/db-1"), "{said}");

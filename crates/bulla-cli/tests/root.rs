@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bulla_rpc::KeyFile;
-use bulla_services::{RabbitMq, require};
+use bulla_services::{VirtualHost, require};
 use common::*;
 
 fn root_of(key: &Path) -> u32 {
@@ -31,7 +31,7 @@ fn path(path: &Path) -> &str {
 
 #[test]
 fn a_new_root_is_announced_while_calls_flow() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let on = deployment.add_agent("on-1", &[]);
@@ -106,7 +106,7 @@ fn a_new_root_is_announced_while_calls_flow() {
     ping(&deployment, "new-1");
     // The host by itself, the agent when it next asks.
     learns(&host_key, 2);
-    assert_eq!(deployment.json(&["agent", "rotate", "on-1", "--timeout", "30s"])["rotated"], 1);
+    assert_eq!(deployment.json(&["agent", "rotate", "on-1", "--timeout", "150s"])["rotated"], 1);
     learns(&on, 2);
     let file = KeyFile::read(&on).unwrap();
     assert_eq!(file.former_root.as_ref().unwrap().key, root_text(&off));

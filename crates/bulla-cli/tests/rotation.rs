@@ -13,12 +13,12 @@ use std::time::Duration;
 use bulla_keystore::{Kek, KeyType, Keystore};
 use bulla_rpc::{Clock, KeyFile, SystemClock};
 use bulla_seal::{Suite, UnixTime};
-use bulla_services::{RabbitMq, require};
+use bulla_services::{VirtualHost, require};
 use common::*;
 use serde_json::Value;
 
 fn rotate(deployment: &Deployment, id: &str) -> Value {
-    deployment.json(&["agent", "rotate", id, "--timeout", "30s"])
+    deployment.json(&["agent", "rotate", id, "--timeout", "150s"])
 }
 
 fn show(deployment: &Deployment, id: &str) -> Value {
@@ -57,7 +57,7 @@ fn keystore(deployment: &Deployment, at: u64) -> Keystore {
 
 #[test]
 fn keys_made_by_the_control_plane_and_by_the_agent_rotate_and_go_on_after_a_restart() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let key = deployment.add_agent("db-1", &["--suite", "x-wing"]);
@@ -96,7 +96,7 @@ fn keys_made_by_the_control_plane_and_by_the_agent_rotate_and_go_on_after_a_rest
 
 #[test]
 fn what_waits_for_the_old_key_opens_after_the_rotation() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let control = deployment.serve();
     let key = deployment.add_agent("db-1", &[]);
@@ -133,7 +133,7 @@ fn what_waits_for_the_old_key_opens_after_the_rotation() {
 
 #[test]
 fn a_copy_of_an_agent_is_noticed_when_it_renews_and_both_are_cut_off() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let log = fs::File::create(deployment.path("control.log")).unwrap();
     let mut control = deployment.command(&["serve", "--listen", "127.0.0.1:0"]);
@@ -181,7 +181,7 @@ fn a_copy_of_an_agent_is_noticed_when_it_renews_and_both_are_cut_off() {
 /// copy of itself.
 #[test]
 fn an_agent_that_is_killed_while_it_renews_goes_on_at_its_next_start() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let key = deployment.add_agent("db-1", &[]);
@@ -218,7 +218,7 @@ fn an_agent_that_is_killed_while_it_renews_goes_on_at_its_next_start() {
 
 #[test]
 fn an_agent_past_the_half_of_its_keys_renews_by_itself_and_one_past_the_end_says_what_to_do() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let day = 86_400;
@@ -292,7 +292,7 @@ async fn double(
 
 #[test]
 fn many_agents_rotate_and_no_call_fails() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let ids: Vec<String> = (0..many()).map(|n| format!("guest-{n}")).collect();
@@ -413,7 +413,7 @@ async fn host(key: &Path) -> (bulla::Connection, bulla::Serving) {
 
 #[test]
 fn hosts_get_their_types_next_key_and_one_that_was_revoked_gets_nothing() {
-    let Some(rabbit) = require(RabbitMq::start()) else { return };
+    let Some(rabbit) = require(VirtualHost::new()) else { return };
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let add = |name: &str, instance: &str| {

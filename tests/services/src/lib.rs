@@ -27,6 +27,6 @@ pub use error::{ServiceError, require};
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
-pub use rabbit::{RabbitCluster, RabbitMq, RabbitMqBuilder};
+pub use rabbit::{RabbitCluster, RabbitMq, RabbitMqBuilder, VirtualHost};
 pub use redis::{Redis, RedisBuilder};
 pub use softhsm::SoftHsm;

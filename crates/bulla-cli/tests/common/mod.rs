@@ -13,7 +13,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use bulla_rpc::KeyFile;
@@ -23,7 +24,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Nothing here takes longer, even on a machine that is busy; it only ends what hangs.
-pub const LIMIT: Duration = Duration::from_secs(90);
+pub const LIMIT: Duration = Duration::from_secs(200);
 
 pub struct Deployment {
     pub dir: TempDir,
@@ -155,31 +156,24 @@ impl Process {
         Self::start_logged(command, ready)
     }
 
-    /// The same, with standard error where the command has it.
+    /// The same, with standard error where the command has it. As a service manager would, it
+    /// starts one again that ended: on a busy machine a broker may not answer for seconds.
     pub fn start_logged(mut command: Command, ready: &str) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let stdout = child.stdout.take().unwrap();
-        let (sender, receiver) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The test may have ended.
-                let _ = sender.send(line);
-            }
-        });
-        let (mut lines, begun) = (Vec::new(), Instant::now());
+        let begun = Instant::now();
+        command.stdout(Stdio::piped());
         loop {
-            let left = LIMIT.saturating_sub(begun.elapsed());
-            match receiver.recv_timeout(left) {
-                Ok(line) => {
-                    let done = line.contains(ready);
-                    lines.push(line);
-                    if done {
-                        return Self { child, lines };
-                    }
-                }
-                Err(_) => {
-                    child.kill().ok();
-                    panic!("the process never said {ready:?}: {lines:#?}");
+            let mut child = command.spawn().unwrap();
+            let output = child.stdout.take().unwrap();
+            match lines_until(output, ready, LIMIT.saturating_sub(begun.elapsed())) {
+                Ok(lines) => return Self { child, lines },
+                Err((lines, why)) => {
+                    // Who has ended can't be killed.
+                    let _ = child.kill();
+                    let status = child.wait().unwrap();
+                    let again = why == RecvTimeoutError::Disconnected && begun.elapsed() < LIMIT;
+                    assert!(again, "the process never said {ready:?}: {lines:#?}");
+                    eprintln!("it ended ({status}) and is started again: {lines:#?}");
+                    std::thread::sleep(Duration::from_secs(2));
                 }
             }
         }
@@ -204,6 +198,34 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What is written up to the line with `ready`, or up to the end and why it ends there.
+fn lines_until(
+    output: ChildStdout,
+    ready: &str,
+    limit: Duration,
+) -> Result<Vec<String>, (Vec<String>, RecvTimeoutError)> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            // The test may have ended.
+            let _ = sender.send(line);
+        }
+    });
+    let (mut lines, begun) = (Vec::new(), Instant::now());
+    loop {
+        match receiver.recv_timeout(limit.saturating_sub(begun.elapsed())) {
+            Ok(line) => {
+                let done = line.contains(ready);
+                lines.push(line);
+                if done {
+                    return Ok(lines);
+                }
+            }
+            Err(why) => return Err((lines, why)),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{BIN, PASSWORD, RabbitMqBuilder, SERVER, USER, unprivileged};
+use super::{BIN, PASSWORD, RabbitMqBuilder, SERVER, USER, unprivileged, virtual_host};
 use crate::certs::{Authority, Identity};
 use crate::error::ServiceError;
 use crate::ports::free_port;
@@ -71,6 +71,9 @@ impl Layout {
         }
         self.put("enabled_plugins", &format!("[{}].\n", plugins.join(",")))?;
         self.put("rabbitmq.conf", &self.configuration(wanted))?;
+        if wanted.is_defined() {
+            self.put("definitions.json", &definitions(wanted))?;
+        }
         self.put("ca.pem", authority.pem())?;
         self.put("server.pem", &certificate.certificate)?;
         self.put("server.key", &certificate.key)?;
@@ -94,6 +97,9 @@ impl Layout {
              log.console = true\nlog.console.level = info\nlog.file = false\n",
             self.amqp
         );
+        if wanted.is_defined() {
+            text += &format!("load_definitions = {}/definitions.json\n", self.directory.display());
+        }
         if wanted.management {
             text += &format!(
                 "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n",
@@ -196,4 +202,34 @@ impl Layout {
             )
             .env("HOME", path("home"));
     }
+}
+
+/// What the broker reads as it starts, which is a great deal quicker than being told by commands:
+/// users and virtual hosts. With it, it makes no user of its own.
+fn definitions(wanted: &RabbitMqBuilder) -> String {
+    let numbered = (0..wanted.virtual_hosts).map(virtual_host::name);
+    let hosts: Vec<String> = ["/".to_owned()].into_iter().chain(numbered).collect();
+    let user = |name: &str, password: &str, tags: &str| {
+        format!(r#"{{"name":"{name}","password":"{password}","tags":"{tags}"}}"#)
+    };
+    let permission = |user: &str, host: &str, [configure, write, read]: [&str; 3]| {
+        let may = format!(r#""configure":"{configure}","write":"{write}","read":"{read}""#);
+        // Patterns have backslashes, which JSON has too.
+        format!(r#"{{"user":"{user}","vhost":"{host}",{}}}"#, may.replace('\\', "\\\\"))
+    };
+    let mut users = vec![user(USER, PASSWORD, "administrator")];
+    let all = |host: &String| permission(USER, host, [".*"; 3]);
+    let mut permissions: Vec<String> = hosts.iter().map(all).collect();
+    for other in &wanted.users {
+        users.push(user(&other.name, &other.password, ""));
+        let patterns = other.permissions.each_ref().map(String::as_str);
+        permissions.push(permission(&other.name, "/", patterns));
+    }
+    let hosts: Vec<String> = hosts.iter().map(|host| format!(r#"{{"name":"{host}"}}"#)).collect();
+    format!(
+        r#"{{"users":[{}],"vhosts":[{}],"permissions":[{}]}}"#,
+        users.join(","),
+        hosts.join(","),
+        permissions.join(",")
+    )
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod files;
+mod virtual_host;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,6 +16,7 @@ use crate::error::ServiceError;
 use crate::process::{Process, answers};
 pub use cluster::RabbitCluster;
 use files::{Common, Layout};
+pub use virtual_host::VirtualHost;
 
 const SERVER: &str = "RabbitMQ";
 const BIN: &str = "/usr/lib/rabbitmq/bin";
@@ -29,6 +31,8 @@ pub struct RabbitMqBuilder {
     client_certificate: bool,
     management: bool,
     users: Vec<User>,
+    /// How many there are besides `/`.
+    virtual_hosts: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -77,15 +81,17 @@ impl RabbitMqBuilder {
         self.start_in(None)
     }
 
+    /// Whether it starts with anything that is not there by default.
+    fn is_defined(&self) -> bool {
+        self.virtual_hosts > 0 || !self.users.is_empty()
+    }
+
     fn start_in(self, cluster: Option<Common>) -> Result<RabbitMq, ServiceError> {
         if !Path::new(BIN).join("rabbitmq-server").exists() {
             return Err(ServiceError::NotInstalled { server: SERVER, package: "rabbitmq-server" });
         }
         let mut server = RabbitMq::prepare(&self, cluster)?;
         server.spawn()?;
-        for user in &self.users {
-            server.add_user(user)?;
-        }
         Ok(server)
     }
 }
@@ -158,13 +164,6 @@ impl RabbitMq {
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
         tail.join("\n")
-    }
-
-    fn add_user(&self, user: &User) -> Result<(), ServiceError> {
-        self.rabbitmqctl(&["add_user", &user.name, &user.password])?;
-        let [configure, write, read] = &user.permissions;
-        self.rabbitmqctl(&["set_permissions", "-p", "/", &user.name, configure, write, read])?;
-        Ok(())
     }
 
     /// Runs `rabbitmqctl` against this server and returns what it wrote.
