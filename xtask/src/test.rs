@@ -1,6 +1,7 @@
 //! `cargo xtask test`: sets up, then runs every test.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use crate::console::step;
@@ -25,9 +26,19 @@ pub(crate) fn run(report: &mut Report) {
     if let Some(suites) = built {
         cargo_test(report, suites);
     }
-    let doing = "Showing that every attack's row can fail, in a build of its own";
-    report.suite("mutants", doing, attacks::mutants);
-    models::symbolic(report, false, tool);
+    step("Showing that every attack's row can fail, in a build of its own, beside the models");
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        let mutants = scope.spawn(|| (attacks::mutants(), begun.elapsed()));
+        models::symbolic(report, false, tool);
+        vectors(report);
+        let panicked = |_| (Err("it panicked".to_owned()), begun.elapsed());
+        let (ended, time) = mutants.join().unwrap_or_else(panicked);
+        report.note("mutants", ended, time);
+    });
+}
+
+fn vectors(report: &mut Report) {
     if !debian::python() {
         return report.cannot_run("vectors", "Python can't make environments here");
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bulla_transport::{
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
+use super::HONEST;
 use crate::trouble::Trouble;
 
 /// A message as it was sent.
@@ -77,13 +78,14 @@ impl Hand {
 
     /// Waits until so many messages are kept back.
     pub async fn kept(&self, count: usize) -> Result<(), Trouble> {
-        for _ in 0..4000 {
-            if self.state.kept.lock().len() >= count {
-                return Ok(());
+        let begun = Instant::now();
+        while self.state.kept.lock().len() < count {
+            if begun.elapsed() > HONEST {
+                return Err(Trouble::new("an honest party sent nothing"));
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Err(Trouble::new("an honest party sent nothing"))
+        Ok(())
     }
 
     /// How many messages are kept back.

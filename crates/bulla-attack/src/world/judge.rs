@@ -118,7 +118,7 @@ impl World {
         let begun = Instant::now();
         let limit = match self.bus {
             Bus::Memory(_) => Duration::from_secs(3),
-            Bus::Rabbit(_) => Duration::from_secs(10),
+            Bus::Rabbit(_) => Duration::from_secs(30),
         };
         while !so() {
             if begun.elapsed() > limit {

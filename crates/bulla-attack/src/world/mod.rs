@@ -48,6 +48,9 @@ pub const SECRET_ERROR: &str = "table-customers-row-4711";
 
 /// How long an honest call may take before the deployment counts as broken.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an honest party may take to do its part before the trial counts as one that could not be
+/// carried out.
+const HONEST: Duration = Duration::from_secs(20);
 
 /// A deployment and its intruder.
 pub struct World {

@@ -9,11 +9,7 @@ use bulla_seal::{
 };
 
 use super::copies::{copy_row, group_name, pair_name, root_name};
-use super::roots::Trust;
-use super::{
-    AGENT_LIFETIME, CREDENTIAL_LIFETIME, Keystore, PairKey, PeerKeys, SKEW, Sources, kid_from,
-    seconds,
-};
+use super::{Keystore, PairKey, PeerKeys, SKEW, kid_from, seconds};
 use crate::address::StoreAddress;
 use crate::db::component_keys::{self, receive_sql};
 use crate::db::{Db, migrations, principals, revocation, rotation, trust};
@@ -68,16 +64,7 @@ impl ComponentKeystore {
                 .map_err(|_| KeystoreError::damaged("issuer credential"))?;
         }
         drop(conn);
-        let (trust, sources) = (Trust::new(store), Sources::default());
-        let inner = Keystore {
-            db,
-            keks,
-            trust,
-            sources,
-            agent_life: AGENT_LIFETIME,
-            key_life: CREDENTIAL_LIFETIME,
-        };
-        Ok(Self { inner, component: component.clone() })
+        Ok(Self { inner: Keystore::on(db, keks, store), component: component.clone() })
     }
 
     /// With another clock, for tests and for machines whose time comes from elsewhere.

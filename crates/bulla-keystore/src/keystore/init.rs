@@ -5,10 +5,9 @@ use bulla_seal::{
     Validity,
 };
 
-use super::issue::{AGENT_LIFETIME, CREDENTIAL_LIFETIME, ISSUER_LIFETIME, SKEW, issuer_row};
-use super::roots::Trust;
+use super::issue::{ISSUER_LIFETIME, SKEW, issuer_row};
 use super::schema::root_row;
-use super::{KID_TRIES, Keystore, Sources, groups, random_kid, seconds, system_time, to_column};
+use super::{KID_TRIES, Keystore, groups, random_kid, seconds, system_time, to_column};
 use crate::address::StoreAddress;
 use crate::db::trust::{self, DomainRow, IssuerRow};
 use crate::db::{Conn, Db, Dialect, discard, mark, migrations};
@@ -51,17 +50,7 @@ impl Keystore {
         let kek = keks.first().ok_or_else(|| keks.none())?;
         let db = Db::create(&address).await?;
         match fill(&db, &address, domain, (&kek, &keks), root).await {
-            Ok(trust) => {
-                let (trust, sources) = (Trust::new(trust), Sources::default());
-                Ok(Self {
-                    db,
-                    keks,
-                    trust,
-                    sources,
-                    agent_life: AGENT_LIFETIME,
-                    key_life: CREDENTIAL_LIFETIME,
-                })
-            }
+            Ok(trust) => Ok(Self::on(db, keks, trust)),
             Err(e) => {
                 db.close().await;
                 if let Some(path) = address.file() {

@@ -69,8 +69,8 @@ pub struct RootRecord {
 
 impl RootState {
     /// Announces `new` as the root that follows `old`, whose overlap is `overlap` from `now`, and
-    /// signs the issuers with it, for [five years](ISSUER_LIFETIME) from `now`. Needs no keystore: this is for the machine that the root keys
-    /// are on.
+    /// signs the issuers with it, for [five years](ISSUER_LIFETIME) from `now`. Needs no keystore:
+    /// this is for the machine that the root keys are on.
     ///
     /// # Errors
     /// [`KeystoreError::RootKey`] if `old` is not the root that is trusted now;

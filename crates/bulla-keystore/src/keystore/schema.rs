@@ -54,15 +54,19 @@ impl Keystore {
             migrations::check(&mut conn).await?;
             load_trust_at(&mut conn, &address, &keks).await?
         };
-        let (trust, sources) = (Trust::new(trust), Sources::default());
-        Ok(Self {
+        Ok(Self::on(db, keks, trust))
+    }
+
+    /// With the clock of the machine, and lifetimes as they are unless somebody says otherwise.
+    pub(super) fn on(db: Db, keks: KekRing, trust: TrustStore) -> Self {
+        Self {
             db,
             keks,
-            trust,
-            sources,
+            trust: Trust::new(trust),
+            sources: Sources::default(),
             agent_life: AGENT_LIFETIME,
             key_life: CREDENTIAL_LIFETIME,
-        })
+        }
     }
 
     /// Brings the schema of the keystore at `address` up to this program's version; gives the
