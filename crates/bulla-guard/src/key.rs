@@ -84,9 +84,20 @@ impl ClaimKey {
     }
 
     /// Writes the deterministic CBOR array that stands for it.
+    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn encode(&self, out: &mut impl Sink) {
+        Self::encode_label(out);
+        self.encode_rest(out);
+    }
+
+    /// What every key's encoding begins with.
+    pub(crate) fn encode_label(out: &mut impl Sink) {
         cbor::array(out, 5);
         cbor::text(out, KEY_LABEL);
+    }
+
+    /// What follows the label.
+    pub(crate) fn encode_rest(&self, out: &mut impl Sink) {
         cbor::bytes(out, self.scope.as_bytes());
         cbor::text(out, self.sender.principal.as_str());
         cbor::uint(out, self.sender.incarnation.into());

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use self::ledger::Ledger;
 use self::shard::{Custody, Shard, claim_event};
-use self::sip::SipKey;
+use self::sip::{Sip128, SipKey};
 use crate::cbor;
 use crate::claim::{Action, Event, Gate};
 use crate::counters::Counters;
@@ -32,7 +32,9 @@ const SHARDS: usize = 64;
 /// Keys and envelope digests are held as SipHash-2-4 values under a key drawn for each store
 /// (128 and 64 bits): a chance collision makes the store refuse a message, never run one twice.
 pub struct MemoryClaims {
-    sip: SipKey,
+    /// Hashers under that key that have taken in what all keys, and all digests, begin with.
+    keys: Sip128,
+    digests: Sip128,
     shards: Box<[Mutex<Shard>]>,
     // Taken inside a shard's lock, never the other way round.
     ledger: Mutex<Ledger>,
@@ -59,8 +61,14 @@ impl MemoryClaims {
     ///
     /// On any other bus this lets everything be replayed that is still valid.
     pub fn for_new_bus(options: StoreOptions) -> Self {
+        let sip = SipKey::random();
+        let (mut keys, mut digests) = (sip.hasher(), sip.hasher());
+        ClaimKey::encode_label(&mut keys);
+        cbor::array(&mut digests, 2);
+        cbor::text(&mut digests, "bulla/1 digest");
         Self {
-            sip: SipKey::random(),
+            keys,
+            digests,
             shards: (0..SHARDS).map(|_| Mutex::new(Shard::new())).collect(),
             ledger: Mutex::new(Ledger::new()),
             options,
@@ -73,13 +81,17 @@ impl MemoryClaims {
 
     /// [`ClaimStore::claim`] without a future: it never waits for anything but a short lock.
     pub fn try_claim(&self, request: &ClaimRequest) -> ClaimOutcome {
-        let (key, digest) = (self.key(&request.key), self.digest(&request.digest));
+        let key = self.key(&request.key);
         let mut shard = self.shard(key).lock();
-        let outcome = match shard.find(key) {
+        let place = shard.find(key);
+        // Hashed only now: the processor does it while it waits for the index to come from memory.
+        let digest = self.digest(&request.digest);
+        let outcome = match place {
             Some(place) => {
                 let event = claim_event(digest, request);
                 match self.drive(&mut shard, place, event) {
                     Action::Claim(outcome) => outcome,
+                    // The state machine answers a claim with nothing else.
                     _ => ClaimOutcome::Refused(Refused::IdConflict),
                 }
             }
@@ -217,15 +229,13 @@ impl MemoryClaims {
     }
 
     fn key(&self, key: &ClaimKey) -> u128 {
-        let mut hasher = self.sip.hasher();
-        key.encode(&mut hasher);
+        let mut hasher = self.keys;
+        key.encode_rest(&mut hasher);
         hasher.finish()
     }
 
     fn digest(&self, digest: &Digest) -> u64 {
-        let mut hasher = self.sip.hasher();
-        cbor::array(&mut hasher, 2);
-        cbor::text(&mut hasher, "bulla/1 digest");
+        let mut hasher = self.digests;
         cbor::bytes(&mut hasher, digest.as_bytes());
         hasher.finish() as u64
     }

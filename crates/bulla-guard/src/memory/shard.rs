@@ -115,6 +115,8 @@ impl Shard {
         request: &ClaimRequest,
     ) -> Action {
         let (record, action) = step(None, claim_event(digest, request));
+        // Counted before anything is written that has to come from memory first: counting waits.
+        let custody = Custody { key: request.key.clone(), envelope: request.envelope.clone() };
         let (hash, words) = split(key);
         let exp = u32::try_from(request.exp).unwrap_or(u32::MAX);
         let state = Place::new(DONE, None);
@@ -125,7 +127,6 @@ impl Shard {
         self.index.insert_unique(hash, place, rehash);
         self.link(place, exp / BUCKET_S);
         if let Some(record) = record {
-            let custody = Custody { key: request.key.clone(), envelope: request.envelope.clone() };
             self.put(place, record.state, Some(custody));
         }
         action
