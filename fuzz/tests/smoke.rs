@@ -1,4 +1,4 @@
-//! Every target for a moment (eight seconds each in CI), on any compiler.
+//! Every target for a moment (ten seconds each in CI), on any compiler.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bulla_fuzz::{TARGETS, corpus, engine};
 
-/// Seconds for each target: `BULLA_FUZZ_SECONDS`, or eight in CI and one elsewhere.
+/// Seconds for each target: `BULLA_FUZZ_SECONDS`, or ten in CI and one elsewhere.
 fn seconds() -> u64 {
     let given = std::env::var("BULLA_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or(if std::env::var_os("CI").is_some() { 8 } else { 1 })
+    given.unwrap_or(if std::env::var_os("CI").is_some() { 10 } else { 1 })
 }
 
 #[test]

@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+use std::fs;
+
 use bulla_services::{RabbitMq, require};
 use common::*;
 
@@ -25,7 +28,11 @@ fn attacks_a_deployment_that_is_in_use_and_leaves_nothing_behind() {
     let deployment = Deployment::new(Some(rabbit.url()));
     let _control = deployment.serve();
     let (pair, stolen) = (deployment.add_agent("db-1", &[]), deployment.add_agent("db-2", &[]));
-    let _agent = deployment.agent(&pair, &[]);
+    let log = deployment.path("agent.log");
+    let run = ["agent", "run", "--key", pair.to_str().unwrap(), "--json"];
+    let mut agent = deployment.command(&run);
+    agent.env("BULLA_LOG", "warn").stderr(fs::File::create(&log).unwrap());
+    let _agent = Process::start_logged(agent, "db-1");
     deployment.call("agent/db-1", "agent.ping", "{}");
     let list = |what: &str| rabbit.rabbitmqctl(&[what, "-q", "name"]).unwrap();
     let sorted = |text: String| {
@@ -49,4 +56,14 @@ fn attacks_a_deployment_that_is_in_use_and_leaves_nothing_behind() {
     assert_eq!(report["live"].as_array().unwrap().len(), 12, "{report:#}");
     assert_eq!((sorted(list("list_queues")), sorted(list("list_exchanges"))), before);
     deployment.call("agent/db-1", "agent.ping", "{}");
+    // Each kind of refusal is told by its name, as a field of its own, and nothing else of the message.
+    let told: BTreeSet<String> = fs::read_to_string(&log)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .filter_map(|line| Some(line["fields"]["refusal"].as_str()?.to_owned()))
+        .collect();
+    for refusal in ["malformed", "not-authentic", "session-unknown"] {
+        assert!(told.contains(refusal), "{told:?}");
+    }
 }
