@@ -12,6 +12,9 @@ pub(crate) struct Tests {
     pub(crate) time: Duration,
 }
 
+/// How the last line of a program with tests begins.
+const RESULT: &str = "test result: ";
+
 /// What has been read so far.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -34,11 +37,16 @@ impl Outcome {
         for line in output.lines() {
             self.line(name, line);
         }
-        // One that was killed names no test.
-        if let Err(why) = ended
-            && self.failures.len() == before
-        {
-            self.failures.push(format!("{name}: {why}"));
+        if self.failures.len() > before {
+            return;
+        }
+        match ended {
+            // One that was killed names no test.
+            Err(why) => self.failures.push(format!("{name}: {why}")),
+            Ok(()) if !output.lines().any(|line| without_colour(line).starts_with(RESULT)) => {
+                self.failures.push(format!("{name}: it ended without saying how its tests did"));
+            }
+            Ok(()) => {}
         }
     }
 
@@ -62,7 +70,7 @@ impl Outcome {
     fn line(&mut self, of: &str, line: &str) {
         let plain = without_colour(line);
         let text = plain.trim_start();
-        if let Some(rest) = text.strip_prefix("test result: ") {
+        if let Some(rest) = text.strip_prefix(RESULT) {
             self.count(rest);
         } else if let Some(name) = text.strip_prefix("test ").and_then(failed) {
             self.failures.push(format!("{of}: {name}"));
@@ -157,5 +165,8 @@ test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         outcome.program("a", "a life", "test it ...", &Err("was stopped".to_owned()));
         outcome.doc_tests("", &Err("did not compile".to_owned()));
         assert_eq!(outcome.failures, ["a life: was stopped", "did not compile"]);
+        // And one that leaves in the middle, however well.
+        outcome.program("a", "a walk", "test it ... ok", &Ok(()));
+        assert!(outcome.failures.last().unwrap().starts_with("a walk: it ended without"));
     }
 }

@@ -49,12 +49,25 @@ pub(crate) struct Ended {
 }
 
 impl Suite {
-    /// Reads a line of cargo's messages; `None` unless it is about a program with tests.
-    pub(crate) fn read(line: &str) -> Option<Self> {
-        let program = text(line, "executable")?;
-        if !line.contains(r#""reason":"compiler-artifact""#) || !is_test(line) {
-            return None;
+    /// Reads cargo's messages.
+    ///
+    /// # Errors
+    /// There is no program with tests, or one that is not understood: it would be left out, and
+    /// nobody would miss it.
+    pub(crate) fn read_all(messages: &str) -> Result<Vec<Self>, String> {
+        let programs = messages.lines().filter(|line| is_program_of_tests(line));
+        let understood = |line| {
+            Self::read(line).ok_or_else(|| format!("cargo's message is not understood: {line}"))
+        };
+        let suites: Vec<_> = programs.map(understood).collect::<Result<_, _>>()?;
+        if suites.is_empty() {
+            return Err("cargo named no program with tests".to_owned());
         }
+        Ok(suites)
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let program = text(line, "executable")?;
         let manifest = PathBuf::from(text(line, "manifest_path")?);
         let folder = manifest.parent()?.to_owned();
         let id = text(line, "package_id")?.rsplit('#').next()?;
@@ -122,8 +135,11 @@ pub(crate) fn run(mut suites: Vec<Suite>, require: bool) -> Vec<Ended> {
     ended.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the profile, and not only the target, is one of tests.
-fn is_test(line: &str) -> bool {
+/// Whether a message is about a program whose profile, and not only its target, is one of tests.
+fn is_program_of_tests(line: &str) -> bool {
+    if !line.contains(r#""reason":"compiler-artifact""#) || line.contains(r#""executable":null"#) {
+        return false;
+    }
     let profile = line.split_once(r#""profile":{"#).map_or("", |(_, rest)| rest);
     profile.split('}').next().is_some_and(|profile| profile.contains(r#""test":true"#))
 }
@@ -149,15 +165,20 @@ mod tests {
         // A folder may have another name than its crate.
         let named = LIB.replace("crates/bulla-seal#0.1.0", "tests/services#bulla-services@0.1.0");
         assert_eq!(Suite::read(&named).unwrap().package, "bulla-services");
-        // A program that is no test, though its target could be tested.
+        // A program that is no test, though its target could be tested; a library.
         let program =
             LIB.replace(r#""opt_level":"0","test":true"#, r#""opt_level":"0","test":false"#);
-        assert_eq!(Suite::read(&program), None);
-        assert_eq!(
-            Suite::read(&LIB.replace(r#""/b/t/bulla_seal-4","fresh""#, r#"null,"fresh""#)),
-            None
-        );
-        assert_eq!(Suite::read("warning: unused"), None);
+        let library = LIB.replace(r#""/b/t/bulla_seal-4","fresh""#, r#"null,"fresh""#);
+        let all = [&program, LIB, "{\"reason\":\"build-finished\"}", &library].join("\n");
+        assert_eq!(Suite::read_all(&all).unwrap(), [suite]);
+    }
+
+    #[test]
+    fn nothing_is_left_out_in_silence() {
+        assert!(Suite::read_all("").is_err());
+        assert!(Suite::read_all("warning: unused").is_err());
+        let odd = LIB.replace("manifest_path", "manifest");
+        assert!(Suite::read_all(&[LIB, &odd].join("\n")).is_err());
     }
 
     #[test]

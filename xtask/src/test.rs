@@ -54,7 +54,7 @@ fn build(report: &mut Report) -> Option<Vec<Suite>> {
             .args(["test", "--workspace", "--no-run", "--features", &features()])
             .args(["--message-format", "json-render-diagnostics"])
             .output()?;
-        suites.extend(messages.lines().filter_map(Suite::read));
+        suites = Suite::read_all(&messages)?;
         Ok(format!("{} programs", suites.len()))
     });
     (!suites.is_empty()).then_some(suites)

@@ -56,7 +56,7 @@ fn attacks_a_deployment_that_is_in_use_and_leaves_nothing_behind() {
     assert_eq!(report["live"].as_array().unwrap().len(), 12, "{report:#}");
     assert_eq!((sorted(list("list_queues")), sorted(list("list_exchanges"))), before);
     deployment.call("agent/db-1", "agent.ping", "{}");
-    // Each kind of refusal is told by its name, as a field of its own, and nothing else of the message.
+    // Each kind of refusal is told by its name, as a field of its own.
     let told: BTreeSet<String> = fs::read_to_string(&log)
         .unwrap()
         .lines()

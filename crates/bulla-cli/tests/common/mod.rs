@@ -13,8 +13,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use bulla_rpc::KeyFile;
@@ -25,6 +25,9 @@ use tempfile::TempDir;
 
 /// Nothing here takes longer, even on a machine that is busy; it only ends what hangs.
 pub const LIMIT: Duration = Duration::from_secs(200);
+
+/// What a command says that did not reach its broker.
+const NO_BROKER: &str = "can't reach the broker";
 
 pub struct Deployment {
     pub dir: TempDir,
@@ -151,32 +154,58 @@ impl Deployment {
 }
 
 impl Process {
+    /// Starts it again, as a service manager would, while it finds no broker: a busy machine's may
+    /// not answer for seconds. Whatever else ends it ends the test.
     pub fn start(mut command: Command, ready: &str) -> Self {
-        command.stderr(Stdio::inherit());
-        Self::start_logged(command, ready)
-    }
-
-    /// The same, with standard error where the command has it. As a service manager would, it
-    /// starts one again that ended: on a busy machine a broker may not answer for seconds.
-    pub fn start_logged(mut command: Command, ready: &str) -> Self {
         let begun = Instant::now();
-        command.stdout(Stdio::piped());
+        command.stderr(Stdio::piped());
         loop {
-            let mut child = command.spawn().unwrap();
-            let output = child.stdout.take().unwrap();
-            match lines_until(output, ready, LIMIT.saturating_sub(begun.elapsed())) {
-                Ok(lines) => return Self { child, lines },
-                Err((lines, why)) => {
-                    // Who has ended can't be killed.
-                    let _ = child.kill();
-                    let status = child.wait().unwrap();
-                    let again = why == RecvTimeoutError::Disconnected && begun.elapsed() < LIMIT;
-                    assert!(again, "the process never said {ready:?}: {lines:#?}");
-                    eprintln!("it ended ({status}) and is started again: {lines:#?}");
+            let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+            let errors = child.stderr.take().unwrap();
+            let no_broker = std::thread::spawn(move || {
+                let told = BufReader::new(errors).lines().map_while(Result::ok);
+                told.inspect(|line| eprintln!("{line}"))
+                    .filter(|line| line.contains(NO_BROKER))
+                    .count()
+            });
+            match Self::wait_for(child, ready) {
+                Ok(process) => return process,
+                Err(why) => {
+                    let again = no_broker.join().unwrap() > 0 && begun.elapsed() < LIMIT;
+                    assert!(again, "{why}");
                     std::thread::sleep(Duration::from_secs(2));
                 }
             }
         }
+    }
+
+    /// Starts it once, with standard error where the command has it.
+    pub fn start_logged(mut command: Command, ready: &str) -> Self {
+        let child = command.stdout(Stdio::piped()).spawn().unwrap();
+        Self::wait_for(child, ready).unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    fn wait_for(mut child: Child, ready: &str) -> Result<Self, String> {
+        let output = child.stdout.take().unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                // The test may have ended.
+                let _ = sender.send(line);
+            }
+        });
+        let (mut lines, begun) = (Vec::new(), Instant::now());
+        while let Ok(line) = receiver.recv_timeout(LIMIT.saturating_sub(begun.elapsed())) {
+            let done = line.contains(ready);
+            lines.push(line);
+            if done {
+                return Ok(Self { child, lines });
+            }
+        }
+        // Who has ended can't be killed.
+        let _ = child.kill();
+        let status = child.wait().unwrap();
+        Err(format!("the process never said {ready:?} ({status}): {lines:#?}"))
     }
 
     /// Asks it to stop, as a service manager would, and waits for it.
@@ -198,34 +227,6 @@ impl Drop for Process {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// What is written up to the line with `ready`, or up to the end and why it ends there.
-fn lines_until(
-    output: ChildStdout,
-    ready: &str,
-    limit: Duration,
-) -> Result<Vec<String>, (Vec<String>, RecvTimeoutError)> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            // The test may have ended.
-            let _ = sender.send(line);
-        }
-    });
-    let (mut lines, begun) = (Vec::new(), Instant::now());
-    loop {
-        match receiver.recv_timeout(limit.saturating_sub(begun.elapsed())) {
-            Ok(line) => {
-                let done = line.contains(ready);
-                lines.push(line);
-                if done {
-                    return Ok(lines);
-                }
-            }
-            Err(why) => return Err((lines, why)),
-        }
     }
 }
 

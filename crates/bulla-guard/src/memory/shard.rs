@@ -115,7 +115,7 @@ impl Shard {
         request: &ClaimRequest,
     ) -> Action {
         let (record, action) = step(None, claim_event(digest, request));
-        // Counted before anything is written that has to come from memory first: counting waits.
+        // Before the index is written to: counting references waits until such a write is through.
         let custody = Custody { key: request.key.clone(), envelope: request.envelope.clone() };
         let (hash, words) = split(key);
         let exp = u32::try_from(request.exp).unwrap_or(u32::MAX);
