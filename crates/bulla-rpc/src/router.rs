@@ -74,6 +74,8 @@ pub struct Access {
     pub agents: bool,
     /// Components may.
     pub components: bool,
+    /// It belongs to the protocol itself: the default rule judges it, whatever the policy.
+    pub protocol: bool,
 }
 
 /// What running a method does.
@@ -157,6 +159,14 @@ impl Method {
         self
     }
 
+    /// Says that it belongs to the protocol itself, as look-ups in the directory do: the default
+    /// rule judges it, whatever the policy, which could otherwise cut off everybody for good.
+    #[must_use]
+    pub fn of_the_protocol(mut self) -> Self {
+        self.access.protocol = true;
+        self
+    }
+
     /// Running it again has no further effect.
     #[must_use]
     pub fn idempotent(mut self) -> Self {
@@ -179,6 +189,16 @@ impl Method {
     /// What running it does.
     pub fn effect(&self) -> Effect {
         self.effect
+    }
+
+    /// Its namespace.
+    pub fn in_namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// Its name without its namespace.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its name with its namespace.

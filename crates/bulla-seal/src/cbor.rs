@@ -444,6 +444,19 @@ impl<'a> Reader<'a> {
         self.this_head(MAP, len as u64)
     }
 
+    /// The head of a map of at most `max` pairs.
+    pub fn map_up_to(&mut self, max: usize) -> Result<usize, Refusal> {
+        match usize::try_from(self.expect(MAP)?) {
+            Ok(len) if len <= max => Ok(len),
+            _ => Err(Refusal::Malformed),
+        }
+    }
+
+    /// True or false.
+    pub fn bool(&mut self) -> Result<bool, Refusal> {
+        self.choice(SIMPLE << 5 | 21, SIMPLE << 5 | 20)
+    }
+
     /// A given tag.
     pub fn tag(&mut self, wanted: u64) -> Result<(), Refusal> {
         self.this_head(TAG, wanted)

@@ -102,12 +102,14 @@ mod serving;
 mod shared;
 mod statements;
 
+/// Who may call what: see [`PolicyRule`].
+pub use bulla_policy as policy;
 pub use bulla_rpc::client::{DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Request, Step};
 pub use bulla_rpc::{
-    Access, Authorization, CallError, Client, Context, Decision, DefaultRule, Effect, Endpoint,
-    EndpointOptions, HandlerResult, Identity, KeyFile, KeyFileError, Method, RemoteDirectory,
-    RemoteError, Router, ServeError, Server, ServerOptions, StaticDirectory, Target, Version,
-    kinds,
+    Access, Authorization, CallError, Client, Context, Decision, DefaultRule, Difference, Effect,
+    Endpoint, EndpointOptions, HandlerResult, Identity, KeyFile, KeyFileError, Method, PolicyRule,
+    Question, RemoteDirectory, RemoteError, Router, ServeError, Server, ServerOptions,
+    StaticDirectory, Target, Version, kinds,
 };
 pub use bulla_seal::{
     GroupName, Level, MessageId, MessageKind, NameError, Party, Principal, PrincipalKind,

@@ -56,7 +56,10 @@ impl Asks {
                 answer.await.map_err(|_| gone(()))?
             }
         };
-        Method::new(builtin::RENEW, renew).namespace(builtin::NAMESPACE).idempotent()
+        Method::new(builtin::RENEW, renew)
+            .namespace(builtin::NAMESPACE)
+            .of_the_protocol()
+            .idempotent()
     }
 
     /// A router with the method in it, if `router` is an agent's.

@@ -122,7 +122,12 @@ impl Directory for KeystoreDirectory {
 /// The methods by which others ask the directory: namespace `directory`, version 1.0.
 pub(crate) fn directory_router(keystore: Keystore) -> Router {
     let open = |method: Method| {
-        method.namespace(wire::NAMESPACE).read_only().open_to_agents().open_to_components()
+        method
+            .namespace(wire::NAMESPACE)
+            .of_the_protocol()
+            .read_only()
+            .open_to_agents()
+            .open_to_components()
     };
     let service = Service { keystore };
     let (peer, pair, groups, key) =

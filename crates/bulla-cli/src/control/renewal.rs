@@ -29,7 +29,7 @@ pub(crate) fn with_renewal(router: Router, keystore: &Keystore, logins: &Arc<Log
     let service = Service { keystore: keystore.clone(), logins: logins.clone() };
     let login = service.clone();
     let (agent, hold, host, receive) = (service.clone(), service.clone(), service.clone(), service);
-    let open = |method: Method| method.namespace(wire::NAMESPACE).idempotent();
+    let open = |method: Method| method.namespace(wire::NAMESPACE).idempotent().of_the_protocol();
     router
         .with(
             open(Method::new(wire::AGENT, move |context: Context, args: RenewArgs| {

@@ -1,18 +1,19 @@
 //! Step two: which method, and may this sender run it (step 9 of protocol section 9).
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use bulla_seal::mutants::{Check, off};
-use bulla_seal::{Party, PrincipalKind};
+use bulla_seal::{MessageKind, Party, PrincipalKind, RequestBody};
 use tower::{Layer, Service};
 
 use super::open::{Opened, full_name};
 use super::{BoxFuture, Settlement};
 use crate::endpoint::Endpoint;
 use crate::error::{RemoteError, kinds};
-use crate::router::{Effect, Method, NoRoute, Router};
+use crate::router::{Effect, Method, NoRoute, Router, Version};
 use crate::server::ServerOptions;
 
 /// Longest life of a `read_only` request, in seconds: it makes no claim (protocol section 7).
@@ -20,8 +21,33 @@ const READ_ONLY_LIFE: u64 = 120;
 
 /// Judges whether a sender may run a method.
 pub trait Authorization: Send + Sync + 'static {
-    /// `sender` is proven; `me` is this server's principal.
-    fn decide(&self, sender: &Party, me: &Party, method: &Method) -> Decision;
+    /// Everything in the question is proven, or the receiver's own.
+    fn decide(&self, question: &Question<'_>) -> Decision;
+}
+
+/// What is judged: who sent what, and where it arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Who asks.
+    pub sender: &'a Party,
+    /// The roles in the sender's credential; none for a shared key.
+    pub roles: &'a [String],
+    /// This server's principal.
+    pub me: &'a Party,
+    /// The method as it is registered here.
+    pub method: &'a Method,
+    /// Call, cast or fanout.
+    pub kind: MessageKind,
+    /// The exchange that the message was addressed to.
+    pub exchange: &'a str,
+    /// The topic that it was addressed to.
+    pub topic: &'a str,
+    /// The version that is asked for.
+    pub version: Version,
+    /// The arguments, one CBOR item.
+    pub args: &'a [u8],
+    /// This server's clock, in seconds since 1970.
+    pub now: u64,
 }
 
 /// A judgement.
@@ -32,7 +58,7 @@ pub enum Decision {
     /// It may not; the name of the rule is told to the sender, under seal.
     Deny {
         /// The rule's stable name.
-        rule: &'static str,
+        rule: Cow<'static, str>,
     },
 }
 
@@ -43,16 +69,17 @@ pub enum Decision {
 pub struct DefaultRule;
 
 impl Authorization for DefaultRule {
-    fn decide(&self, sender: &Party, me: &Party, method: &Method) -> Decision {
+    fn decide(&self, question: &Question<'_>) -> Decision {
         use PrincipalKind::{Agent, Component};
-        let open = method.access();
-        match (sender.principal.kind(), me.principal.kind()) {
+        let open = question.method.access();
+        let deny = |rule| Decision::Deny { rule: Cow::Borrowed(rule) };
+        match (question.sender.principal.kind(), question.me.principal.kind()) {
             (Component, Agent) => Decision::Allow,
             (Agent, Component) if open.agents => Decision::Allow,
             (Component, Component) if open.components => Decision::Allow,
-            (Agent, Component) => Decision::Deny { rule: "default/not-open-to-agents" },
-            (Component, Component) => Decision::Deny { rule: "default/not-open-to-components" },
-            (Agent, Agent) => Decision::Deny { rule: "default/agents-call-no-agents" },
+            (Agent, Component) => deny("default/not-open-to-agents"),
+            (Component, Component) => deny("default/not-open-to-components"),
+            (Agent, Agent) => deny("default/agents-call-no-agents"),
         }
     }
 }
@@ -188,8 +215,8 @@ impl Shared {
                 return Verdict::Deny(RemoteError::new(kinds::UNSUPPORTED_VERSION, message));
             }
         };
-        match self.rule.decide(sender, me, method) {
-            Decision::Deny { rule } if !off(Check::Policy) => self.deny(rule, &name()),
+        match self.decide(opened, &body, method) {
+            Decision::Deny { rule } if !off(Check::Policy) => self.deny(&rule, &name()),
             _ => {
                 opened.note(method.full_name());
                 Verdict::Run(method.clone())
@@ -197,7 +224,24 @@ impl Shared {
         }
     }
 
-    fn deny(&self, rule: &'static str, method: &str) -> Verdict {
+    fn decide(&self, opened: &Opened, body: &RequestBody<'_>, method: &Method) -> Decision {
+        let (exchange, topic) = opened.place();
+        self.rule.decide(&Question {
+            sender: opened.sender(),
+            roles: opened.roles(),
+            me: self.endpoint.identity.party(),
+            method,
+            kind: opened.kind(),
+            exchange,
+            topic,
+            // What was not of this form was of no version that is served.
+            version: Version::parse(body.version).unwrap_or(Version::new(0, 0)),
+            args: body.args,
+            now: opened.opened_at(),
+        })
+    }
+
+    fn deny(&self, rule: &str, method: &str) -> Verdict {
         self.endpoint.counters.denied.add(1);
         let message = format!("the caller may not call `{method}` here (rule {rule})");
         Verdict::Deny(RemoteError::new(kinds::NOT_PERMITTED, message))

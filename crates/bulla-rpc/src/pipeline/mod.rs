@@ -9,6 +9,7 @@ pub(crate) mod authorize;
 pub(crate) mod claim;
 pub(crate) mod dispatch;
 pub(crate) mod open;
+mod policy;
 pub(crate) mod running;
 pub(crate) mod shares;
 
@@ -27,7 +28,8 @@ use crate::endpoint::Endpoint;
 use crate::router::Router;
 use crate::server::ServerOptions;
 
-pub use authorize::{Authorization, Decision, DefaultRule};
+pub use authorize::{Authorization, Decision, DefaultRule, Question};
+pub use policy::{Difference, PolicyRule};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>> + Send>>;
 

@@ -6,7 +6,8 @@ use bulla_guard::Scope;
 use bulla_guard::floor::{Judgement, Peer};
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{
-    Digest, Level, MessageId, MessageKind, OpenedFanout, OpenedRequest, Party, Refusal, RequestBody,
+    Digest, Level, MessageId, MessageKind, OpenedFanout, OpenedRequest, Party, Refusal,
+    RequestBody, SignedCredential,
 };
 use bulla_transport::Address;
 
@@ -20,6 +21,8 @@ pub(crate) struct Opened {
     pub(super) place: Arc<Place>,
     /// The session of a request, for what its reply carries.
     pub(super) session: Option<Arc<InSession>>,
+    /// Under which a fanout was signed.
+    pub(super) signer: Option<Arc<SignedCredential>>,
     pub(super) peer: Arc<Peer>,
     pub(super) judgement: Judgement,
     pub(super) now: u64,
@@ -46,6 +49,22 @@ macro_rules! either {
 impl Opened {
     pub(crate) fn sender(&self) -> &Party {
         either!(self, m => m.sender())
+    }
+
+    /// The roles in the sender's credential; none for a shared key.
+    pub(crate) fn roles(&self) -> &[String] {
+        let of_session = || self.session.as_ref()?.session.requester_credential();
+        self.signer.as_ref().or_else(of_session).map_or(&[], |credential| &credential.roles)
+    }
+
+    /// Where it was addressed to: exchange and topic.
+    pub(crate) fn place(&self) -> (&str, &str) {
+        (self.place.route.exchange(), self.place.route.topic())
+    }
+
+    /// When it was opened, in seconds since 1970.
+    pub(crate) fn opened_at(&self) -> u64 {
+        self.now
     }
 
     pub(crate) fn kind(&self) -> MessageKind {

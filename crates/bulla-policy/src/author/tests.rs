@@ -1,0 +1,127 @@
+use super::*;
+use crate::request::{Action, MethodOf, Request, Who};
+use bulla_seal::PrincipalKind::{self, Agent, Component};
+
+fn mistakes(text: &str) -> Vec<String> {
+    let found = Source::parse(text).and_then(|source| source.compile());
+    found.unwrap_err().iter().map(ToString::to_string).collect()
+}
+
+fn request<'a>(
+    sender: (PrincipalKind, &'a str),
+    to: (PrincipalKind, &'a str),
+    name: &'a str,
+    args: &'a [u8],
+) -> Request<'a> {
+    Request {
+        sender: Who { kind: sender.0, id: sender.1 },
+        roles: &[],
+        action: Action::Cast,
+        method: MethodOf {
+            receiver: Who { kind: to.0, id: to.1 },
+            exchange: "bulla",
+            topic: to.1,
+            namespace: "",
+            name,
+            version: (1, 0),
+            open_to_agents: false,
+            open_to_components: false,
+            read_only: false,
+        },
+        args,
+        now: 1,
+    }
+}
+
+#[test]
+fn the_starters_are_good() {
+    for text in [starter::FLEET, starter::TROVE] {
+        Source::parse(text).unwrap().compile().unwrap();
+    }
+}
+
+#[test]
+fn agents_of_trove_report_on_themselves_alone() {
+    let policy = Source::parse(starter::TROVE).unwrap().compile().unwrap();
+    let report = |args| {
+        policy
+            .decide(&request((Agent, "db-1"), (Component, "conductor"), "heartbeat", args))
+            .rule()
+            .to_owned()
+    };
+    assert_eq!(report(b"\xa1\x6binstance_id\x64db-1"), "agents-report-to-the-conductor");
+    assert_eq!(report(b"\xa1\x6binstance_id\x64db-2"), "agents-report-only-on-themselves");
+    assert_eq!(report(b"\xa0"), "agents-report-to-the-conductor");
+    // Twice, of another type, not a map at all: nobody knows what the method would take.
+    for args in [
+        &b"\xa2\x6binstance_id\x64db-1\x6binstance_id\x64db-2"[..],
+        b"\xa1\x6binstance_id\x01",
+        b"\x81\x64db-2",
+        b"\xa1\x6binstance_id\x64db-",
+        b"\xa1\x6binstance_id\x64db-1\x00",
+    ] {
+        assert_eq!(report(args), crate::FAULT, "{args:x?}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_with_their_line() {
+    for (text, line, about) in [
+        ("@id(\"a\")\npermit (principal, action);", "line 2", "missing the `resource`"),
+        ("@id(\"a\")\npermit (principal, action == Action::\"cal\", resource);", "", "cal"),
+        (
+            "@id(\"a\")\npermit (principal, action, resource)\nwhen { principal.name == \"x\" };",
+            "line 3",
+            "name",
+        ),
+        (
+            "// @argument who: String\n@id(\"a\")\npermit (principal, action, resource)\nwhen { context.args.who == \"x\" };",
+            "line 4",
+            "who",
+        ),
+        (
+            "@id(\"a\")\npermit (principal, action, resource)\nwhen { context.args has who };",
+            "",
+            "",
+        ),
+        ("permit (principal, action, resource);", "rule 1", "has no id"),
+        (
+            "@id(\"a\")\npermit (principal, action, resource);\n\n@id(\"a\")\nforbid (principal, action, resource);",
+            "",
+            "two rules",
+        ),
+        ("// @argument who: Text\n", "line 1", "Set<String>"),
+        ("// @argument who: Long\n// @argument who: Long\n", "line 2", "twice"),
+        ("// @argument a b: Long\n", "line 1", "no name"),
+        ("@id(\"a\")\npermit (principal == ?principal, action, resource);", "", "slot"),
+        (
+            "@id(\"a\")\npermit (principal, action, resource)\nwhen { context.args == {} };",
+            "line 1",
+            "not judged",
+        ),
+    ] {
+        let said = mistakes(text).join("\n");
+        println!("{said}\n");
+        assert!(said.contains(line) && said.contains(about), "{text}\n-> {said}");
+    }
+}
+
+#[test]
+fn an_empty_policy_denies() {
+    let policy = Source::parse("").unwrap().compile().unwrap();
+    let decision = policy.decide(&request((Component, "api"), (Agent, "db-1"), "ping", b"\xa0"));
+    assert_eq!(decision, crate::Decision::Deny { rule: crate::NO_RULE });
+}
+
+#[test]
+fn lists_are_sets() {
+    let text = "// @argument hosts: Set<String>\n@id(\"a\") permit (principal, action, resource)\n\
+                when { context.args has hosts && context.args.hosts == [\"b\", \"a\"] };";
+    let policy = Source::parse(text).unwrap().compile().unwrap();
+    let may = |args: &[u8]| {
+        policy.decide(&request((Component, "api"), (Agent, "db-1"), "ping", args)).allows()
+    };
+    assert!(may(b"\xa1\x65hosts\x83\x61a\x61b\x61a"));
+    assert!(may(b"\xa1\x65hosts\x82\x61b\x61a"));
+    assert!(!may(b"\xa1\x65hosts\x81\x61b"));
+}

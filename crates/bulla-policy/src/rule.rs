@@ -1,0 +1,159 @@
+//! One rule of a policy, in the form that receivers judge by.
+
+use crate::expr::{Expr, Fault, Judged, Subject, Written};
+use crate::request::{Action, ArgType, EntityKind, EntityRef};
+
+/// What a rule does where it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Lets the request through, unless another rule forbids it.
+    Permit,
+    /// Denies it, whatever permits it.
+    Forbid,
+}
+
+impl Effect {
+    /// As rules begin.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Permit => "permit",
+            Self::Forbid => "forbid",
+        }
+    }
+}
+
+/// A rule: whom and what it is about, and under which conditions it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    pub(crate) id: String,
+    pub(crate) effect: Effect,
+    pub(crate) principal: Scope,
+    /// A bit for each action.
+    pub(crate) actions: u8,
+    pub(crate) resource: Scope,
+    /// All must hold; each is a part that stands for itself when a rule is explained.
+    pub(crate) conditions: Vec<Expr>,
+}
+
+/// Whom, or what, a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Any,
+    Is(EntityKind),
+    /// It, or what is in it.
+    Within(EntityRef<'static>),
+    IsWithin(EntityKind, EntityRef<'static>),
+}
+
+impl Scope {
+    fn covers(&self, judged: &Judged<'_, '_>, subject: Subject) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Is(kind) => judged.is(subject, *kind),
+            Self::Within(place) => judged.within(subject, place),
+            Self::IsWithin(kind, place) => {
+                judged.is(subject, *kind) && judged.within(subject, place)
+            }
+        }
+    }
+
+    /// The one thing that it names.
+    pub(crate) fn named(&self) -> Option<&EntityRef<'static>> {
+        match self {
+            Self::Within(place) | Self::IsWithin(_, place) => Some(place),
+            Self::Any | Self::Is(_) => None,
+        }
+    }
+
+    fn written(&self, subject: Subject) -> String {
+        match self {
+            Self::Any => subject.to_string(),
+            Self::Is(kind) => format!("{subject} is {}", kind.name()),
+            Self::Within(place) => format!("{subject} in {place}"),
+            Self::IsWithin(kind, place) => format!("{subject} is {} in {place}", kind.name()),
+        }
+    }
+}
+
+/// How a rule stands to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It is about somebody or something else: this part of it says so.
+    Elsewhere(String),
+    /// It is about this, but these conditions do not hold.
+    Fails(Vec<String>),
+    /// It holds.
+    Holds,
+    /// This condition can't be judged: an argument has another type than the policy declares, or a
+    /// number is too large.
+    Faulty(String),
+}
+
+impl Rule {
+    /// Its `@id`.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What it does where it holds.
+    pub fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// The actions that it is about.
+    pub fn actions(&self) -> impl Iterator<Item = Action> + use<> {
+        let actions = self.actions;
+        Action::ALL.into_iter().filter(move |action| actions & action.bit() != 0)
+    }
+
+    pub(crate) fn holds(&self, action: Action, judged: &Judged<'_, '_>) -> Result<bool, Fault> {
+        if self.actions & action.bit() == 0
+            || !self.principal.covers(judged, Subject::Principal)
+            || !self.resource.covers(judged, Subject::Resource)
+        {
+            return Ok(false);
+        }
+        for condition in &self.conditions {
+            if !judged.holds(condition)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The same at length, for people.
+    pub(crate) fn standing(
+        &self,
+        action: Action,
+        judged: &Judged<'_, '_>,
+        declared: &[(String, ArgType)],
+    ) -> Standing {
+        if self.actions & action.bit() == 0 {
+            let actions: Vec<_> = self.actions().map(Action::name).collect();
+            return Standing::Elsewhere(format!("action in [{}]", actions.join(", ")));
+        }
+        for (scope, subject) in
+            [(&self.principal, Subject::Principal), (&self.resource, Subject::Resource)]
+        {
+            if !scope.covers(judged, subject) {
+                return Standing::Elsewhere(scope.written(subject));
+            }
+        }
+        let mut fails = Vec::new();
+        for condition in &self.conditions {
+            match judged.holds(condition) {
+                Ok(true) => {}
+                Ok(false) => fails.push(Written(condition, declared).to_string()),
+                // What comes after a condition that fails may be guarded by it.
+                Err(Fault) if !fails.is_empty() => break,
+                Err(Fault) => return Standing::Faulty(Written(condition, declared).to_string()),
+            }
+        }
+        if fails.is_empty() { Standing::Holds } else { Standing::Fails(fails) }
+    }
+
+    /// Whom it is about, and what, as a person would write it.
+    pub fn scope(&self) -> [String; 2] {
+        [self.principal.written(Subject::Principal), self.resource.written(Subject::Resource)]
+    }
+}
