@@ -1,5 +1,10 @@
 //! What this crate decides is what Cedar decides, for random rules and random requests.
 #![cfg(feature = "author")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail like tests"
+)]
 
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
