@@ -22,9 +22,9 @@ pub enum CallFailure {
         error: String,
         /// The peer's message.
         message: String,
-        /// What else the peer says.
-        #[serde(default, skip_serializing_if = "Value::is_null")]
-        details: Value,
+        /// What else the peer says; boxed, for few say anything.
+        #[serde(default, skip_serializing_if = "is_null")]
+        details: Box<Value>,
     },
     /// No answer in time. Whether the method ran is not known.
     #[error("no answer from {target} within {} s; it may be away or busy, and may yet have done what was asked", seconds(*timeout_ms))]
@@ -133,14 +133,14 @@ impl CallFailure {
         let name = members.remove("name");
         let name = name.as_ref().and_then(Value::as_str).unwrap_or("internal");
         let mut problem = Problem::new(status, name, title, self.to_string());
-        problem.extensions = members;
+        *problem.extensions = members;
         problem
     }
 
     /// The failure that a problem was made from; `None` if it was made from something else.
     #[must_use]
     pub fn from_problem(problem: &Problem) -> Option<Self> {
-        let mut members = problem.extensions.clone();
+        let mut members = Map::clone(&problem.extensions);
         members.insert("name".into(), problem.name()?.into());
         serde_json::from_value(Value::Object(members)).ok()
     }
@@ -153,6 +153,11 @@ impl IntoResponse for CallFailure {
         }
         self.to_problem().into_response()
     }
+}
+
+#[expect(clippy::borrowed_box, reason = "what serde calls it with")]
+fn is_null(details: &Box<Value>) -> bool {
+    details.is_null()
 }
 
 fn seconds(ms: u64) -> f64 {

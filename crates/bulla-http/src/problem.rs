@@ -27,9 +27,9 @@ pub struct Problem {
     pub status: u16,
     /// What happened this time, and what to do.
     pub detail: String,
-    /// Members that belong to the type.
+    /// Members that belong to the type. Boxed: it is an error like others, and they are small.
     #[serde(flatten)]
-    pub extensions: Map<String, Value>,
+    pub extensions: Box<Map<String, Value>>,
 }
 
 impl Problem {
@@ -41,7 +41,7 @@ impl Problem {
             title: title.to_owned(),
             status: status.as_u16(),
             detail: detail.into(),
-            extensions: Map::new(),
+            extensions: Box::default(),
         }
     }
 

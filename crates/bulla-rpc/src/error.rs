@@ -17,8 +17,8 @@ pub struct RemoteError {
     pub kind: String,
     /// What happened, for people.
     pub message: String,
-    /// More, if the peer gave more.
-    pub details: Option<Value>,
+    /// More, if the peer gave more. Boxed: errors are small, and few have any.
+    pub details: Option<Box<Value>>,
     /// Where in the peer's code, if it is allowed to tell.
     pub trace: Option<String>,
 }
@@ -32,7 +32,7 @@ impl RemoteError {
     /// With details.
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 }

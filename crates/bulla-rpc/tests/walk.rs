@@ -56,7 +56,10 @@ async fn a_component_calls_an_agent() {
 
     let error = control.call::<_, ()>(&to, "fail", &()).await.unwrap_err();
     let CallError::Remote(error) = error else { panic!("{error}") };
-    assert_eq!((error.kind.as_str(), error.details), ("Broken", Some(json!({"code": 7}))));
+    assert_eq!(
+        (error.kind.as_str(), error.details),
+        ("Broken", Some(Box::new(json!({"code": 7}))))
+    );
     let error = control.call::<_, ()>(&to, "panics", &()).await.unwrap_err();
     assert!(matches!(error, CallError::Remote(e) if e.kind == kinds::INTERNAL));
     let error = control.call::<_, ()>(&to, "nothing", &()).await.unwrap_err();

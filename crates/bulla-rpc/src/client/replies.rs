@@ -98,7 +98,7 @@ impl Listener {
                 let error = RemoteError {
                     kind: body.kind.to_owned(),
                     message: body.message.to_owned(),
-                    details: body.details.and_then(|item| value::decode(item).ok()),
+                    details: body.details.and_then(|item| value::decode(item).ok()).map(Box::new),
                     trace: body.trace.map(str::to_owned),
                 };
                 self.pending.finish(&in_reply_to, Err(CallError::Remote(error)));
