@@ -3,6 +3,7 @@
 /// All of it is linted and tested, in one build each.
 const FEATURES: &[&str] = &[
     "bulla/policy-author",
+    "bulla-policy/author",
     "bulla-guard/redis",
     "bulla-guard/postgres",
     "bulla-guard/mariadb",

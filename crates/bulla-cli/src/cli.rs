@@ -60,6 +60,9 @@ pub(crate) enum Command {
     Root(RootCommand),
     /// Floors of peers, what came in below them, and exemptions.
     Peers(PeersArgs),
+    /// Who may call what: check a policy, explain a decision, rehearse, activate, go back.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// The keystore's database: its schema, and rights in it.
     #[command(subcommand)]
     Db(DbCommand),
@@ -528,6 +531,97 @@ pub(crate) enum PeersCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Validate a policy, and show who reaches what by it.
+    Check {
+        /// The policy, in Cedar.
+        file: PathBuf,
+    },
+    /// Say how one request is judged, by which rule, and what would have to change.
+    Explain(Box<PolicyExplainArgs>),
+    /// Print a policy to begin with.
+    Starter {
+        /// Its shape.
+        #[arg(value_enum, default_value_t = StarterArg::Fleet)]
+        kind: StarterArg,
+    },
+    /// Make a policy the one that every receiver goes by, as a version of its own.
+    Activate {
+        /// The policy, in Cedar.
+        file: PathBuf,
+    },
+    /// Go back to an earlier version.
+    Rollback {
+        /// Which; 0 is the built-in rule [default: the one before].
+        version: Option<u32>,
+    },
+    /// List the versions.
+    List,
+    /// Let a policy judge beside the active one; without a file, list what it would decide otherwise.
+    Shadow {
+        /// The policy, in Cedar.
+        file: Option<PathBuf>,
+        /// End it.
+        #[arg(long, conflicts_with = "file")]
+        stop: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StarterArg {
+    /// Agents, and components that drive them: what is allowed when there is no policy.
+    Fleet,
+    /// OpenStack Trove: api to task manager to guest agent to conductor.
+    Trove,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyExplainArgs {
+    /// A policy that is not active [default: the one that is].
+    pub(crate) file: Option<PathBuf>,
+    /// The request as JSON, with the names of the flags below (from, to, method, open_to_agents …);
+    /// `-` reads standard input. Flags go over it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) request: Option<PathBuf>,
+    /// Who asks: agent/ID or component/TYPE.
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub(crate) from: Option<String>,
+    /// A role in its credential (may be repeated).
+    #[arg(long = "role", value_name = "ROLE")]
+    pub(crate) roles: Vec<String>,
+    /// Who is asked: agent/ID or component/TYPE.
+    #[arg(long, value_name = "PRINCIPAL")]
+    pub(crate) to: Option<String>,
+    /// call, cast, fanout or reply-progress [default: call].
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) action: Option<String>,
+    /// The method, with its namespace before a dot if it has one (guest.resize).
+    #[arg(long, value_name = "METHOD")]
+    pub(crate) method: Option<String>,
+    /// The version that is asked for [default: 1.0].
+    #[arg(long, value_name = "MAJOR.MINOR")]
+    pub(crate) version: Option<String>,
+    /// The arguments, as JSON [default: {}].
+    #[arg(long, value_name = "JSON")]
+    pub(crate) args: Option<String>,
+    /// The exchange that it is addressed to [default: the settings'].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) exchange: Option<String>,
+    /// The topic that it is addressed to [default: the receiver's].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) topic: Option<String>,
+    /// The receiver declares the method open to agents.
+    #[arg(long)]
+    pub(crate) open_to_agents: bool,
+    /// The receiver declares the method open to components.
+    #[arg(long)]
+    pub(crate) open_to_components: bool,
+    /// The receiver declares that the method changes nothing.
+    #[arg(long)]
+    pub(crate) read_only: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

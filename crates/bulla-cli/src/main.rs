@@ -61,6 +61,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Broker(command) => commands::broker::run(&home, command, out).await,
         Command::Root(command) => commands::root::run(&home, command, out).await,
         Command::Kek(command) => commands::kek::run(&home, command, out).await,
+        Command::Policy(command) => commands::policy::run(&home, command, out).await,
         Command::Db(command) => commands::db::run(&home, command, out).await,
         Command::Peers(args) => commands::peers::run(&home, args, out).await,
         Command::Call(args) => commands::call::call(&home, args, out).await,

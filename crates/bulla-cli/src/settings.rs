@@ -31,6 +31,14 @@ pub(crate) struct Settings {
     pub(crate) keystore: KeystoreSettings,
     pub(crate) agents: Agents,
     pub(crate) components: Components,
+    pub(crate) policy: Policy,
+}
+
+/// Who may call what.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Policy {
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// What holds for all agents.
@@ -365,6 +373,9 @@ impl Settings {
         }
         if let Some(life) = get("BULLA_AGENTS_CREDENTIAL_LIFE") {
             self.agents.credential_life = Some(life);
+        }
+        if let Some(path) = get("BULLA_POLICY_FILE") {
+            self.policy.file = Some(path.into());
         }
         if let Some(url) = get("BULLA_KEYSTORE_URL") {
             self.keystore.url = Some(url);

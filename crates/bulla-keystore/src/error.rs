@@ -202,6 +202,25 @@ pub enum KeystoreError {
     /// No group of that name.
     #[error("there is no {0}: see `bulla group list`, or add it with `bulla group add`")]
     UnknownGroup(GroupName),
+    /// There is no such version of the policy.
+    #[error("there is no version {version} of the policy: see `bulla policy list`")]
+    UnknownPolicy {
+        /// The version.
+        version: u32,
+    },
+    /// Nothing was active before.
+    #[error(
+        "there is no policy before the one that counts: the built-in rule decided at first, and `bulla policy rollback 0` goes back to it"
+    )]
+    NoEarlierPolicy,
+    /// The policy does not fit into the messages that carry it.
+    #[error(
+        "the policy is too large: compiled and signed, it may have {limit} bytes; name methods and peers in lists instead of in rules of their own"
+    )]
+    PolicyTooLarge {
+        /// Most bytes.
+        limit: usize,
+    },
     /// The group never had that epoch, or its key is gone.
     #[error("{group} has no key of epoch {epoch}: ask for its current key")]
     UnknownGroupEpoch {

@@ -173,7 +173,7 @@ pub(crate) enum Piece {
 }
 
 impl Pattern {
-    fn matches(&self, text: &str) -> bool {
+    pub(crate) fn matches(&self, text: &str) -> bool {
         let (mut rest, mut floating) = (text, false);
         let mut pieces = self.0.iter().peekable();
         while let Some(piece) = pieces.next() {

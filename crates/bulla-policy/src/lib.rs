@@ -53,6 +53,7 @@
 mod author;
 mod expr;
 mod policy;
+mod reach;
 mod request;
 mod rule;
 mod table;
@@ -60,6 +61,7 @@ mod table;
 #[cfg(feature = "author")]
 pub use author::{Mistake, Source, starter};
 pub use policy::{Decision, Explanation, FAULT, NO_RULE, Policy};
+pub use reach::{Peer, Reach};
 pub use request::{Action, ArgType, EntityKind, EntityRef, MethodOf, Request, Value, Who};
 pub use rule::{Effect, Rule, Standing};
 pub use table::NotAPolicy;

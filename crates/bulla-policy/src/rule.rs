@@ -65,7 +65,7 @@ impl Scope {
         }
     }
 
-    fn written(&self, subject: Subject) -> String {
+    pub(crate) fn written(&self, subject: Subject) -> String {
         match self {
             Self::Any => subject.to_string(),
             Self::Is(kind) => format!("{subject} is {}", kind.name()),

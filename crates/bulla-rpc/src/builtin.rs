@@ -13,6 +13,16 @@ pub const STATEMENT: &str = "statement";
 /// Has an agent renew its keys now: [`Renew`] to [`Renewed`]. For the control plane alone.
 pub const RENEW: &str = "renew";
 
+/// Tells an agent of a policy: [`PolicyNews`] to nothing. For the control plane alone.
+pub const POLICY: &str = "policy";
+
+/// What the operator says of policies.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicyNews {
+    /// The document as signed, in base64: it proves itself.
+    pub policy: String,
+}
+
 /// Which keys to renew.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Renew {

@@ -125,7 +125,9 @@ pub use directory::{
 pub use endpoint::{Endpoint, EndpointOptions};
 pub use error::{CallError, RemoteError, kinds};
 pub use identity::{Identity, KeyFile, KeyFileError, ReceiveKey};
-pub use pipeline::{Authorization, Decision, DefaultRule, Difference, PolicyRule, Question};
+pub use pipeline::{
+    Authorization, Decision, DefaultRule, Difference, PolicyRule, Question, Taken, UNREADABLE,
+};
 pub use renewal::{RenewalError, Renewer};
 pub use router::{Access, Effect, HandlerResult, Method, Router, Version};
 pub use server::{ServeError, Server, ServerOptions};

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bulla_policy::{Policy, Source};
 use bulla_rpc::*;
+use bulla_seal::PolicyDocument;
 use common::*;
 use serde_json::{Value, json};
 
@@ -34,6 +35,7 @@ fn conductor() -> Router {
 }
 
 struct Desk {
+    world: World,
     client: Client,
     rule: Arc<PolicyRule>,
     server: Arc<Server>,
@@ -46,7 +48,8 @@ async fn desk(text: &str) -> Desk {
     let options = ServerOptions { authorization: rule.clone(), ..options() };
     let server =
         Server::start(world.component("conductor", "h1"), conductor(), options).await.unwrap();
-    Desk { client: Client::new(world.agent("db-1")), rule, server: Arc::new(server) }
+    let client = Client::new(world.agent("db-1"));
+    Desk { world, client, rule, server: Arc::new(server) }
 }
 
 impl Desk {
@@ -142,4 +145,68 @@ async fn a_policy_in_the_shadow_decides_nothing_and_is_counted() {
     assert_eq!(difference.shadow_rule, "nobody");
     desk.rule.shadow(None);
     assert_eq!(desk.rule.differences(), []);
+}
+
+impl Desk {
+    fn take(&self, sequence: u64, active: Option<&str>, shadow: Option<&str>) -> Taken {
+        let compiled = |text: &str| policy(text).to_bytes();
+        self.take_bytes(sequence, active.map(compiled), shadow.map(compiled))
+    }
+
+    fn take_bytes(&self, sequence: u64, active: Option<Vec<u8>>, shadow: Option<Vec<u8>>) -> Taken {
+        let issued_at = now().secs();
+        let document = PolicyDocument { sequence, version: 1, issued_at, active, shadow };
+        self.rule.take(&self.world.operator.hand_out(&document).unwrap())
+    }
+
+    async fn open(&self) -> Result<Value, CallError> {
+        self.client.call(&"component/conductor".parse().unwrap(), "open", &1).await
+    }
+}
+
+#[tokio::test]
+async fn a_document_is_taken_if_it_is_newer() {
+    let desk = desk(REPORTS).await;
+    assert_eq!(desk.take(5, Some(NOTHING), None), Taken::New);
+    assert_eq!(rule_of(desk.report("db-1").await.unwrap_err()), bulla_policy::NO_RULE);
+    // What somebody kept from before.
+    assert_eq!(desk.take(4, Some(REPORTS), None), Taken::Older);
+    assert_eq!(desk.take(5, Some(REPORTS), None), Taken::Same);
+    assert_eq!(rule_of(desk.report("db-1").await.unwrap_err()), bulla_policy::NO_RULE);
+    assert_eq!(desk.take(6, Some(REPORTS), None), Taken::New);
+    desk.report("db-1").await.unwrap();
+    assert_eq!((desk.rule.sequence(), desk.rule.version()), (6, 1));
+}
+
+#[tokio::test]
+async fn without_a_policy_the_built_in_rule_decides_and_can_be_rehearsed_against() {
+    let desk = desk(NOTHING).await;
+    assert_eq!(desk.take(1, None, Some(NOTHING)), Taken::New);
+    desk.open().await.unwrap();
+    let error = desk.report("db-1").await.unwrap_err();
+    assert_eq!(rule_of(error), "default/not-open-to-agents");
+    let (sequence, found) = desk.rule.take_differences();
+    let [(difference, 1)] = found.as_slice() else { panic!("{found:?}") };
+    assert!(difference.allowed && difference.method == "open", "{difference:?}");
+    assert_eq!((sequence, desk.rule.differences()), (1, vec![]));
+    // What could not be reported is counted again, but not as of another document.
+    desk.rule.put_back(sequence, found.clone());
+    assert_eq!(desk.rule.differences(), found);
+    assert_eq!(desk.take(2, None, Some(NOTHING)), Taken::New);
+    desk.rule.put_back(sequence, found);
+    assert_eq!(desk.rule.differences(), []);
+}
+
+#[tokio::test]
+async fn by_a_policy_that_can_not_be_read_nothing_is_allowed() {
+    let desk = desk(REPORTS).await;
+    let mut newer = policy(REPORTS).to_bytes();
+    // A form of later.
+    newer[1] = 2;
+    assert_eq!(desk.take_bytes(2, Some(newer), None), Taken::New);
+    assert_eq!(rule_of(desk.report("db-1").await.unwrap_err()), UNREADABLE);
+    assert_eq!(desk.take(3, Some(REPORTS), None), Taken::New);
+    desk.report("db-1").await.unwrap();
+    desk.rule.deny_until_told();
+    assert_eq!(rule_of(desk.report("db-1").await.unwrap_err()), UNREADABLE);
 }

@@ -28,7 +28,7 @@ pub enum IssuerRight {
     Components,
     /// May sign statements of revocation.
     Revocation,
-    /// May sign exemptions from floors.
+    /// May sign exemptions from floors, and policies.
     Exemptions,
 }
 

@@ -46,6 +46,10 @@ pub enum Refusal {
     OfferExpired,
     /// The offer is not well formed, not signed by its sender, or does not open.
     OfferInvalid,
+    /// What is said of policies is not well formed, or not signed by the operator.
+    PolicyInvalid,
+    /// What is said of policies is older than what is held.
+    PolicyStale,
     /// Sender over its rate.
     RateLimited,
     /// The reply is not from the principal addressed, not for this request, or out of order.
@@ -101,6 +105,8 @@ impl Refusal {
         Self::NotPermitted,
         Self::OfferExpired,
         Self::OfferInvalid,
+        Self::PolicyInvalid,
+        Self::PolicyStale,
         Self::RateLimited,
         Self::ReplyMismatch,
         Self::Revoked,
@@ -139,6 +145,8 @@ impl Refusal {
             Self::NotPermitted => "not-permitted",
             Self::OfferExpired => "offer-expired",
             Self::OfferInvalid => "offer-invalid",
+            Self::PolicyInvalid => "policy-invalid",
+            Self::PolicyStale => "policy-stale",
             Self::RateLimited => "rate-limited",
             Self::ReplyMismatch => "reply-mismatch",
             Self::Revoked => "revoked",

@@ -40,6 +40,8 @@ pub enum SignatureUse {
     Message,
     /// The opening of a session.
     Offer,
+    /// Which policies receivers go by.
+    Policy,
     /// What a root says of the one that follows it.
     Root,
     /// The new root's consent to that.
@@ -61,6 +63,7 @@ impl SignatureUse {
             Self::Join => "bulla/1 join",
             Self::Message => "bulla/1 message",
             Self::Offer => "bulla/1 offer",
+            Self::Policy => "bulla/1 policy",
             Self::Root => "bulla/1 root",
             Self::RootConsent => "bulla/1 root consent",
             Self::Statement => "bulla/1 statement",

@@ -44,6 +44,32 @@ fn what_is_signed_comes_back() {
     let signed = world.operator.exempt(&exemption()).unwrap();
     assert_eq!(world.trust.verify_exemption(signed.as_bytes()).unwrap(), signed);
     assert_eq!(*signed, exemption());
+    for (active, shadow) in [(None, None), (Some(vec![1; 2000]), None), (None, Some(vec![]))] {
+        let document = PolicyDocument { active, shadow, ..policy() };
+        let signed = world.operator.hand_out(&document).unwrap();
+        assert_eq!(world.trust.verify_policy(signed.as_bytes()).unwrap(), signed);
+        assert_eq!(*signed, document);
+    }
+}
+
+fn policy() -> PolicyDocument {
+    let (active, shadow) = (Some(vec![7; 40]), Some(vec![8; 30]));
+    PolicyDocument { sequence: 9, version: 2, issued_at: NOW.secs(), active, shadow }
+}
+
+#[test]
+fn a_policy_that_is_not_well_formed_is_not_made() {
+    let world = World::new();
+    let refused = |document| world.operator.hand_out(&document).unwrap_err();
+    assert_eq!(refused(PolicyDocument { sequence: 0, ..policy() }), Refusal::PolicyInvalid);
+    for issued_at in [LIFE.not_before - 1, LIFE.not_after + 1] {
+        assert_eq!(refused(PolicyDocument { issued_at, ..policy() }), Refusal::PolicyInvalid);
+    }
+    let large = Some(vec![0; policy::MAX_POLICY]);
+    assert_eq!(refused(PolicyDocument { active: large, ..policy() }), Refusal::TooLarge);
+    // What another of the operator's signatures says is no policy.
+    let exemption = world.operator.exempt(&exemption()).unwrap();
+    assert_eq!(world.trust.verify_policy(exemption.as_bytes()), Err(Refusal::PolicyInvalid));
 }
 
 #[test]
@@ -51,11 +77,13 @@ fn any_flipped_bit_and_any_cut_is_refused() {
     let world = World::new();
     let statement = world.revocation.state(&full_statement()).unwrap();
     let exemption = world.operator.exempt(&exemption()).unwrap();
+    let document = world.operator.hand_out(&policy()).unwrap();
     let refused = |bytes: &[u8]| {
+        assert!(world.trust.verify_policy(bytes).is_err());
         assert!(world.trust.verify_statement(bytes).is_err());
         assert!(world.trust.verify_exemption(bytes).is_err());
     };
-    for good in [statement.as_bytes(), exemption.as_bytes()] {
+    for good in [statement.as_bytes(), exemption.as_bytes(), document.as_bytes()] {
         for bit in 0..good.len() * 8 {
             let mut bad = good.to_vec();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -76,6 +104,8 @@ fn only_the_issuer_with_the_right_is_heard() {
         assert_eq!(states.is_ok(), right == IssuerRight::Revocation, "{right:?}");
         let exempts = issuer.exempt(&exemption());
         assert_eq!(exempts.is_ok(), right == IssuerRight::Exemptions, "{right:?}");
+        let hands_out = issuer.hand_out(&policy());
+        assert_eq!(hands_out.is_ok(), right == IssuerRight::Exemptions, "{right:?}");
     }
     // One that was signed all the same, with the right form and the wrong right.
     let statement = world.revocation.state(&full_statement()).unwrap();

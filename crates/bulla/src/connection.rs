@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::claims::{self, Claims, Owner, default_state};
 use crate::error::ConnectError;
+use crate::policies::Policies;
 use crate::serving::{ServeOptions, Serving};
 use crate::{renewal, statements};
 
@@ -32,6 +33,7 @@ pub struct Connection {
     key_file: PathBuf,
     since: Option<u64>,
     renewals: renewal::Asks,
+    stop: CancellationToken,
     /// Ends what runs beside it.
     _stop: DropGuard,
 }
@@ -90,8 +92,8 @@ impl Connection {
         statements::keep(&client, &stop);
         let renewals = renewal::keep(&client, file, path, &stop);
         let key_file = path.to_owned();
-        let _stop = stop.drop_guard();
-        Ok(Self { client, directory, transport, key_file, since, renewals, _stop })
+        let _stop = stop.clone().drop_guard();
+        Ok(Self { client, directory, transport, key_file, since, renewals, stop, _stop })
     }
 
     /// Makes calls, casts and fanouts.
@@ -140,9 +142,31 @@ impl Connection {
             since: self.since,
         };
         let store = claims::open(&kept, &owner).await?;
-        statements::ask_first(&self.client).await;
-        let router = self.renewals.offer(router, self.principal().is_agent());
-        Serving::start(endpoint.clone(), router, store, &options).await
+        let agent = self.principal().is_agent();
+        let router = self.renewals.offer(router, agent);
+        let Some(policies) = self.policies(&options, &kept) else {
+            statements::ask_first(&self.client).await;
+            return Serving::start(endpoint.clone(), router, store, &options).await;
+        };
+        tokio::join!(statements::ask_first(&self.client), policies.ask_first());
+        let router = if agent { policies.offer(router) } else { router };
+        let options = options.authorization(policies.rule());
+        let serving = Serving::start(endpoint.clone(), router, store, &options).await?;
+        policies.keep(&self.stop);
+        Ok(serving)
+    }
+
+    /// The policy that the control plane hands out, unless the service has a rule of its own or is
+    /// the control plane.
+    fn policies(&self, options: &ServeOptions, kept: &Claims) -> Option<Policies> {
+        if options.has_authorization() || self.principal().as_str() == "component/control" {
+            return None;
+        }
+        let folder = match kept {
+            Claims::Folder(folder) => folder.clone(),
+            _ => default_state(&self.key_file),
+        };
+        Some(Policies::open(&self.client, &folder))
     }
 
     /// Ends: waiting calls end with [`CallError::Closed`](crate::CallError::Closed), and the bus

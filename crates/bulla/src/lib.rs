@@ -97,6 +97,7 @@ mod claims;
 mod connection;
 mod error;
 pub mod memory;
+mod policies;
 mod renewal;
 mod serving;
 mod shared;

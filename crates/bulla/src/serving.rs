@@ -29,7 +29,7 @@ pub struct ServeOptions {
 
 impl ServeOptions {
     /// The defaults: claims in [the folder beside the key file](crate::default_state), 256
-    /// methods at a time, level `sealed`, the default rule.
+    /// methods at a time, level `sealed`, the policy that the control plane hands out.
     pub fn new() -> Self {
         Self::default()
     }
@@ -70,11 +70,16 @@ impl ServeOptions {
         self
     }
 
-    /// Who may run what, in place of the default rule.
+    /// Who may run what, in place of the policy that the control plane hands out (the default rule
+    /// until it does).
     #[must_use]
     pub fn authorization(mut self, rule: Arc<dyn Authorization>) -> Self {
         self.authorization = Some(rule);
         self
+    }
+
+    pub(crate) fn has_authorization(&self) -> bool {
+        self.authorization.is_some()
     }
 
     fn server(&self, claims: Arc<dyn ClaimStore>) -> ServerOptions {

@@ -18,6 +18,8 @@ pub(crate) mod init;
 mod inject;
 pub(crate) mod kek;
 pub(crate) mod peers;
+pub(crate) mod policy;
+mod policy_explain;
 pub(crate) mod root;
 pub(crate) mod serve;
 pub(crate) mod tap;

@@ -38,7 +38,7 @@ pub(crate) async fn run(home: &Home, args: &ServeArgs, out: Output) -> Result<()
     let bus = Bus::from_settings(&settings.bus, "serve")?;
     let running = start(home, &settings, bus).await?;
     out.say(format!("Control plane on {}, API at {}.", running.node.bus.address(), running.url));
-    wait_for_stop().await?;
+    running.wait_for_stop().await?;
     out.say("Stopping: letting what runs end.");
     running.stop().await;
     Ok(())
@@ -98,6 +98,19 @@ pub(crate) async fn wait_for_stop() -> Result<()> {
 }
 
 impl Running {
+    /// The same; what changed is taken over on SIGHUP meanwhile.
+    pub(crate) async fn wait_for_stop(&self) -> Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let stopped = wait_for_stop();
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                stopped = &mut stopped => return stopped,
+                _ = hangup.recv() => self.node.reload(&self.home).await,
+            }
+        }
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         if let Err(error) = self.api.await {

@@ -12,7 +12,7 @@ use bulla_seal::{Refusal, Suite};
 use bulla_transport::memory::Tapped;
 use serde_json::{Value, json};
 
-use super::serve::{self, Running, wait_for_stop};
+use super::serve::{self, Running};
 use super::tap;
 use super::{agent, init};
 use crate::agent::AgentOptions;
@@ -58,7 +58,7 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
     let shown = first.and_then(|first| show_first(&first, &running, home, begun, out));
     if shown.is_ok() && !args.once {
         next_steps(&running, home, out);
-        wait_for_stop().await?;
+        running.wait_for_stop().await?;
         out.say("Stopping: letting what runs end.");
     }
     serving.drain(Duration::from_secs(10)).await;

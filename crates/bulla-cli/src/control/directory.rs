@@ -4,16 +4,17 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bulla_keystore::{Keystore, KeystoreError};
+use bulla_keystore::{Keystore, KeystoreError, PolicyDifference};
 use bulla_rpc::directory::wire::{
-    self, GroupKeyAnswer, GroupKeyArgs, GroupsArgs, KeyText, PairArgs, PeerAnswer, PeerArgs,
-    StatementAnswer, StatementArgs, TrustAnswer, TrustArgs,
+    self, DifferenceText, DifferencesAnswer, DifferencesArgs, GroupKeyAnswer, GroupKeyArgs,
+    GroupsArgs, KeyText, PairArgs, PeerAnswer, PeerArgs, PolicyAnswer, PolicyArgs, StatementAnswer,
+    StatementArgs, TrustAnswer, TrustArgs,
 };
 use bulla_rpc::{
     Context, Directory, DirectoryError, HandlerResult, LookupLimits, Lookups, Method, PairKey,
     PeerKeys, RemoteError, Router, kinds,
 };
-use bulla_seal::{GroupKey, GroupName, Kid, NameError, Party, Principal};
+use bulla_seal::{GroupKey, GroupName, Kid, NameError, Party, Principal, SignedPolicy};
 
 /// The control plane's own component type.
 const CONTROL: &str = "control";
@@ -132,12 +133,27 @@ pub(crate) fn directory_router(keystore: Keystore) -> Router {
     let service = Service { keystore };
     let (peer, pair, groups, key) =
         (service.clone(), service.clone(), service.clone(), service.clone());
-    let trust = service.clone();
+    let (trust, policy, differences) = (service.clone(), service.clone(), service.clone());
+    let note = move |context: Context, args: DifferencesArgs| {
+        let service = differences.clone();
+        async move { service.differences(&context, args).await }
+    };
+    // It counts: what comes twice is counted once.
+    let reports = Method::new(wire::POLICY_DIFFERENCES, note)
+        .namespace(wire::NAMESPACE)
+        .of_the_protocol()
+        .open_to_agents()
+        .open_to_components();
     Router::new()
         .with(open(Method::new(wire::TRUST, move |context: Context, args: TrustArgs| {
             let service = trust.clone();
             async move { service.trust(&context, &args).await }
         })))
+        .with(open(Method::new(wire::POLICY, move |context: Context, args: PolicyArgs| {
+            let service = policy.clone();
+            async move { service.policy(&context, &args).await }
+        })))
+        .with(reports)
         .with(open(Method::new(wire::STATEMENT, move |context: Context, _: StatementArgs| {
             let service = service.clone();
             async move { service.statement(&context).await }
@@ -171,6 +187,40 @@ impl Service {
         self.check_living(context.sender()).await?;
         let statement = self.keystore.statement().await.map_err(broken)?;
         Ok(StatementAnswer { statement: wire::credential_text(statement.as_bytes()) })
+    }
+
+    /// What is said of policies, if it is newer than what is held.
+    async fn policy(&self, context: &Context, args: &PolicyArgs) -> HandlerResult<PolicyAnswer> {
+        self.check_living(context.sender()).await?;
+        let document = self.keystore.policy_document_after(args.held).await.map_err(broken)?;
+        let text = |document: SignedPolicy| wire::credential_text(document.as_bytes());
+        Ok(PolicyAnswer { policy: document.map(text) })
+    }
+
+    /// What the policy in the shadow would have decided otherwise at who reports.
+    async fn differences(
+        &self,
+        context: &Context,
+        args: DifferencesArgs,
+    ) -> HandlerResult<DifferencesAnswer> {
+        let sender = context.sender();
+        self.check_living(sender).await?;
+        if args.differences.len() > wire::MAX_DIFFERENCES {
+            return Err(bad_arguments("a report has at most 2048 differences"));
+        }
+        let row = |found: DifferenceText| PolicyDifference {
+            receiver: sender.principal.to_string(),
+            sender: found.sender,
+            method: found.method,
+            allowed: found.allowed,
+            rule: found.rule,
+            shadow_rule: found.shadow_rule,
+            count: found.count,
+            last: 0,
+        };
+        let found: Vec<_> = args.differences.into_iter().map(row).collect();
+        let noted = self.keystore.note_differences(args.sequence, &found).await.map_err(broken)?;
+        Ok(DifferencesAnswer { noted: noted as u64 })
     }
 
     /// Which roots followed the one that is trusted by who asks, and what the newest one signed.

@@ -9,6 +9,7 @@ pub(crate) mod key_file;
 pub(crate) mod logins;
 mod peers;
 mod plane;
+mod policies;
 mod renewal;
 mod statements;
 
@@ -19,8 +20,8 @@ use std::time::Duration;
 use bulla_keystore::{KekRing, Keystore, KeystoreError, SIGNING_LIFETIME, StoreAddress};
 use bulla_rpc::enrol::EnrolServer;
 use bulla_rpc::{
-    Client, Clock, Endpoint, EndpointOptions, Identity, ReceiveKey, Server, ServerOptions,
-    SystemClock,
+    Client, Clock, Endpoint, EndpointOptions, Identity, PolicyRule, ReceiveKey, Server,
+    ServerOptions, SystemClock,
 };
 use bulla_seal::UnixTime;
 use bulla_transport::{Transport, TransportEvent};
@@ -137,7 +138,13 @@ impl ControlNode {
         let statement = keystore.statement().await?;
         endpoint.take_statement(statement.as_bytes())?;
         let claims = claims::open(home, &settings.claims, &bus).await?;
+        let rule = Arc::new(PolicyRule::default());
+        policies::activate_file(&keystore, settings).await?;
+        if let Some(document) = keystore.policy_document().await? {
+            rule.take(&document);
+        }
         let server_options = ServerOptions {
+            authorization: rule.clone(),
             only_host: settings.claims.only_host,
             only_host_by_bus: true,
             ..ServerOptions::new(claims)
@@ -163,9 +170,22 @@ impl ControlNode {
         node.renew(instance);
         node.fill();
         node.rotate();
-        statements::keep(&node.keystore, &node.client, &node.stop);
+        statements::keep(&node.keystore, &node.client, &rule, &node.stop);
         node.watch();
         Ok(node)
+    }
+
+    /// Takes over what changed in the settings' policy file. What runs is not touched: each message is
+    /// judged by the former policy or by the new one.
+    pub(crate) async fn reload(&self, home: &Home) {
+        let reloaded = async {
+            let settings = Settings::load(home.dir())?;
+            policies::activate_file(&self.keystore, &settings).await
+        };
+        match reloaded.await {
+            Ok(()) => tracing::info!("reloaded"),
+            Err(failure) => tracing::error!(%failure, "not reloaded; the former policy stays"),
+        }
     }
 
     /// A signing credential lives an hour; the next one is made at its half.

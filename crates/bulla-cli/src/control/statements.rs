@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_keystore::{EVERY_AGENT, Keystore, KeystoreError, News};
-use bulla_rpc::{Client, Endpoint, Target, builtin};
+use bulla_rpc::{Client, Endpoint, PolicyRule, Target, builtin};
 use bulla_seal::{GroupName, Kid, SignedStatement};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use super::policies::Follower;
 
 /// How often the keystore is asked whether there is something to say: a revocation counts in every
 /// control-plane process within a second.
@@ -28,12 +30,18 @@ const TELL_EVERY: Duration = Duration::from_secs(5);
 const NEWS_LIFE: Duration = Duration::from_secs(3600);
 
 /// Keeps this process's statement the newest until `stop`.
-pub(super) fn keep(keystore: &Keystore, client: &Client, stop: &CancellationToken) {
+pub(super) fn keep(
+    keystore: &Keystore,
+    client: &Client,
+    rule: &Arc<PolicyRule>,
+    stop: &CancellationToken,
+) {
     let changed = Arc::new(Notify::new());
     tokio::spawn(listen(keystore.news(), changed.clone(), stop.clone()));
     let keeper = Keeper {
         keystore: keystore.clone(),
         client: client.clone(),
+        policies: Follower::new(keystore, rule),
         receiving: BTreeSet::new(),
         blind: false,
         rootless: false,
@@ -67,6 +75,7 @@ async fn listen(mut news: News, changed: Arc<Notify>, stop: CancellationToken) {
 struct Keeper {
     keystore: Keystore,
     client: Client,
+    policies: Follower,
     /// The keys that are received with.
     receiving: BTreeSet<Kid>,
     /// The keys, or the statement, could not be read; told once.
@@ -103,6 +112,7 @@ impl Keeper {
             tracing::error!(%error, "it can't be read which root is trusted; the former one stays");
         }
         self.rootless = rooted.is_err();
+        self.policies.look(&self.client).await;
         let taken = take_newest(&self.keystore, endpoint).await;
         if let Some(error) = taken.as_ref().err().filter(|_| !self.failing) {
             tracing::error!(

@@ -215,6 +215,12 @@ impl Process {
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
+    /// Asks it to take over what changed.
+    pub fn hang_up(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    }
+
     /// As a power cut would.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

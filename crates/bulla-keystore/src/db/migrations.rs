@@ -113,6 +113,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(9, "0009_access_keys_not_in_clear", Some(DataStep::EncryptAccessKeys), None),
     migration!(10, "0010_component_keys"),
     migration!(11, "0011_roots"),
+    migration!(12, "0012_policies"),
 ];
 
 /// The schema version that this program works with.

@@ -12,6 +12,7 @@ pub(crate) mod keys;
 pub(crate) mod migrations;
 pub(crate) mod news;
 pub(crate) mod pairs;
+pub(crate) mod policies;
 pub(crate) mod principals;
 pub(crate) mod revocation;
 pub(crate) mod roles;

@@ -14,6 +14,7 @@ mod issue;
 mod lookup;
 mod news;
 mod pairs;
+mod policies;
 mod renewal;
 mod revocation;
 mod rewrap;
@@ -48,6 +49,7 @@ pub use issue::{
 };
 pub use news::News;
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
+pub use policies::{PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText};
 pub use renewal::{RenewRefusal, Renewal, Renewed};
 pub use revocation::STATEMENT_LIFETIME;
 use rewrap::current_kek;

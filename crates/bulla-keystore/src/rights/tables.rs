@@ -77,6 +77,9 @@ pub(super) const TABLES: &[TableRights] = &[
     control("exemptions", &["SELECT", "INSERT", "DELETE"]),
     control("peer_census", &["SELECT", "INSERT", "UPDATE (count, last, below, last_below)"]),
     control("floor_generation", &["SELECT", "UPDATE (n)"]),
+    control("policies", &["SELECT", "INSERT"]),
+    control("policy_document", &["SELECT", "INSERT", "DELETE"]),
+    control("policy_differences", &["SELECT", "INSERT", "UPDATE (count, last)", "DELETE"]),
     control(
         "join_tokens",
         &[

@@ -10,6 +10,7 @@ mod incarnations;
 mod kek;
 mod keystore;
 mod life;
+mod policies;
 mod revocation;
 mod rights;
 mod roots;

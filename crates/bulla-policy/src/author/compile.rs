@@ -24,6 +24,7 @@ pub(super) fn rules(
     if let Some(template) = set.templates().next() {
         mistakes.push(Mistake {
             line: None,
+            column: None,
             message: format!(
                 "`{}` has a slot (`?principal`); slots are not filled here",
                 template.id()
@@ -38,7 +39,7 @@ pub(super) fn rules(
         let line = policy
             .annotation("id")
             .and_then(|id| text.rfind(&format!("@id({id:?})")).map(|at| line_of(text, at)));
-        let mut wrong = |message| mistakes.push(Mistake { line, message });
+        let mut wrong = |message| mistakes.push(Mistake { line, column: None, message });
         let id = match policy.annotation("id").map(str::trim) {
             None | Some("") => {
                 wrong(format!("rule {} has no id: put `@id(\"…\")` before it", number + 1));

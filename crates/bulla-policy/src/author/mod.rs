@@ -38,16 +38,20 @@ pub struct Source {
 pub struct Mistake {
     /// Line of the text, from 1; `None` if it is about the whole.
     pub line: Option<usize>,
+    /// Column of that line in characters, from 1; `None` if it is about the whole line.
+    pub column: Option<usize>,
     /// What is wrong.
     pub message: String,
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "line {line}: {}", self.message),
-            None => f.write_str(&self.message),
+        match (self.line, self.column) {
+            (Some(line), Some(column)) => write!(f, "line {line}, column {column}: ")?,
+            (Some(line), None) => write!(f, "line {line}: ")?,
+            (None, _) => {}
         }
+        f.write_str(&self.message)
     }
 }
 
@@ -82,8 +86,11 @@ impl Source {
     pub fn compile(&self) -> Result<Policy, Vec<Mistake>> {
         let schema = self.cedar_schema().map_err(|mistake| vec![mistake])?;
         let validated = Validator::new(schema).validate(&self.rules, ValidationMode::Strict);
-        let mistakes: Vec<_> =
+        let mut mistakes: Vec<_> =
             validated.validation_errors().map(|error| mistake(&self.text, error)).collect();
+        // Cedar tells some once for each action, and in no order.
+        mistakes.sort_by(|a, b| place(a).cmp(&place(b)));
+        mistakes.dedup();
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -92,8 +99,26 @@ impl Source {
     }
 
     fn cedar_schema(&self) -> Result<Schema, Mistake> {
-        Schema::from_str(&self.schema())
-            .map_err(|error| Mistake { line: None, message: error.to_string() })
+        Schema::from_str(&self.schema()).map_err(|error| Mistake {
+            line: None,
+            column: None,
+            message: error.to_string(),
+        })
+    }
+}
+
+fn place(mistake: &Mistake) -> (usize, usize, &str) {
+    let (line, column) = (mistake.line, mistake.column);
+    (line.unwrap_or_default(), column.unwrap_or_default(), &mistake.message)
+}
+
+/// Without the action that Cedar looked at when it found it.
+fn of_any_action(message: String) -> String {
+    const BEFORE: &str = " in context for Action::\"";
+    let Some((before, rest)) = message.split_once(BEFORE) else { return message };
+    match rest.split_once('"') {
+        Some((_, after)) => format!("{before}{after}"),
+        None => message,
     }
 }
 
@@ -114,11 +139,21 @@ fn mistake(text: &str, error: &dyn Diagnostic) -> Mistake {
     if let Some(help) = error.help() {
         message += &format!("; {help}");
     }
-    Mistake { line: offset.map(|at| line_of(text, at)), message }
+    let (line, column) = match offset {
+        Some(at) => (Some(line_of(text, at)), Some(column_of(text, at))),
+        None => (None, None),
+    };
+    Mistake { line, column, message: of_any_action(message) }
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
+}
+
+fn column_of(text: &str, offset: usize) -> usize {
+    let before = text.get(..offset).unwrap_or_default();
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    1 + line.chars().count()
 }
 
 #[cfg(test)]

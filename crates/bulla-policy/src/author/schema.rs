@@ -24,7 +24,8 @@ pub(super) fn declared(text: &str) -> Result<Vec<(String, ArgType)>, Vec<Mistake
         let Some(rest) = comment.and_then(|comment| comment.strip_prefix(DECLARES)) else {
             continue;
         };
-        let mut wrong = |message| mistakes.push(Mistake { line: Some(at + 1), message });
+        let mut wrong =
+            |message| mistakes.push(Mistake { line: Some(at + 1), column: None, message });
         match declaration(rest) {
             Err(why) => wrong(why),
             Ok((name, _)) if declared.iter().any(|(known, _)| *known == name) => {

@@ -3,6 +3,7 @@
 mod call;
 mod fanout;
 mod pending;
+mod policy;
 mod replies;
 mod request;
 mod statement;

@@ -27,6 +27,64 @@ pub const STATEMENT: &str = "statement";
 /// Roots that followed, and the issuers: [`TrustArgs`] to [`TrustAnswer`].
 pub const TRUST: &str = "trust";
 
+/// What is said of policies, if it is newer than what is held: [`PolicyArgs`] to [`PolicyAnswer`].
+pub const POLICY: &str = "policy";
+
+/// What the policy in the shadow would have decided otherwise: [`DifferencesArgs`] to
+/// [`DifferencesAnswer`].
+pub const POLICY_DIFFERENCES: &str = "policy_differences";
+
+/// What is held by who asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PolicyArgs {
+    /// The sequence of the document; 0 for none.
+    pub held: u64,
+}
+
+/// A document as signed, if there is a newer one: it proves itself.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PolicyAnswer {
+    /// Base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+}
+
+/// Differences that were counted since the last report.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DifferencesArgs {
+    /// The sequence of the document whose policies were compared.
+    pub sequence: u64,
+    /// At most [`MAX_DIFFERENCES`].
+    pub differences: Vec<DifferenceText>,
+}
+
+/// Most differences in one report.
+pub const MAX_DIFFERENCES: usize = 2048;
+
+/// One of them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DifferenceText {
+    /// Whose requests; empty for those that were too many to tell apart.
+    pub sender: String,
+    /// What they asked for.
+    pub method: String,
+    /// Whether the active policy allows them.
+    pub allowed: bool,
+    /// The rule that decided.
+    pub rule: String,
+    /// The rule of the policy in the shadow.
+    pub shadow_rule: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// The report was taken.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct DifferencesAnswer {
+    /// How many differences were news.
+    pub noted: u64,
+}
+
 /// What is trusted by who asks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TrustArgs {

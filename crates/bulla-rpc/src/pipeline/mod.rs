@@ -29,7 +29,7 @@ use crate::router::Router;
 use crate::server::ServerOptions;
 
 pub use authorize::{Authorization, Decision, DefaultRule, Question};
-pub use policy::{Difference, PolicyRule};
+pub use policy::{Difference, PolicyRule, Taken, UNREADABLE};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>> + Send>>;
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bulla_policy::{Action, MethodOf, Policy, Request, Who};
-use bulla_seal::{MessageKind, Principal};
+use bulla_seal::{MessageKind, Principal, SignedPolicy};
 use parking_lot::{Mutex, RwLock};
 
 use super::authorize::{Authorization, Decision, DefaultRule, Question};
@@ -13,22 +13,44 @@ use crate::router::Effect;
 
 /// Differences between two policies that are told apart; what comes after is counted together.
 const MAX_DIFFERENCES: usize = 1000;
+/// The rule that a caller is told of while the policy can't be read: everything is denied.
+pub const UNREADABLE: &str = "policy/can-not-be-read";
 
 /// Judges by a policy, which can be replaced while messages are judged: each is judged by one or
-/// the other, whole. The methods of the protocol itself are judged by [`DefaultRule`] as ever.
+/// the other, whole. Until there is one, and for the methods of the protocol itself always,
+/// [`DefaultRule`] judges.
 ///
 /// A second policy can judge beside it in the shadow: what it would decide otherwise is counted,
 /// and nothing else comes of it.
 #[derive(Debug, Default)]
 pub struct PolicyRule {
     policies: RwLock<Policies>,
-    differences: Mutex<HashMap<Difference, u64>>,
+    counted: Mutex<Counted>,
 }
 
 #[derive(Debug, Default, Clone)]
 struct Policies {
-    active: Arc<Policy>,
+    /// Counts the changes: what was judged by former ones is not counted as of these.
+    generation: u64,
+    sequence: u64,
+    version: u32,
+    active: Active,
     shadow: Option<Arc<Policy>>,
+}
+
+#[derive(Debug, Default, Clone)]
+enum Active {
+    #[default]
+    BuiltIn,
+    Policy(Arc<Policy>),
+    /// There is one that this program can't read: nothing is judged by half a policy.
+    Unreadable,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    generation: u64,
+    differences: HashMap<Difference, u64>,
 }
 
 /// What a policy in the shadow would decide otherwise.
@@ -46,35 +68,138 @@ pub struct Difference {
     pub shadow_rule: String,
 }
 
+/// What came of a signed document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It counts from now on.
+    New,
+    /// It is the one that is held.
+    Same,
+    /// It is older than the one that is held, and was refused.
+    Older,
+}
+
 impl PolicyRule {
     /// Judges by `policy`.
     pub fn new(policy: Policy) -> Self {
-        let policies = Policies { active: Arc::new(policy), shadow: None };
-        Self { policies: RwLock::new(policies), differences: Mutex::default() }
+        let rule = Self::default();
+        rule.replace(policy);
+        rule
     }
 
     /// Judges by `policy` from now on; the one in the shadow goes.
     pub fn replace(&self, policy: Policy) {
-        *self.policies.write() = Policies { active: Arc::new(policy), shadow: None };
-        self.differences.lock().clear();
+        self.set(|policies| {
+            (policies.active, policies.shadow) = (Active::Policy(Arc::new(policy)), None);
+            true
+        });
+    }
+
+    /// Denies everything but the protocol itself until there is a policy: the one that is kept
+    /// can't be read.
+    pub fn deny_until_told(&self) {
+        self.set(|policies| {
+            (policies.active, policies.shadow) = (Active::Unreadable, None);
+            true
+        });
     }
 
     /// Lets `policy` judge in the shadow, or nobody any more. What was counted is forgotten.
     pub fn shadow(&self, policy: Option<Policy>) {
-        self.policies.write().shadow = policy.map(Arc::new);
-        self.differences.lock().clear();
+        self.set(|policies| {
+            policies.shadow = policy.map(Arc::new);
+            true
+        });
+    }
+
+    /// Goes by what the operator's issuer signed, if it is newer than what is held. A policy that
+    /// this program can't read denies everything: an older program has to be replaced, and not to
+    /// guess.
+    pub fn take(&self, document: &SignedPolicy) -> Taken {
+        let read = |compiled: &Vec<u8>| Policy::from_bytes(compiled).map(Arc::new);
+        let active = match document.active.as_ref().map(read) {
+            None => Active::BuiltIn,
+            Some(Ok(policy)) => Active::Policy(policy),
+            Some(Err(_)) => {
+                tracing::error!(
+                    version = document.version,
+                    "the policy is of a form that this program can't read: everything is denied; \
+                     install a newer program"
+                );
+                Active::Unreadable
+            }
+        };
+        // What only judges beside need not be read.
+        let shadow = document.shadow.as_ref().and_then(|compiled| read(compiled).ok());
+        let mut taken = Taken::New;
+        self.set(|policies| {
+            if document.sequence <= policies.sequence {
+                let same = document.sequence == policies.sequence;
+                taken = if same { Taken::Same } else { Taken::Older };
+                return false;
+            }
+            (policies.sequence, policies.version) = (document.sequence, document.version);
+            (policies.active, policies.shadow) = (active, shadow);
+            true
+        });
+        taken
+    }
+
+    /// `change` says whether it changed anything; what was counted is then forgotten.
+    fn set(&self, change: impl FnOnce(&mut Policies) -> bool) {
+        let mut policies = self.policies.write();
+        if !change(&mut policies) {
+            return;
+        }
+        policies.generation += 1;
+        let mut counted = self.counted.lock();
+        counted.generation = policies.generation;
+        counted.differences.clear();
+    }
+
+    /// The sequence of the document that is held; 0 before the first.
+    pub fn sequence(&self) -> u64 {
+        self.policies.read().sequence
+    }
+
+    /// The version of the policy that decides; 0 before the first.
+    pub fn version(&self) -> u32 {
+        self.policies.read().version
     }
 
     /// What the policy in the shadow would have decided otherwise, with how often, in order of
     /// their senders.
     pub fn differences(&self) -> Vec<(Difference, u64)> {
-        let found = self.differences.lock().iter().map(|(what, n)| (what.clone(), *n)).collect();
-        let mut found: Vec<_> = found;
-        found.sort_unstable();
-        found
+        let counted = self.counted.lock();
+        sorted(counted.differences.iter().map(|(what, n)| (what.clone(), *n)).collect())
     }
 
-    fn compare(&self, request: &Request<'_>, allowed: bool, rule: &str, shadow: &Policy) {
+    /// The same, once: what was given is counted anew. With it the sequence of the document that it
+    /// is of.
+    pub fn take_differences(&self) -> (u64, Vec<(Difference, u64)>) {
+        let policies = self.policies.read();
+        let found = std::mem::take(&mut self.counted.lock().differences);
+        (policies.sequence, sorted(found.into_iter().collect()))
+    }
+
+    /// Counts again what could not be reported, unless it is of a former document.
+    pub fn put_back(&self, sequence: u64, found: Vec<(Difference, u64)>) {
+        let policies = self.policies.read();
+        if policies.sequence != sequence {
+            return;
+        }
+        let mut counted = self.counted.lock();
+        for (difference, n) in found {
+            counted.add(difference, n);
+        }
+    }
+
+    fn compare(
+        &self,
+        request: &Request<'_>,
+        (allowed, rule): (bool, &str),
+        (generation, shadow): (u64, &Policy),
+    ) {
         let theirs = shadow.decide(request);
         if theirs.allows() == allowed {
             return;
@@ -86,15 +211,29 @@ impl PolicyRule {
             rule: rule.to_owned(),
             shadow_rule: theirs.rule().to_owned(),
         };
-        let mut differences = self.differences.lock();
-        let known = differences.len() < MAX_DIFFERENCES || differences.contains_key(&difference);
+        let mut counted = self.counted.lock();
+        if counted.generation == generation {
+            counted.add(difference, 1);
+        }
+    }
+}
+
+impl Counted {
+    fn add(&mut self, difference: Difference, n: u64) {
+        let known =
+            self.differences.len() < MAX_DIFFERENCES || self.differences.contains_key(&difference);
         let difference = if known {
             difference
         } else {
             Difference { sender: String::new(), method: String::new(), ..difference }
         };
-        *differences.entry(difference).or_default() += 1;
+        *self.differences.entry(difference).or_default() += n;
     }
+}
+
+fn sorted(mut found: Vec<(Difference, u64)>) -> Vec<(Difference, u64)> {
+    found.sort_unstable();
+    found
 }
 
 impl Authorization for PolicyRule {
@@ -109,18 +248,28 @@ impl Authorization for PolicyRule {
             // Nothing else runs a method.
             _ => return Decision::Deny { rule: Cow::Borrowed(bulla_policy::NO_RULE) },
         };
-        let request = request(question, action);
         let policies = self.policies.read().clone();
-        let decided = policies.active.decide(&request);
+        let request = request(question, action);
+        let (allowed, rule) = match &policies.active {
+            Active::BuiltIn => match DefaultRule.decide(question) {
+                Decision::Allow => (true, Cow::Borrowed(BUILT_IN)),
+                Decision::Deny { rule } => (false, rule),
+            },
+            Active::Unreadable => (false, Cow::Borrowed(UNREADABLE)),
+            Active::Policy(policy) => {
+                let decided = policy.decide(&request);
+                (decided.allows(), Cow::Owned(decided.rule().to_owned()))
+            }
+        };
         if let Some(shadow) = &policies.shadow {
-            self.compare(&request, decided.allows(), decided.rule(), shadow);
+            self.compare(&request, (allowed, &rule), (policies.generation, shadow));
         }
-        if decided.allows() {
-            return Decision::Allow;
-        }
-        Decision::Deny { rule: Cow::Owned(decided.rule().to_owned()) }
+        if allowed { Decision::Allow } else { Decision::Deny { rule } }
     }
 }
+
+/// What is named as the rule where the built-in one allows.
+const BUILT_IN: &str = "default";
 
 fn request<'a>(question: &Question<'a>, action: Action) -> Request<'a> {
     let method = question.method;
