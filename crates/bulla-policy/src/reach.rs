@@ -425,7 +425,8 @@ fn texts(expr: &Expr, each: &mut impl FnMut(&str)) {
     }
 }
 
-#[cfg(all(test, feature = "author"))]
+#[cfg(feature = "author")]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Source, starter};

@@ -291,7 +291,9 @@ pub(crate) fn every_failure() -> Vec<CallFailure> {
             target: target(),
             error: "NoSpace".into(),
             message: "no space left".into(),
-            details: Box::new(json!({"free": 0, "name": "x", "status": 200, "nested": [1, {"a": null}]})),
+            details: Box::new(
+                json!({"free": 0, "name": "x", "status": 200, "nested": [1, {"a": null}]}),
+            ),
         },
         CallFailure::Timeout { target: target(), timeout_ms: 1500 },
         CallFailure::NobodyThere { target: target() },

@@ -62,7 +62,8 @@ async fn every_activation_stays_and_each_can_be_gone_back_to() {
     let newer = again.policy_document_after(held.sequence - 1).await.unwrap();
     assert_eq!(newer, Some(held));
     let listed = again.policies().await.unwrap();
-    let row = |r: &bulla_keystore::PolicyRecord| (r.version, r.origin, r.again_of, r.source.clone());
+    let row =
+        |r: &bulla_keystore::PolicyRecord| (r.version, r.origin, r.again_of, r.source.clone());
     let (a, b) = (Some("a".to_owned()), Some("b".to_owned()));
     use PolicyOrigin::{Command, File, RollBack};
     assert_eq!(
