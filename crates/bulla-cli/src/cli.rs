@@ -592,6 +592,9 @@ pub(crate) struct PolicyExplainArgs {
     /// A role in its credential (may be repeated).
     #[arg(long = "role", value_name = "ROLE")]
     pub(crate) roles: Vec<String>,
+    /// A group that it is in (may be repeated).
+    #[arg(long = "group", value_name = "NAME")]
+    pub(crate) groups: Vec<String>,
     /// Who is asked: agent/ID or component/TYPE.
     #[arg(long, value_name = "PRINCIPAL")]
     pub(crate) to: Option<String>,

@@ -42,6 +42,7 @@ fn main() {
             let request = Request {
                 sender: Who { kind: Agent, id: "db-1" },
                 roles: &[],
+                groups: None,
                 action: Action::Call,
                 method: MethodOf {
                     receiver: Who { kind: Component, id: "conductor" },

@@ -26,6 +26,31 @@ pub(crate) enum Expr {
     Within(Subject, Box<Self>),
 }
 
+impl Expr {
+    /// Whether it names a thing of this kind anywhere.
+    pub(crate) fn names(&self, kind: EntityKind) -> bool {
+        let in_value = |value: &Value<'_>| match value {
+            Value::Entity(entity) => entity.kind == kind,
+            Value::Set(values) => {
+                values.iter().any(|value| matches!(value, Value::Entity(e) if e.kind == kind))
+            }
+            _ => false,
+        };
+        match self {
+            Self::Literal(value) => in_value(value),
+            Self::Set(items) => items.iter().any(|item| item.names(kind)),
+            Self::Not(inner)
+            | Self::Negative(inner)
+            | Self::IsEmpty(inner)
+            | Self::Like(inner, _)
+            | Self::Within(_, inner) => inner.names(kind),
+            Self::Two(_, two) => two.0.names(kind) || two.1.names(kind),
+            Self::If(three) => three.0.names(kind) || three.1.names(kind) || three.2.names(kind),
+            Self::Field(_) | Self::Arg(_) | Self::HasArg(_) | Self::Is(..) => false,
+        }
+    }
+}
+
 /// The two things of a request that are somebody or something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
@@ -200,11 +225,16 @@ impl Pattern {
 
 /// A condition could not be judged; who asks is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fault;
+pub(crate) enum Fault {
+    /// An argument has another type than the policy declares, or a number is too large.
+    Unfit,
+    /// It is not known which groups the sender is in.
+    Groups,
+}
 
 impl From<Unfit> for Fault {
     fn from(_: Unfit) -> Self {
-        Self
+        Self::Unfit
     }
 }
 
@@ -223,13 +253,13 @@ impl<'r, 'a> Judged<'r, 'a> {
     fn arg(&self, index: usize) -> Result<Option<&Value<'a>>, Fault> {
         let read = || arguments(self.request.args, self.declared);
         let args = self.args.get_or_init(read).as_ref().map_err(|unfit| *unfit)?;
-        Ok(args.get(index).ok_or(Fault)?.as_ref())
+        Ok(args.get(index).ok_or(Fault::Unfit)?.as_ref())
     }
 
     pub(crate) fn holds(&self, expr: &Expr) -> Result<bool, Fault> {
         match self.value(expr)?.as_ref() {
             Value::Bool(holds) => Ok(*holds),
-            _ => Err(Fault),
+            _ => Err(Fault::Unfit),
         }
     }
 
@@ -241,7 +271,7 @@ impl<'r, 'a> Judged<'r, 'a> {
         match expr {
             Expr::Literal(value) => Ok(Cow::Borrowed(value)),
             Expr::Field(field) => Ok(Cow::Owned(field.of(self.request))),
-            Expr::Arg(index) => self.arg(*index)?.map(Cow::Borrowed).ok_or(Fault),
+            Expr::Arg(index) => self.arg(*index)?.map(Cow::Borrowed).ok_or(Fault::Unfit),
             Expr::HasArg(index) => bool(self.arg(*index)?.is_some()),
             Expr::Set(items) => {
                 let of = |item| Ok(self.value(item)?.into_owned());
@@ -250,12 +280,12 @@ impl<'r, 'a> Judged<'r, 'a> {
             }
             Expr::Not(inner) => bool(!self.holds(inner)?),
             Expr::Negative(inner) => {
-                let value = self.long(inner)?.checked_neg().ok_or(Fault)?;
+                let value = self.long(inner)?.checked_neg().ok_or(Fault::Unfit)?;
                 Ok(Cow::Owned(Value::Long(value)))
             }
             Expr::IsEmpty(inner) => match self.value(inner)?.as_ref() {
                 Value::Set(values) => bool(values.is_empty()),
-                _ => Err(Fault),
+                _ => Err(Fault::Unfit),
             },
             Expr::Two(op, two) => self.two(*op, &two.0, &two.1),
             Expr::If(three) => {
@@ -264,20 +294,20 @@ impl<'r, 'a> Judged<'r, 'a> {
             }
             Expr::Like(inner, pattern) => match self.value(inner)?.as_ref() {
                 Value::Text(text) => bool(pattern.matches(text)),
-                _ => Err(Fault),
+                _ => Err(Fault::Unfit),
             },
             Expr::Is(subject, kind) => bool(self.is(*subject, *kind)),
             Expr::Within(subject, places) => match self.value(places)?.as_ref() {
-                Value::Entity(place) => bool(self.within(*subject, place)),
+                Value::Entity(place) => bool(self.within(*subject, place)?),
                 Value::Set(places) => {
                     let mut any = false;
                     for place in places {
-                        let Value::Entity(place) = place else { return Err(Fault) };
-                        any |= self.within(*subject, place);
+                        let Value::Entity(place) = place else { return Err(Fault::Unfit) };
+                        any |= self.within(*subject, place)?;
                     }
                     bool(any)
                 }
-                _ => Err(Fault),
+                _ => Err(Fault::Unfit),
             },
         }
     }
@@ -306,7 +336,7 @@ impl<'r, 'a> Judged<'r, 'a> {
                     Op::Subtract => left.checked_sub(right),
                     _ => left.checked_mul(right),
                 };
-                return Ok(Cow::Owned(Value::Long(value.ok_or(Fault)?)));
+                return Ok(Cow::Owned(Value::Long(value.ok_or(Fault::Unfit)?)));
             }
             _ => {}
         }
@@ -321,14 +351,14 @@ impl<'r, 'a> Judged<'r, 'a> {
             (Op::ContainsAny, Value::Set(set), Value::Set(some)) => {
                 bool(some.iter().any(|value| set.contains(value)))
             }
-            _ => Err(Fault),
+            _ => Err(Fault::Unfit),
         }
     }
 
     fn long(&self, expr: &Expr) -> Result<i64, Fault> {
         match self.value(expr)?.as_ref() {
             Value::Long(value) => Ok(*value),
-            _ => Err(Fault),
+            _ => Err(Fault::Unfit),
         }
     }
 
@@ -340,12 +370,15 @@ impl<'r, 'a> Judged<'r, 'a> {
         }
     }
 
-    pub(crate) fn within(&self, subject: Subject, place: &EntityRef<'_>) -> bool {
-        let Request { sender, roles, action, method, .. } = *self.request;
+    pub(crate) fn within(&self, subject: Subject, place: &EntityRef<'_>) -> Result<bool, Fault> {
+        let Request { sender, roles, groups, action, method, .. } = *self.request;
         let id = place.id.as_ref();
-        match (subject, place.kind) {
+        Ok(match (subject, place.kind) {
             (Subject::Action, EntityKind::Action) => action.name() == id,
             (Subject::Principal, EntityKind::Role) => roles.iter().any(|role| role == id),
+            (Subject::Principal, EntityKind::Group) => {
+                groups.ok_or(Fault::Groups)?.iter().any(|group| group == id)
+            }
             (Subject::Principal, kind) => kind == EntityKind::of(sender.kind) && sender.id == id,
             (Subject::Resource, EntityKind::Method) => method.is_named(id),
             (Subject::Resource, EntityKind::Namespace) => method.namespace == id,
@@ -353,7 +386,7 @@ impl<'r, 'a> Judged<'r, 'a> {
                 kind == EntityKind::of(method.receiver.kind) && method.receiver.id == id
             }
             (Subject::Action, _) => false,
-        }
+        })
     }
 }
 

@@ -29,6 +29,7 @@
 //! let report = |args: &'static [u8]| Request {
 //!     sender: Who { kind: Agent, id: "db-1" },
 //!     roles: &[],
+//!     groups: None,
 //!     action: Action::Cast,
 //!     method: MethodOf {
 //!         receiver: Who { kind: Component, id: "conductor" },
@@ -60,7 +61,7 @@ mod table;
 
 #[cfg(feature = "author")]
 pub use author::{Mistake, Source, starter};
-pub use policy::{Decision, Explanation, FAULT, NO_RULE, Policy};
+pub use policy::{Decision, Explanation, FAULT, NO_GROUPS, NO_RULE, Policy};
 pub use reach::{Peer, Reach};
 pub use request::{Action, ArgType, EntityKind, EntityRef, MethodOf, Request, Value, Who};
 pub use rule::{Effect, Rule, Standing};

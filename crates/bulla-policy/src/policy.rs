@@ -20,6 +20,7 @@ pub struct Policy {
     by_principal: HashMap<EntityKind, HashMap<String, Vec<usize>>>,
     /// The rest.
     general: Vec<usize>,
+    needs_groups: bool,
 }
 
 /// A judgement.
@@ -32,7 +33,8 @@ pub enum Decision<'p> {
     },
     /// By this rule, or for want of one.
     Deny {
-        /// The id of the rule that forbids it, or one of [`NO_RULE`] and [`FAULT`].
+        /// The id of the rule that forbids it, or one of [`NO_RULE`], [`FAULT`] and
+        /// [`NO_GROUPS`].
         rule: &'p str,
     },
 }
@@ -41,6 +43,8 @@ pub enum Decision<'p> {
 pub const NO_RULE: &str = "policy/no-rule-permits";
 /// Why a request is denied for which a rule can't be judged.
 pub const FAULT: &str = "policy/argument-of-another-type";
+/// Why a request is denied while it is not known which groups its sender is in.
+pub const NO_GROUPS: &str = "policy/groups-not-known";
 
 impl Decision<'_> {
     /// Whether it may go on.
@@ -81,7 +85,13 @@ impl Policy {
                 _ => policy.general.push(at),
             }
         }
+        policy.needs_groups = rules.iter().any(|rule| rule.names(EntityKind::Group));
         Self { rules, ..policy }
+    }
+
+    /// Whether a request can't be judged without knowing which groups its sender is in.
+    pub fn needs_groups(&self) -> bool {
+        self.needs_groups
     }
 
     /// Its rules, in their order.
@@ -117,7 +127,8 @@ impl Policy {
             match rule.holds(request.action, &judged) {
                 Ok(true) => *found = Some(at),
                 Ok(false) => {}
-                Err(Fault) => return Decision::Deny { rule: FAULT },
+                Err(Fault::Unfit) => return Decision::Deny { rule: FAULT },
+                Err(Fault::Groups) => return Decision::Deny { rule: NO_GROUPS },
             }
         }
         let id = |at: usize| self.rules.get(at).map_or(NO_RULE, Rule::id);
@@ -149,6 +160,12 @@ impl Policy {
         let by_principal = |kind: EntityKind, id: &str| self.by_principal.get(&kind)?.get(id);
         let sender = by_principal(EntityKind::of(request.sender.kind), request.sender.id);
         let roles = request.roles.iter().filter_map(move |id| by_principal(EntityKind::Role, id));
-        named.into_iter().chain(sender).chain(roles).chain([&self.general]).flatten().copied()
+        let known = request.groups.into_iter().flatten();
+        let groups = known.filter_map(move |id| by_principal(EntityKind::Group, id));
+        // Of a sender whose groups are not known, any rule about a group may be.
+        let all = self.by_principal.get(&EntityKind::Group).filter(|_| request.groups.is_none());
+        let unknown = all.into_iter().flat_map(HashMap::values);
+        let about = named.into_iter().chain(sender).chain(roles).chain(groups).chain(unknown);
+        about.chain([&self.general]).flatten().copied()
     }
 }

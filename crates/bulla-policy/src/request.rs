@@ -114,6 +114,9 @@ pub struct Request<'a> {
     pub sender: Who<'a>,
     /// The roles in the sender's credential.
     pub roles: &'a [String],
+    /// The groups that the sender is a member of; `None` if that is not known, which only
+    /// [policies that speak of groups](crate::Policy::needs_groups) ask.
+    pub groups: Option<&'a [String]>,
     /// What it does.
     pub action: Action,
     /// With what.
@@ -154,12 +157,21 @@ pub enum EntityKind {
     Namespace,
     /// An action.
     Action,
+    /// A group that senders are members of.
+    Group,
 }
 
 impl EntityKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Agent, Self::Component, Self::Role, Self::Method, Self::Namespace, Self::Action];
+    pub const ALL: [Self; 7] = [
+        Self::Agent,
+        Self::Component,
+        Self::Role,
+        Self::Method,
+        Self::Namespace,
+        Self::Action,
+        Self::Group,
+    ];
 
     /// As rules name it.
     pub const fn name(self) -> &'static str {
@@ -170,6 +182,7 @@ impl EntityKind {
             Self::Method => "Method",
             Self::Namespace => "Namespace",
             Self::Action => "Action",
+            Self::Group => "Group",
         }
     }
 

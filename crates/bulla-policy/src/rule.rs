@@ -46,14 +46,13 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    fn covers(&self, judged: &Judged<'_, '_>, subject: Subject) -> bool {
+    fn covers(&self, judged: &Judged<'_, '_>, subject: Subject) -> Result<bool, Fault> {
         match self {
-            Self::Any => true,
-            Self::Is(kind) => judged.is(subject, *kind),
+            Self::Any => Ok(true),
+            Self::Is(kind) => Ok(judged.is(subject, *kind)),
             Self::Within(place) => judged.within(subject, place),
-            Self::IsWithin(kind, place) => {
-                judged.is(subject, *kind) && judged.within(subject, place)
-            }
+            Self::IsWithin(kind, _) if !judged.is(subject, *kind) => Ok(false),
+            Self::IsWithin(_, place) => judged.within(subject, place),
         }
     }
 
@@ -84,8 +83,8 @@ pub enum Standing {
     Fails(Vec<String>),
     /// It holds.
     Holds,
-    /// This condition can't be judged: an argument has another type than the policy declares, or a
-    /// number is too large.
+    /// This condition can't be judged: an argument has another type than the policy declares, a
+    /// number is too large, or it is not known which groups the sender is in.
     Faulty(String),
 }
 
@@ -106,10 +105,19 @@ impl Rule {
         Action::ALL.into_iter().filter(move |action| actions & action.bit() != 0)
     }
 
+    /// Whether it speaks of a thing of this kind.
+    pub(crate) fn names(&self, kind: EntityKind) -> bool {
+        let scopes = [&self.principal, &self.resource];
+        let named = scopes.into_iter().filter_map(|scope| scope.named());
+        named.into_iter().any(|place| place.kind == kind)
+            || self.conditions.iter().any(|condition| condition.names(kind))
+    }
+
     pub(crate) fn holds(&self, action: Action, judged: &Judged<'_, '_>) -> Result<bool, Fault> {
+        // The receiver's end first: it is known, always.
         if self.actions & action.bit() == 0
-            || !self.principal.covers(judged, Subject::Principal)
-            || !self.resource.covers(judged, Subject::Resource)
+            || !self.resource.covers(judged, Subject::Resource)?
+            || !self.principal.covers(judged, Subject::Principal)?
         {
             return Ok(false);
         }
@@ -133,10 +141,12 @@ impl Rule {
             return Standing::Elsewhere(format!("action in [{}]", actions.join(", ")));
         }
         for (scope, subject) in
-            [(&self.principal, Subject::Principal), (&self.resource, Subject::Resource)]
+            [(&self.resource, Subject::Resource), (&self.principal, Subject::Principal)]
         {
-            if !scope.covers(judged, subject) {
-                return Standing::Elsewhere(scope.written(subject));
+            match scope.covers(judged, subject) {
+                Ok(true) => {}
+                Ok(false) => return Standing::Elsewhere(scope.written(subject)),
+                Err(_) => return Standing::Faulty(scope.written(subject)),
             }
         }
         let mut fails = Vec::new();
@@ -145,8 +155,8 @@ impl Rule {
                 Ok(true) => {}
                 Ok(false) => fails.push(Written(condition, declared).to_string()),
                 // What comes after a condition that fails may be guarded by it.
-                Err(Fault) if !fails.is_empty() => break,
-                Err(Fault) => return Standing::Faulty(Written(condition, declared).to_string()),
+                Err(_) if !fails.is_empty() => break,
+                Err(_) => return Standing::Faulty(Written(condition, declared).to_string()),
             }
         }
         if fails.is_empty() { Standing::Holds } else { Standing::Fails(fails) }

@@ -57,7 +57,7 @@ fn number() -> impl Strategy<Value = String> {
 }
 
 fn place() -> impl Strategy<Value = String> {
-    let kinds = &["Agent", "Component", "Role"][..];
+    let kinds = &["Agent", "Component", "Role", "Group"][..];
     (select(kinds), word()).prop_map(|(kind, id)| format!("{kind}::{id:?}"))
 }
 
@@ -125,6 +125,7 @@ fn rule() -> impl Strategy<Value = String> {
         1 => word().prop_map(|id| format!("principal == Agent::{id:?}")),
         1 => place().prop_map(|place| format!("principal in {place}")),
         1 => word().prop_map(|id| format!("principal is Agent in Role::{id:?}")),
+        1 => word().prop_map(|id| format!("principal in Group::{id:?}")),
     ];
     let action = prop_oneof![
         Just("action".to_owned()),
@@ -154,6 +155,7 @@ struct Asked {
     agent: bool,
     id: &'static str,
     roles: Vec<String>,
+    groups: Vec<String>,
     action: Action,
     to_agent: bool,
     receiver: &'static str,
@@ -170,7 +172,7 @@ struct Asked {
 fn asked() -> impl Strategy<Value = Asked> {
     let names = || proptest::collection::vec(word().prop_map(str::to_owned), 0..3);
     let of = proptest::option::of::<BoxedStrategy<&'static str>>;
-    let sender = (any::<bool>(), word(), names(), select(&Action::ALL[..]));
+    let sender = (any::<bool>(), word(), names(), names(), select(&Action::ALL[..]));
     let method =
         (any::<bool>(), word(), select(&METHODS[..]), (0..4u32, 0..4u32), any::<[bool; 3]>());
     let args = (
@@ -180,12 +182,13 @@ fn asked() -> impl Strategy<Value = Asked> {
         proptest::option::of(proptest::collection::vec(word(), 0..4)),
     );
     (sender, method, args, 0..4u64).prop_map(
-        |((agent, id, roles, action), method, (who, size, force, hosts), now)| {
+        |((agent, id, roles, groups, action), method, (who, size, force, hosts), now)| {
             let (to_agent, receiver, method, version, flags) = method;
             Asked {
                 agent,
                 id,
                 roles,
+                groups,
                 action,
                 to_agent,
                 receiver,
@@ -244,6 +247,7 @@ impl Asked {
         Request {
             sender: Who { kind: kind(self.agent), id: self.id },
             roles: &self.roles,
+            groups: Some(&self.groups),
             action: self.action,
             method: MethodOf {
                 receiver: Who { kind: kind(self.to_agent), id: self.receiver },
@@ -266,7 +270,9 @@ impl Asked {
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
         let named = |agent: bool| if agent { "Agent" } else { "Component" };
         let principal = uid(named(self.agent), self.id);
-        let parents: HashSet<_> = self.roles.iter().map(|role| uid("Role", role)).collect();
+        let roles = self.roles.iter().map(|role| uid("Role", role));
+        let groups = self.groups.iter().map(|group| uid("Group", group));
+        let parents: HashSet<_> = roles.chain(groups).collect();
         let attrs = HashMap::from([("id".to_owned(), text(self.id))]);
         let who = Entity::new(principal.clone(), attrs, parents).unwrap();
         let resource = uid("Method", &full(self.method.0, self.method.1));

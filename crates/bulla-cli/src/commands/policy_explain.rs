@@ -25,6 +25,7 @@ use crate::settings::{Home, Settings};
 struct Asked {
     from: Option<String>,
     roles: Vec<String>,
+    groups: Vec<String>,
     to: Option<String>,
     action: Option<String>,
     method: Option<String>,
@@ -63,6 +64,7 @@ pub(crate) async fn run(home: &Home, args: &PolicyExplainArgs, out: Output) -> R
     let request = Request {
         sender: Who { kind: from.kind(), id: from.name() },
         roles: &asked.roles,
+        groups: Some(&asked.groups),
         action,
         method: MethodOf {
             receiver: Who { kind: to.kind(), id: to.name() },
@@ -134,6 +136,7 @@ fn asked(args: &PolicyExplainArgs) -> Result<Asked> {
     over(&mut asked.exchange, &args.exchange);
     over(&mut asked.topic, &args.topic);
     asked.roles.extend(args.roles.iter().cloned());
+    asked.groups.extend(args.groups.iter().cloned());
     asked.open_to_agents |= args.open_to_agents;
     asked.open_to_components |= args.open_to_components;
     asked.read_only |= args.read_only;

@@ -34,6 +34,7 @@ pub(crate) struct KeystoreDirectory {
     peers: Lookups<Principal, PeerKeys>,
     kids: Lookups<Kid, PairKey>,
     keys: Lookups<(GroupName, Option<u32>), GroupKey>,
+    members: Lookups<Principal, Vec<GroupName>>,
 }
 
 impl KeystoreDirectory {
@@ -45,6 +46,7 @@ impl KeystoreDirectory {
             peers: Lookups::new(LookupLimits { missing_for: Duration::ZERO, ..LIMITS }),
             kids: Lookups::new(LIMITS),
             keys: Lookups::new(LIMITS),
+            members: Lookups::new(LIMITS),
         }
     }
 }
@@ -118,6 +120,12 @@ impl Directory for KeystoreDirectory {
         let own = Principal::component(CONTROL).map_err(misnamed)?;
         self.keystore.groups_of(&own).await.map_err(failed)
     }
+
+    async fn groups_of(&self, peer: &Principal) -> Result<Vec<GroupName>, DirectoryError> {
+        let (keystore, whom) = (self.keystore.clone(), peer.clone());
+        let ask = || async move { found(keystore.groups_of(&whom).await).map_err(failed) };
+        Ok(self.members.get(peer.clone(), ask).await?.unwrap_or_default())
+    }
 }
 
 /// The methods by which others ask the directory: namespace `directory`, version 1.0.
@@ -134,6 +142,7 @@ pub(crate) fn directory_router(keystore: Keystore) -> Router {
     let (peer, pair, groups, key) =
         (service.clone(), service.clone(), service.clone(), service.clone());
     let (trust, policy, differences) = (service.clone(), service.clone(), service.clone());
+    let members = service.clone();
     let note = move |context: Context, args: DifferencesArgs| {
         let service = differences.clone();
         async move { service.differences(&context, args).await }
@@ -169,6 +178,10 @@ pub(crate) fn directory_router(keystore: Keystore) -> Router {
         .with(open(Method::new(wire::GROUPS, move |context: Context, args: GroupsArgs| {
             let service = groups.clone();
             async move { service.groups(&context, &args).await }
+        })))
+        .with(open(Method::new(wire::GROUPS_OF, move |context: Context, args: PeerArgs| {
+            let service = members.clone();
+            async move { service.groups_of(&context, &args).await }
         })))
         .with(open(Method::new(wire::GROUP_KEY, move |context: Context, args: GroupKeyArgs| {
             let service = key.clone();
@@ -284,6 +297,19 @@ impl Service {
         let sender = context.sender();
         self.check_living(sender).await?;
         let groups = self.keystore.groups_of(&sender.principal).await.map_err(broken)?;
+        Ok(groups.iter().map(|group| group.as_str().to_owned()).collect())
+    }
+
+    /// Which groups a principal is in, for policies that speak of groups.
+    async fn groups_of(&self, context: &Context, args: &PeerArgs) -> HandlerResult<Vec<String>> {
+        let sender = context.sender();
+        self.check_living(sender).await?;
+        let peer: Principal = args.principal.parse().map_err(bad_arguments)?;
+        if sender.principal.is_agent() && peer.is_agent() && peer != sender.principal {
+            return Err(not_permitted("agents look up components, not agents"));
+        }
+        let groups = found(self.keystore.groups_of(&peer).await).map_err(broken)?;
+        let groups = groups.unwrap_or_default();
         Ok(groups.iter().map(|group| group.as_str().to_owned()).collect())
     }
 

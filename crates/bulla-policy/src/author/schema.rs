@@ -67,12 +67,14 @@ pub(super) fn schema(declared: &[(String, ArgType)]) -> String {
     format!(
         r#"// A role from a sender's credential.
 entity Role;
+// A group of the keystore's, by its bare name.
+entity Group;
 // A namespace of methods; the methods without one are in Namespace::"".
 entity Namespace;
 // One managed machine.
-entity Agent in [Role] {{ id: String }};
+entity Agent in [Role, Group] {{ id: String }};
 // A type of control-plane service.
-entity Component in [Role] {{ id: String }};
+entity Component in [Role, Group] {{ id: String }};
 // A method by its full name, in its namespace and in the agent or component that has it.
 entity Method in [Namespace, Agent, Component] {{
     exchange: String,

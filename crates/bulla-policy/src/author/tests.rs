@@ -16,6 +16,7 @@ fn request<'a>(
     Request {
         sender: Who { kind: sender.0, id: sender.1 },
         roles: &[],
+        groups: None,
         action: Action::Cast,
         method: MethodOf {
             receiver: Who { kind: to.0, id: to.1 },
@@ -124,4 +125,32 @@ fn lists_are_sets() {
     assert!(may(b"\xa1\x65hosts\x83\x61a\x61b\x61a"));
     assert!(may(b"\xa1\x65hosts\x82\x61b\x61a"));
     assert!(!may(b"\xa1\x65hosts\x81\x61b"));
+}
+
+#[test]
+fn members_of_a_group_may_if_it_is_known_who_they_are() {
+    let text = "@id(\"web\") permit (principal in Group::\"web\", action, resource);\n\
+                @id(\"ping\") permit (principal, action, resource == Method::\"ping\");\n\
+                @id(\"not-old\") forbid (principal, action, resource == Method::\"new\")\n\
+                when { principal in [Group::\"old\", Group::\"older\"] };";
+    let policy = Source::parse(text).unwrap().compile().unwrap();
+    assert!(policy.needs_groups());
+    let policy = crate::Policy::from_bytes(&policy.to_bytes()).unwrap();
+    assert!(policy.needs_groups());
+    let by = |method: &'static str, groups: Option<&[&str]>| {
+        let groups: Option<Vec<String>> =
+            groups.map(|groups| groups.iter().map(|&group| group.to_owned()).collect());
+        let asked = request((Agent, "db-1"), (Component, "conductor"), method, b"\xa0");
+        policy.decide(&Request { groups: groups.as_deref(), ..asked }).rule().to_owned()
+    };
+    assert_eq!(by("new", Some(&["web"])), "web");
+    assert_eq!(by("new", Some(&["all"])), crate::NO_RULE);
+    assert_eq!(by("new", Some(&["web", "older"])), "not-old");
+    assert_eq!(by("ping", Some(&[])), "ping");
+    // Nobody knows: what would be permitted anyway is no exception.
+    for method in ["new", "ping"] {
+        assert_eq!(by(method, None), crate::NO_GROUPS);
+    }
+    let none = Source::parse(starter::TROVE).unwrap().compile().unwrap();
+    assert!(!none.needs_groups());
 }

@@ -73,4 +73,10 @@ pub trait Directory: Send + Sync + 'static {
 
     /// The groups that this process should listen to.
     async fn groups(&self) -> Result<Vec<GroupName>, DirectoryError>;
+
+    /// The groups that a peer is a member of, for policies that speak of groups; none of a peer that
+    /// does not exist.
+    async fn groups_of(&self, peer: &Principal) -> Result<Vec<GroupName>, DirectoryError> {
+        Err(DirectoryError(format!("this directory does not know which groups {peer} is in")))
+    }
 }

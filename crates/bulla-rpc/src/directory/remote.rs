@@ -44,6 +44,7 @@ struct Inner {
     kids: Lookups<Kid, PairKey>,
     keys: Lookups<(GroupName, Option<u32>), GroupKey>,
     groups: Lookups<(), Vec<GroupName>>,
+    members: Lookups<Principal, Vec<GroupName>>,
 }
 
 /// The newest of everything that was believed; nothing older is.
@@ -106,6 +107,7 @@ impl RemoteDirectory {
             kids,
             keys: Lookups::new(limits),
             groups: Lookups::new(limits),
+            members: Lookups::new(limits),
         })))
     }
 
@@ -294,6 +296,16 @@ impl Inner {
         )))
     }
 
+    async fn ask_groups_of(
+        &self,
+        client: &Client,
+        peer: &Principal,
+    ) -> Result<Vec<GroupName>, DirectoryError> {
+        let args = PeerArgs { principal: peer.to_string() };
+        let names: Vec<String> = self.ask(client, wire::GROUPS_OF, &args).await?;
+        names.iter().map(|name| GroupName::new(name).map_err(unusable)).collect()
+    }
+
     async fn ask_groups(&self, client: &Client) -> Result<Vec<GroupName>, DirectoryError> {
         let names: Vec<String> = self.ask(client, wire::GROUPS, &GroupsArgs {}).await?;
         names.iter().map(|name| GroupName::new(name).map_err(unusable)).collect()
@@ -423,6 +435,16 @@ impl Directory for RemoteDirectory {
             }
         }
         Ok(groups)
+    }
+
+    async fn groups_of(&self, peer: &Principal) -> Result<Vec<GroupName>, DirectoryError> {
+        let inner = &self.0;
+        let Some(client) = self.client()? else {
+            return Err(DirectoryError("there is nobody to ask about groups yet".into()));
+        };
+        let (asking, whom) = (inner.clone(), peer.clone());
+        let ask = || async move { asking.ask_groups_of(&client, &whom).await.map(Some) };
+        Ok(inner.members.get(peer.clone(), ask).await?.unwrap_or_default())
     }
 }
 

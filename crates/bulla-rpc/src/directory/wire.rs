@@ -18,6 +18,9 @@ pub const PEER: &str = "peer";
 pub const PAIR: &str = "pair";
 /// The groups that the asking principal is in: [`GroupsArgs`] to a list of names.
 pub const GROUPS: &str = "groups";
+/// The groups that a principal is in: [`PeerArgs`] to a list of names. Agents ask about components
+/// and themselves.
+pub const GROUPS_OF: &str = "groups_of";
 /// A group's key: [`GroupKeyArgs`] to [`GroupKeyAnswer`] or nothing.
 pub const GROUP_KEY: &str = "group_key";
 

@@ -23,6 +23,11 @@ const READ_ONLY_LIFE: u64 = 120;
 pub trait Authorization: Send + Sync + 'static {
     /// Everything in the question is proven, or the receiver's own.
     fn decide(&self, question: &Question<'_>) -> Decision;
+
+    /// Whether questions are to say which groups the sender is in: that may have to be asked for.
+    fn needs_groups(&self) -> bool {
+        false
+    }
 }
 
 /// What is judged: who sent what, and where it arrived.
@@ -32,6 +37,9 @@ pub struct Question<'a> {
     pub sender: &'a Party,
     /// The roles in the sender's credential; none for a shared key.
     pub roles: &'a [String],
+    /// The groups that the sender is a member of, by the directory, if that is
+    /// [needed](Authorization::needs_groups) and known.
+    pub groups: Option<&'a [String]>,
     /// This server's principal.
     pub me: &'a Party,
     /// The method as it is registered here.
@@ -168,7 +176,9 @@ where
             Response = Settlement,
             Error = Infallible,
             Future = BoxFuture<Settlement>,
-        >,
+        > + Clone
+        + Send
+        + 'static,
 {
     type Response = Settlement;
     type Error = Infallible;
@@ -179,13 +189,44 @@ where
     }
 
     fn call(&mut self, opened: Opened) -> Self::Future {
-        let verdict = self.shared.judge(&opened);
-        self.inner.call(Authorized { opened, verdict })
+        if !self.shared.rule.needs_groups() {
+            let verdict = self.shared.judge(&opened, None);
+            return self.inner.call(Authorized { opened, verdict });
+        }
+        let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
+        Box::pin(async move {
+            let groups = shared.groups_of(&opened).await;
+            let verdict = shared.judge(&opened, groups.as_deref());
+            inner.call(Authorized { opened, verdict }).await
+        })
     }
 }
 
 impl Shared {
-    fn judge(&self, opened: &Opened) -> Verdict {
+    /// The groups that the sender is in; `None` while nobody can tell.
+    async fn groups_of(&self, opened: &Opened) -> Option<Vec<String>> {
+        let sender = &opened.sender().principal;
+        // What the directory itself is asked must not ask it.
+        if self.is_of_the_protocol(opened) {
+            return None;
+        }
+        match self.endpoint.directory.groups_of(sender).await {
+            Ok(groups) => Some(groups.iter().map(|group| group.as_str().to_owned()).collect()),
+            Err(error) => {
+                tracing::warn!(%sender, %error, "it is not known which groups a sender is in");
+                None
+            }
+        }
+    }
+
+    fn is_of_the_protocol(&self, opened: &Opened) -> bool {
+        let Ok(body) = opened.body() else { return true };
+        let found = self.router.find(body.namespace, body.method, body.version);
+        body.namespace == Some(crate::builtin::NAMESPACE)
+            || found.is_ok_and(|method| method.access().protocol)
+    }
+
+    fn judge(&self, opened: &Opened, groups: Option<&[String]>) -> Verdict {
         let Ok(body) = opened.body() else {
             return Verdict::Deny(RemoteError::new(kinds::MALFORMED, "the request can't be read"));
         };
@@ -215,7 +256,7 @@ impl Shared {
                 return Verdict::Deny(RemoteError::new(kinds::UNSUPPORTED_VERSION, message));
             }
         };
-        match self.decide(opened, &body, method) {
+        match self.decide(opened, (&body, groups), method) {
             Decision::Deny { rule } if !off(Check::Policy) => self.deny(&rule, &name()),
             _ => {
                 opened.note(method.full_name());
@@ -224,11 +265,17 @@ impl Shared {
         }
     }
 
-    fn decide(&self, opened: &Opened, body: &RequestBody<'_>, method: &Method) -> Decision {
+    fn decide(
+        &self,
+        opened: &Opened,
+        (body, groups): (&RequestBody<'_>, Option<&[String]>),
+        method: &Method,
+    ) -> Decision {
         let (exchange, topic) = opened.place();
         self.rule.decide(&Question {
             sender: opened.sender(),
             roles: opened.roles(),
+            groups,
             me: self.endpoint.identity.party(),
             method,
             kind: opened.kind(),

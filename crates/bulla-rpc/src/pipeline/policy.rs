@@ -237,6 +237,15 @@ fn sorted(mut found: Vec<(Difference, u64)>) -> Vec<(Difference, u64)> {
 }
 
 impl Authorization for PolicyRule {
+    fn needs_groups(&self) -> bool {
+        let policies = self.policies.read();
+        let active = match &policies.active {
+            Active::Policy(policy) => policy.needs_groups(),
+            Active::BuiltIn | Active::Unreadable => false,
+        };
+        active || policies.shadow.as_ref().is_some_and(|shadow| shadow.needs_groups())
+    }
+
     fn decide(&self, question: &Question<'_>) -> Decision {
         if question.method.access().protocol {
             return DefaultRule.decide(question);
@@ -277,6 +286,7 @@ fn request<'a>(question: &Question<'a>, action: Action) -> Request<'a> {
     Request {
         sender: who(&question.sender.principal),
         roles: question.roles,
+        groups: question.groups,
         action,
         method: MethodOf {
             receiver: who(&question.me.principal),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bulla_guard::{MemoryClaims, StoreOptions};
 use bulla_keystore::{Kek, KeyType};
 use bulla_rpc::{
-    CallError, Client, Clock, Endpoint, EndpointOptions, Identity, KeyFile, ReceiveKey,
+    CallError, Client, Clock, Endpoint, EndpointOptions, Identity, KeyFile, PolicyRule, ReceiveKey,
     RemoteDirectory, Server, ServerOptions, SystemClock, Target,
 };
 use bulla_seal::{Suite, SuiteSet, TrustDomain};
@@ -86,6 +86,10 @@ impl Deployment {
     }
 
     pub(crate) async fn run(&self, file: &KeyFile, router: Router) -> Process {
+        self.run_with(file, router, server_options()).await
+    }
+
+    async fn run_with(&self, file: &KeyFile, router: Router, server: ServerOptions) -> Process {
         let (identity, given) = file.open(Path::new("test.key"), SystemClock.now()).unwrap();
         let directory = RemoteDirectory::new(given).unwrap();
         let transport = Arc::new(self.bus.transport());
@@ -97,7 +101,7 @@ impl Deployment {
         if endpoint.check_component_messages().is_err() {
             client.ask_statement().await.unwrap();
         }
-        let server = Server::start(endpoint, router, server_options()).await.unwrap();
+        let server = Server::start(endpoint, router, server).await.unwrap();
         Process { client, directory, server }
     }
 
@@ -344,4 +348,70 @@ async fn a_connection_of_the_library_is_called_looked_up_and_fanned_out_to() {
     assert_eq!(ask(connection.client(), "component/api").await.unwrap(), "agent/in-1#1");
     assert_eq!(serving.drain(Duration::from_secs(60)).await, 0);
     connection.close().await;
+}
+
+#[tokio::test]
+async fn a_policy_tells_members_of_a_group_from_others() {
+    let world = Deployment::new().await;
+    let web = GroupName::new("web").unwrap();
+    world.keystore.add_group(&web).await.unwrap();
+    let (agent, component) = (Principal::agent, Principal::component);
+    world.keystore.add_component("api", &[], SuiteSet::all()).await.unwrap();
+    let rule = |text: &str| {
+        let policy = bulla_policy::Source::parse(text).unwrap().compile().unwrap();
+        Arc::new(PolicyRule::new(policy))
+    };
+    let by_group = "@id(\"web\") permit (principal in Group::\"web\", action, resource);";
+    let options = || ServerOptions { authorization: rule(by_group), ..server_options() };
+    let file = world.service_file("conductor").await;
+    let _conductor = world.run_with(&file, whoami(), options()).await;
+    let whoami_of = async |process: &Process, to: &str| {
+        process.client.call::<_, String>(&target(to), "whoami", &json!({})).await
+    };
+    for key_type in [KeyType::Pair, KeyType::Shared] {
+        let (inside, outside) = (format!("in-{key_type:?}"), format!("out-{key_type:?}"));
+        let (member, other) =
+            (world.agent(&inside, key_type).await, world.agent(&outside, key_type).await);
+        world.keystore.add_member(&web, &agent(&inside).unwrap()).await.unwrap();
+        whoami_of(&member, "component/conductor").await.unwrap();
+        let error = whoami_of(&other, "component/conductor").await.unwrap_err();
+        assert!(error.to_string().contains(bulla_policy::NO_RULE), "{error}");
+    }
+    // And an agent that is called by components: the control plane is in no such group.
+    let file = world.agent_file("db-1", KeyType::Pair).await;
+    let _called = world.run_with(&file, whoami(), options()).await;
+    let call =
+        async || world.control.call::<_, String>(&target("agent/db-1"), "whoami", &json!({})).await;
+    let error = call().await.unwrap_err();
+    assert!(error.to_string().contains(bulla_policy::NO_RULE), "{error}");
+    world.keystore.add_member(&web, &component("control").unwrap()).await.unwrap();
+    let file = world.agent_file("db-2", KeyType::Pair).await;
+    let called = world.run_with(&file, whoami(), options()).await;
+    let db2 = target("agent/db-2");
+    world.control.call::<_, String>(&db2, "whoami", &json!({})).await.unwrap();
+    // Agents learn nothing of each other that way.
+    let asked = called.directory.groups_of(&agent("in-Pair").unwrap()).await;
+    assert!(asked.unwrap_err().to_string().contains("not agents"));
+}
+
+#[tokio::test]
+async fn while_nobody_knows_the_groups_what_asks_for_them_is_denied() {
+    let world = Deployment::new().await;
+    let text = "@id(\"web\") forbid (principal in Group::\"web\", action, resource);\n\
+                @id(\"rest\") permit (principal, action, resource);";
+    let policy = bulla_policy::Source::parse(text).unwrap().compile().unwrap();
+    let rule = Arc::new(PolicyRule::new(policy));
+    let options = ServerOptions { authorization: rule, ..server_options() };
+    let file = world.service_file("conductor").await;
+    let _conductor = world.run_with(&file, whoami(), options).await;
+    let agent = world.agent("db-1", KeyType::Pair).await;
+    let to = target("component/conductor");
+    // It knows how to seal to it, and then the directory is gone.
+    let conductor_is = Principal::component("conductor").unwrap();
+    assert!(agent.directory.peer(&conductor_is).await.unwrap().is_some());
+    let call = async || agent.client.call::<_, String>(&to, "whoami", &json!({})).await;
+    let gone = world.server.drain(Duration::from_secs(1)).await;
+    assert_eq!(gone, 0);
+    let error = call().await.unwrap_err();
+    assert!(error.to_string().contains(bulla_policy::NO_GROUPS), "{error}");
 }
