@@ -3,7 +3,8 @@
 //!     cargo bench -p bulla-policy --features author --bench decide
 //!
 //! Printed are nanoseconds a decision: the median of 21 rounds. `named`: each rule names its
-//! method. `general`: no rule names anything, so that each request meets all of them.
+//! method in its scope. `first`: in its first condition. `general`: in a pattern, so that each request
+//! meets all rules.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement fails like a test")]
 
 use std::hint::black_box;
@@ -15,12 +16,13 @@ use bulla_seal::PrincipalKind::{Agent, Component};
 const ROUNDS: usize = 21;
 const DECISIONS: u32 = 2_000;
 
-fn rules(count: usize, named: bool) -> Policy {
+fn rules(count: usize, kind: &str) -> Policy {
     let mut text = String::from("// @argument instance_id: String\n// @argument size: Long\n");
     for n in 0..count {
-        let (resource, condition) = match named {
-            true => (format!("resource == Method::\"m{n}\""), String::new()),
-            false => ("resource".to_owned(), format!("resource.name == \"m{n}\" && ")),
+        let (resource, condition) = match kind {
+            "named" => (format!("resource == Method::\"m{n}\""), String::new()),
+            "first" => ("resource".to_owned(), format!("resource.name == \"m{n}\" && ")),
+            _ => ("resource".to_owned(), format!("resource.name like \"m{n}*-\" && ")),
         };
         text += &format!(
             "@id(\"r{n}\")\npermit (principal is Agent, action == Action::\"call\", {resource})\n\
@@ -36,9 +38,10 @@ fn main() {
     let args = b"\xa3\x64name\x63foo\x6binstance_id\x64db-1\x64size\x07";
     println!("{:>6} {:>8} {:>10}", "rules", "", "ns");
     for count in [50, 1000] {
-        for named in [true, false] {
-            let policy = rules(count, named);
-            let name = format!("m{}", count - 1);
+        for kind in ["named", "first", "general"] {
+            let policy = rules(count, kind);
+            let end = if kind == "general" { "-" } else { "" };
+            let name = format!("m{}{end}", count - 1);
             let request = Request {
                 sender: Who { kind: Agent, id: "db-1" },
                 roles: &[],
@@ -69,7 +72,6 @@ fn main() {
                 })
                 .collect();
             took.sort_unstable();
-            let kind = if named { "named" } else { "general" };
             println!("{count:>6} {kind:>8} {:>10}", took[ROUNDS / 2]);
         }
     }

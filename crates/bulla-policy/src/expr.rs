@@ -27,6 +27,16 @@ pub(crate) enum Expr {
 }
 
 impl Expr {
+    /// The field that it holds equal to a text, and the text, if that is all that it says.
+    pub(crate) fn demands(&self) -> Option<(Field, &str)> {
+        let Self::Two(Op::Equal, two) = self else { return None };
+        match (&two.0, &two.1) {
+            (Self::Field(field), Self::Literal(Value::Text(text)))
+            | (Self::Literal(Value::Text(text)), Self::Field(field)) => Some((*field, text)),
+            _ => None,
+        }
+    }
+
     /// Whether it names a thing of this kind anywhere.
     pub(crate) fn names(&self, kind: EntityKind) -> bool {
         let in_value = |value: &Value<'_>| match value {
@@ -60,7 +70,7 @@ pub(crate) enum Subject {
 }
 
 /// What a request holds beside its arguments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Field {
     Principal,
     Action,
@@ -104,6 +114,19 @@ impl Field {
     pub(crate) fn named(variable: &str, attribute: &str) -> Option<Self> {
         let found = FIELDS.iter().find(|(_, var, attr)| *var == variable && *attr == attribute);
         found.map(|(field, _, _)| *field)
+    }
+
+    /// Its text, if it is one that need not be put together.
+    pub(crate) fn text<'a>(self, request: &Request<'a>) -> Option<&'a str> {
+        let method = &request.method;
+        match self {
+            Self::SenderId => Some(request.sender.id),
+            Self::Exchange => Some(method.exchange),
+            Self::Topic => Some(method.topic),
+            Self::Namespace => Some(method.namespace),
+            Self::Name => Some(method.name),
+            _ => None,
+        }
     }
 
     fn of<'a>(self, request: &Request<'a>) -> Value<'a> {
@@ -257,9 +280,32 @@ impl<'r, 'a> Judged<'r, 'a> {
     }
 
     pub(crate) fn holds(&self, expr: &Expr) -> Result<bool, Fault> {
+        // What most rules ask, without making a value of it.
+        match expr {
+            Expr::Two(Op::And, two) => return Ok(self.holds(&two.0)? && self.holds(&two.1)?),
+            Expr::Two(op @ (Op::Equal | Op::Unequal), two) => {
+                if let (Some(left), Some(right)) = (self.text(&two.0), self.text(&two.1)) {
+                    return Ok((left == right) == (*op == Op::Equal));
+                }
+            }
+            Expr::Like(inner, pattern) => {
+                if let Some(text) = self.text(inner) {
+                    return Ok(pattern.matches(text));
+                }
+            }
+            _ => {}
+        }
         match self.value(expr)?.as_ref() {
             Value::Bool(holds) => Ok(*holds),
             _ => Err(Fault::Unfit),
+        }
+    }
+
+    fn text<'e>(&'e self, expr: &'e Expr) -> Option<&'e str> {
+        match expr {
+            Expr::Literal(Value::Text(text)) => Some(text),
+            Expr::Field(field) => field.text(self.request),
+            _ => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::expr::{Fault, Judged, Written};
+use crate::expr::{Expr, Fault, Field, Judged, Written};
 use crate::request::{ArgType, EntityKind, Request};
 use crate::rule::{Effect, Rule, Standing};
 
@@ -18,10 +18,19 @@ pub struct Policy {
     by_method: HashMap<String, Vec<usize>>,
     /// Of the others, by the sender or the role that a rule names.
     by_principal: HashMap<EntityKind, HashMap<String, Vec<usize>>>,
+    /// Of the others, by the receiver or the namespace that a rule names.
+    by_place: HashMap<EntityKind, HashMap<String, Vec<usize>>>,
+    /// Of the others, by what their first condition demands of a field: it is judged first, so that
+    /// a rule that is left out would have failed by it, and by nothing else.
+    by_field: HashMap<Field, HashMap<String, Vec<usize>>>,
     /// The rest.
     general: Vec<usize>,
     needs_groups: bool,
 }
+
+/// Fields that rules are sorted by.
+const INDEXED: [Field; 5] =
+    [Field::Name, Field::SenderId, Field::Topic, Field::Namespace, Field::Exchange];
 
 /// A judgement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +91,17 @@ impl Policy {
                     let of_kind = policy.by_principal.entry(who.kind).or_default();
                     of_kind.entry(who.id.to_string()).or_default().push(at);
                 }
-                _ => policy.general.push(at),
+                (Some(place), None) => {
+                    let of_kind = policy.by_place.entry(place.kind).or_default();
+                    of_kind.entry(place.id.to_string()).or_default().push(at);
+                }
+                (None, None) => match rule.conditions.first().and_then(Expr::demands) {
+                    Some((field, text)) if INDEXED.contains(&field) => {
+                        let of_field = policy.by_field.entry(field).or_default();
+                        of_field.entry(text.to_owned()).or_default().push(at);
+                    }
+                    _ => policy.general.push(at),
+                },
             }
         }
         policy.needs_groups = rules.iter().any(|rule| rule.names(EntityKind::Group));
@@ -165,7 +184,16 @@ impl Policy {
         // Of a sender whose groups are not known, any rule about a group may be.
         let all = self.by_principal.get(&EntityKind::Group).filter(|_| request.groups.is_none());
         let unknown = all.into_iter().flat_map(HashMap::values);
-        let about = named.into_iter().chain(sender).chain(roles).chain(groups).chain(unknown);
+        let method = &request.method;
+        let by_place = |kind: EntityKind, id: &str| self.by_place.get(&kind)?.get(id);
+        let places = [
+            by_place(EntityKind::of(method.receiver.kind), method.receiver.id),
+            by_place(EntityKind::Namespace, method.namespace),
+        ];
+        let by_field = |field: Field| self.by_field.get(&field)?.get(field.text(request)?);
+        let places = places.into_iter().chain(INDEXED.map(by_field)).flatten();
+        let about =
+            named.into_iter().chain(sender).chain(roles).chain(groups).chain(unknown).chain(places);
         about.chain([&self.general]).flatten().copied()
     }
 }
