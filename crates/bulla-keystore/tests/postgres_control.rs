@@ -17,6 +17,7 @@ mod suite {
     mod incarnations;
     mod kek;
     mod keystore;
+    mod policies;
     mod revocation;
     mod rotation;
 }

@@ -154,3 +154,22 @@ fn members_of_a_group_may_if_it_is_known_who_they_are() {
     let none = Source::parse(starter::TROVE).unwrap().compile().unwrap();
     assert!(!none.needs_groups());
 }
+
+#[test]
+fn a_rule_about_another_method_is_passed_over_only_if_it_says_so_first() {
+    let text = |conditions: &str| {
+        format!(
+            "// @argument size: Long\n@id(\"all\") permit (principal, action, resource);\n\
+             @id(\"small\") forbid (principal, action, resource) when {{ {conditions} }};"
+        )
+    };
+    let small = "context.args has size && context.args.size > 9";
+    let by = |conditions: String| {
+        let policy = Source::parse(&text(&conditions)).unwrap().compile().unwrap();
+        let asked = request((Agent, "db-1"), (Component, "c"), "ping", b"\xa1\x64size\x61x");
+        policy.decide(&asked).rule().to_owned()
+    };
+    assert_eq!(by(format!("resource.name == \"pong\" && {small}")), "all");
+    assert_eq!(by(format!("{small} && resource.name == \"pong\"")), crate::FAULT);
+    assert_eq!(by(format!("\"ping\" == resource.name && {small}")), crate::FAULT);
+}
