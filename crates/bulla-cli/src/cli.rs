@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::journal::CallsSetting;
 use crate::settings::{Kek, Provider};
 
 /// Sealed RPC over a message broker that nobody has to trust.
@@ -74,6 +75,9 @@ pub(crate) enum Command {
     Fanout(CastArgs),
     /// Show what the bus sees, live.
     Tap(TapArgs),
+    /// What happened: refusals, denials, keys, floors, calls; and whether the journal is whole.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Attack a deployment of its own, and yours if you say so: exit code 1 if anything works.
     Attack(AttackArgs),
     /// Measure plain and sealed side by side.
@@ -288,6 +292,12 @@ pub(crate) struct AgentRunArgs {
     /// How long methods in progress may take to end when the agent is stopped, in seconds.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) grace: u64,
+    /// Keep a journal of what is refused, denied and renewed there, which `bulla audit` reads.
+    #[arg(long, value_name = "DIR", env = "BULLA_JOURNAL")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Which calls are in the journal too.
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH", requires = "journal")]
+    pub(crate) journal_calls: CallsSetting,
 }
 
 #[derive(Debug, Subcommand)]
@@ -485,6 +495,46 @@ impl KekCheckArgs {
             ..Kek::default()
         })
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Show what happened. It is not verified: `bulla audit verify` does that.
+    Show(AuditShowArgs),
+    /// Verify that the journals are what was written, with their public key: exit code 1 if not.
+    Verify(AuditVerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditShowArgs {
+    /// The folder of a journal, or of several; the home folder's unless given.
+    pub(crate) path: Option<PathBuf>,
+    /// From then on: a time (2026-12-01T08:00:00Z) or a while ago (90m, 2h, 7d).
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only this event or class: refusal, denial, key, policy, floor, call, alarm, journal (may be
+    /// repeated).
+    #[arg(long = "kind", value_name = "NAME")]
+    pub(crate) kinds: Vec<String>,
+    /// Only what is about agent/ID or component/TYPE, or by this operator.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) principal: Option<String>,
+    /// Go on with what happens from now on.
+    #[arg(long)]
+    pub(crate) follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// The folder of a journal, or of several; the home folder's unless given.
+    pub(crate) path: Option<PathBuf>,
+    /// The journals' public key; the home folder's unless given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// A checkpoint that was copied to where nobody could alter it: the journal has to hold all that
+    /// it signs.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

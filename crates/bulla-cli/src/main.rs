@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod control;
 mod failure;
+mod journal;
 mod output;
 mod settings;
 mod when;
@@ -68,6 +69,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Cast(args) => commands::call::cast(&home, args, false, out).await,
         Command::Fanout(args) => commands::call::cast(&home, args, true, out).await,
         Command::Tap(args) => commands::tap::run(&home, args, out).await,
+        Command::Audit(command) => commands::audit::run(&home, command, out).await,
         Command::Attack(args) => commands::attack::run(&home, args, out).await,
         Command::Bench(args) => bench(&home, args.clone(), out).await,
     }

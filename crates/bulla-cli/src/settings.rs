@@ -11,6 +11,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
+use crate::journal::JournalSettings;
 use crate::when;
 
 /// The file with the settings, in the home folder.
@@ -32,6 +33,7 @@ pub(crate) struct Settings {
     pub(crate) agents: Agents,
     pub(crate) components: Components,
     pub(crate) policy: Policy,
+    pub(crate) journal: JournalSettings,
 }
 
 /// Who may call what.
@@ -459,6 +461,16 @@ impl Home {
 
     pub(crate) fn state(&self) -> PathBuf {
         self.dir.join("state")
+    }
+
+    /// What checkpoints of journals are signed with.
+    pub(crate) fn journal_key(&self) -> PathBuf {
+        self.dir.join("journal.key")
+    }
+
+    /// Where journals are unless the settings say otherwise.
+    pub(crate) fn journals(&self) -> PathBuf {
+        self.state().join("journal")
     }
 
     /// Stands there until the control plane first used a broker.

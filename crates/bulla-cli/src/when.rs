@@ -10,6 +10,14 @@ pub(crate) fn parse(text: &str, now: u64) -> Result<u64, String> {
     })
 }
 
+/// Unix seconds of `text` as [`parse`] has it, but a while counts back from `now`.
+pub(crate) fn ago(text: &str, now: u64) -> Result<u64, String> {
+    match while_from(text, 0) {
+        Some(seconds) => Ok(now.saturating_sub(seconds)),
+        None => parse(text, now),
+    }
+}
+
 /// A while: a number with `s`, `m`, `h` or `d`.
 pub(crate) fn duration(text: &str) -> Option<std::time::Duration> {
     while_from(text, 0).map(std::time::Duration::from_secs)

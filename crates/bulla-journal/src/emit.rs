@@ -73,11 +73,23 @@ impl Events {
         }
     }
 
+    /// Tells the sink alone that something happened, where whoever did it is told otherwise.
+    pub fn record(&self, event: impl Into<Event>) {
+        let event = event.into();
+        self.count(&event);
+        if let Some(sink) = &self.0.sink {
+            sink.take(now_nanos(), event);
+        }
+    }
+
     /// Tells that something is about to happen.
     ///
     /// # Errors
     /// It must not: the journal can't keep it.
     pub fn emit_first(&self, event: impl Into<Event>) -> Result<(), NoRoom> {
+        if !self.room() {
+            return Err(NoRoom);
+        }
         let event = event.into();
         self.count(&event);
         event.log();

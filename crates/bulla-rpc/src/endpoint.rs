@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_guard::floor::{FloorError, FloorStore, Floors, MemoryFloors};
+use bulla_journal::{Event, Events, events};
 use bulla_seal::{
-    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Exemption, Hedge, MAX_FRAME, OsRandom, Pooled, Random,
-    RandomFailed,
+    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Exemption, Hedge, MAX_FRAME, OsRandom, Pooled, Principal,
+    Random, RandomFailed,
 };
 use bulla_transport::{ConsumeOptions, ReplyName, Transport};
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::counters::Counters;
 use crate::directory::Directory;
 use crate::identity::Identity;
+use crate::rate::SenderRates;
 use crate::sessions::{Incoming, Outgoing};
 use crate::standing::Revocation;
 use crate::target::DEFAULT_EXCHANGE;
@@ -35,6 +37,7 @@ pub struct Inner {
     pub(crate) revocation: Revocation,
     pub(crate) floors: Floors,
     pub(crate) counters: Counters,
+    told: SenderRates,
     pub(crate) reply_name: ReplyName,
     clients: AtomicU64,
     random: Mutex<Pooled<OsRandom>>,
@@ -67,7 +70,27 @@ pub struct EndpointOptions {
     pub renews: bool,
     /// Where the floors of peers are kept; in memory unless given (protocol section 8).
     pub floors: Option<Arc<dyn FloorStore>>,
+    /// Where events go; they are only logged and counted unless given.
+    pub events: Events,
+    /// Which calls that are run here are events.
+    pub journal_calls: JournalCalls,
 }
+
+/// Which calls are told one by one as events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum JournalCalls {
+    /// None.
+    #[default]
+    None,
+    /// Those of methods that change something.
+    Mutating,
+    /// Those of `read_only` methods too.
+    All,
+}
+
+/// Refusals and denials of one proven sender that are told one by one, per second: more would let a
+/// compromised agent fill the disk. What is beyond is told in sum.
+const TOLD_PER_SECOND: u32 = 50;
 
 impl Default for EndpointOptions {
     fn default() -> Self {
@@ -81,6 +104,8 @@ impl Default for EndpointOptions {
             queues: ConsumeOptions::default(),
             renews: false,
             floors: None,
+            events: Events::default(),
+            journal_calls: JournalCalls::None,
         }
     }
 }
@@ -124,6 +149,7 @@ impl Endpoint {
             revocation: Revocation::default(),
             floors: Floors::new(floors),
             counters: Counters::default(),
+            told: SenderRates::new(TOLD_PER_SECOND),
             reply_name,
             clients: AtomicU64::new(0),
             random: Mutex::new(random),
@@ -167,8 +193,9 @@ impl Endpoint {
         let verify = |bytes: &[u8]| match trust.verify_exemption(bytes) {
             Ok(exemption) => Some(Exemption::clone(&exemption)),
             Err(refusal) => {
-                self.0.counters.refuse(refusal.as_str());
-                tracing::error!(%refusal, "an exemption that is kept here is not the operator's");
+                let refusal = refusal.as_str();
+                self.0.counters.refuse(refusal);
+                self.events().emit(events::ExemptionRefused { refusal });
                 None
             }
         };
@@ -190,6 +217,21 @@ impl Endpoint {
     /// Counts of what was refused, answered and so on.
     pub fn counters(&self) -> &Counters {
         &self.0.counters
+    }
+
+    /// The way of what happens here, into log and journal.
+    pub fn events(&self) -> &Events {
+        &self.0.options.events
+    }
+
+    /// Tells what a proven sender did, unless it does too much of it.
+    pub(crate) fn tell(&self, sender: &Principal, event: impl Into<Event>) {
+        if self.0.told.take(sender) {
+            self.events().emit(event);
+        } else if let Some(count) = self.0.counters.refuse_sampled("too-many-refusals") {
+            let (refusal, what) = ("too-many-refusals", "of one sender, more than are told");
+            self.events().emit(events::MessageRefused { refusal, count, what });
+        }
     }
 
     /// What the hedged rule needs for the next message (protocol section 3).

@@ -57,6 +57,8 @@ pub mod kinds {
     pub const MALFORMED: &str = "Malformed";
     /// No method of that name, namespace and version.
     pub const NO_SUCH_METHOD: &str = "NoSuchMethod";
+    /// The journal can't take the call, and nothing may run that it does not have.
+    pub const NOT_JOURNALLED: &str = "NotJournalled";
     /// The policy does not let the caller do that.
     pub const NOT_PERMITTED: &str = "NotPermitted";
     /// The method may or may not have run.

@@ -122,7 +122,7 @@ pub use directory::{
     Directory, DirectoryError, LookupLimits, Lookups, PairKey, PeerKeys, RemoteDirectory,
     StaticDirectory,
 };
-pub use endpoint::{Endpoint, EndpointOptions};
+pub use endpoint::{Endpoint, EndpointOptions, JournalCalls};
 pub use error::{CallError, RemoteError, kinds};
 pub use identity::{Identity, KeyFile, KeyFileError, ReceiveKey};
 pub use pipeline::{

@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla_journal::events;
 use bulla_seal::{Refusal, TrustStore};
 
 use crate::client::Client;
@@ -59,7 +60,7 @@ impl Endpoint {
         let stays = |kid| trust.issuers().any(|(issuer, _)| issuer.kid == kid);
         let gone = held.issuers().any(|(issuer, _)| !stays(issuer.kid));
         if trust.root_sequence() > held.root_sequence() {
-            tracing::info!(sequence = trust.root_sequence(), "a new root is trusted");
+            self.events().emit(events::RootFollowed { sequence: trust.root_sequence() });
         }
         self.identity.set_trust(trust);
         if gone {
@@ -77,7 +78,7 @@ impl Endpoint {
         let mut trust = TrustStore::clone(&held);
         let ended = trust.retire_root(self.now());
         if ended {
-            tracing::info!(sequence = trust.root_sequence(), "the root before this one has ended");
+            self.events().emit(events::RootEnded { sequence: trust.root_sequence() });
             self.trust_from_now_on(trust);
         }
         ended

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bulla_journal::Text;
 use bulla_seal::MessageBuf;
 use bulla_seal::mutants::{Check, off};
 use serde::Serialize;
@@ -61,6 +62,7 @@ pub struct Method {
     name: String,
     namespace: Option<String>,
     full_name: String,
+    event_name: Text,
     version: Version,
     access: Access,
     effect: Effect,
@@ -88,6 +90,17 @@ pub enum Effect {
     Idempotent,
     /// None at all, at a bounded cost: no claim is made.
     ReadOnly,
+}
+
+impl Effect {
+    /// Its stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Once => "once",
+            Self::Idempotent => "idempotent",
+            Self::ReadOnly => "read-only",
+        }
+    }
 }
 
 impl Method {
@@ -123,6 +136,7 @@ impl Method {
             name: name.to_owned(),
             namespace: None,
             full_name: name.to_owned(),
+            event_name: Text::new(name),
             version: Version::new(1, 0),
             access: Access::default(),
             effect: Effect::default(),
@@ -135,6 +149,7 @@ impl Method {
     pub fn namespace(mut self, namespace: &str) -> Self {
         self.namespace = Some(namespace.to_owned());
         self.full_name = format!("{namespace}.{}", self.name);
+        self.event_name = Text::new(&self.full_name);
         self
     }
 
@@ -204,6 +219,11 @@ impl Method {
     /// Its name with its namespace.
     pub fn full_name(&self) -> &str {
         &self.full_name
+    }
+
+    /// The same, as events have it.
+    pub(crate) fn event_name(&self) -> &Text {
+        &self.event_name
     }
 
     pub(crate) fn run(

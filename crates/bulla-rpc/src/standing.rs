@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bulla_guard::revocation::{Applied, Known, Subject, SubjectKey, apply};
+use bulla_journal::events;
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{
     Credential, GroupName, Parsed, Party, Refusal, SignedStatement, UnixTime, statement,
@@ -160,13 +161,10 @@ impl Endpoint {
         let applied = self.revocation.apply(statement, self.options.skew);
         match applied {
             Applied::Moved => tracing::debug!(epoch, "a newer statement of revocation"),
-            Applied::MovedWithLoss => tracing::error!(
-                epoch,
-                "a statement of revocation leaves out what an earlier one said; that holds all the same"
-            ),
+            Applied::MovedWithLoss => self.events().emit(events::StatementLoss { epoch }),
             Applied::Conflict => {
                 self.counters.refuse("statement-conflict");
-                tracing::error!(epoch, "two statements of revocation have one epoch");
+                self.events().emit(events::StatementConflict { epoch });
             }
             Applied::Same | Applied::Older => {}
         }
@@ -215,7 +213,7 @@ impl Endpoint {
     pub(crate) fn refused(&self, refusal: Refusal, what: &'static str) {
         let refusal = refusal.as_str();
         if let Some(count) = self.counters.refuse_sampled(refusal) {
-            tracing::warn!(refusal, count, "{what}");
+            self.events().emit(events::MessageRefused { refusal, count, what });
         }
     }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_journal::events;
 use bulla_rpc::builtin::{self, PolicyNews};
 use bulla_rpc::{Client, Context, Method, PolicyRule, RemoteError, Router, Taken, kinds};
 use bulla_seal::{OsRandom, Random, SignedPolicy};
@@ -195,7 +196,8 @@ impl Inner {
         }
         self.rule.take(&document);
         let shadow = document.shadow.is_some();
-        tracing::info!(version, sequence, shadow, "there is another policy");
+        let followed = events::PolicyFollowed { version, sequence, shadow };
+        self.client.endpoint().events().emit(followed);
     }
 }
 

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bulla_journal::{Events, events};
 use bulla_rpc::builtin::{self, Renew, Renewed};
 use bulla_rpc::{
     Client, Context, KeyFile, Method, RemoteError, RenewalError, Renewer, Router, kinds,
@@ -77,6 +78,7 @@ pub(crate) fn keep(client: &Client, file: &KeyFile, path: &Path, stop: &Cancella
         && let Ok(runtime) = tokio::runtime::Handle::try_current()
     {
         let keeper = Keeper {
+            events: client.endpoint().events().clone(),
             renewer: Renewer::new(client, file, path),
             component: identity.principal().is_component(),
             next: Instant::now(),
@@ -92,6 +94,7 @@ pub(crate) fn keep(client: &Client, file: &KeyFile, path: &Path, stop: &Cancella
 }
 
 struct Keeper {
+    events: Events,
     renewer: Renewer,
     component: bool,
     /// Nothing is tried by schedule before then.
@@ -219,8 +222,8 @@ impl Keeper {
     fn succeeded(&mut self, renewed: &SignedCredential) {
         (self.next, self.pause, self.warned) = (Instant::now(), PAUSES.0, false);
         self.roots = Instant::now();
-        let (kid, epoch, ends) = (renewed.kid, renewed.epoch, renewed.validity.not_after);
-        tracing::info!(%kid, epoch, ends, "keys were renewed");
+        let (kid, epoch) = (renewed.kid, renewed.epoch);
+        self.events.emit(events::KeysRenewed { kid, epoch });
     }
 
     /// Told once, and again when the control plane has decided.

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use bulla_journal::{Text, events};
 use bulla_keystore::{AccessKey, AccessKeyRecord, ApiUser};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::UnixTime;
@@ -15,6 +16,7 @@ use super::component::refuse_existing;
 use crate::cli::AccessKeyCommand;
 use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::Home;
 use crate::when;
@@ -43,6 +45,7 @@ async fn add(
     let end = end.map_err(Failure::usage)?.map(UnixTime::from_secs);
     file.map_or(Ok(()), refuse_existing)?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let key = keystore.add_access_key(&user, end).await?;
     if let Some(path) = file
         && let Err(failure) = write(path, &key)
@@ -52,6 +55,9 @@ async fn add(
         return Err(failure);
     }
     keystore.close().await;
+    let made = events::AccessKeyMade { access: Text::new(&key.record.id), user: Text::of(&user) };
+    journal.record(made);
+    journal.finish()?;
     let mut value = shown(&key.record);
     if let Some(map) = value.as_object_mut() {
         match file {
@@ -138,8 +144,12 @@ async fn list(home: &Home, out: Output) -> Result<()> {
 
 async fn disable(home: &Home, id: &str, disabled: bool, out: Output) -> Result<()> {
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     keystore.disable_access_key(id, disabled).await?;
     keystore.close().await;
+    let how = if disabled { "disabled" } else { "enabled" };
+    journal.record(events::AccessKeyChanged { how, access: Text::new(id) });
+    journal.finish()?;
     out.result(&json!({ "access_key_id": id, "disabled": disabled }), |out| {
         out.say(if disabled {
             format!("Access key {id} is refused until `bulla access-key enable {id}`.")
@@ -151,8 +161,11 @@ async fn disable(home: &Home, id: &str, disabled: bool, out: Output) -> Result<(
 
 async fn remove(home: &Home, id: &str, out: Output) -> Result<()> {
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     keystore.remove_access_key(id).await?;
     keystore.close().await;
+    journal.record(events::AccessKeyChanged { how: "removed", access: Text::new(id) });
+    journal.finish()?;
     out.result(&json!({ "access_key_id": id, "removed": true }), |out| {
         out.say(format!("Removed access key {id}; its secret is wiped."));
     })

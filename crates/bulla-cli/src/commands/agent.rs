@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
+use bulla_journal::{Text, events};
 use bulla_keystore::{KeyType, KeystoreError, Page};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
@@ -19,6 +20,7 @@ use crate::control::bus::{Bus, endpoint_options};
 use crate::control::logins::Logins;
 use crate::control::{key_file, open_keystore};
 use crate::failure::{Failure, Result};
+use crate::journal::{CommandJournal, JournalSettings, Journalled};
 use crate::output::{Output, date};
 use crate::settings::{self, Home, Settings};
 
@@ -45,6 +47,7 @@ pub(crate) async fn add(
     refuse_existing(path)?;
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let logins = Logins::new(&settings, &keystore)?;
     let keys = keystore.add_agent(id, key_type, suite).await?;
     let written = async {
@@ -62,7 +65,11 @@ pub(crate) async fn add(
         logins.take_back(id).await;
     }
     keystore.close().await;
-    written
+    written?;
+    let way = if key_type == KeyType::Shared { "shared-key" } else { "key" };
+    let agent = bulla_seal::Principal::agent(id)?;
+    journal.record(events::AgentAdded { agent, way, again: false });
+    journal.finish()
 }
 
 async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
@@ -71,10 +78,23 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
     let logins = Logins::new(&settings, &keystore);
     // One that is gone is in none.
     let groups = keystore.groups_of(&bulla_seal::Principal::agent(id)?).await.unwrap_or_default();
+    let journal = CommandJournal::open(home).await?;
     let removed = keystore.remove_agent(id).await;
+    if let Ok(party) = &removed {
+        journal.record(events::AgentRevoked { agent: party.principal.clone() });
+        let rekeyed = keystore.list_groups().await.unwrap_or_default().into_iter();
+        for group in rekeyed.filter(|record| groups.contains(&record.name)) {
+            let (group, epoch) = (Text::of(&group.name), group.epoch);
+            journal.record(events::GroupRekeyed { group, epoch });
+        }
+    }
     keystore.close().await;
     // Revoked first: no fault of the broker's, or of its settings, may be in the way of that.
     let cut = async { logins?.cut(id).await }.await;
+    if let (Ok(Some(true)), Ok(agent)) = (&cut, bulla_seal::Principal::agent(id)) {
+        journal.record(events::BrokerLoginRemoved { agent });
+    }
+    let journalled = journal.finish();
     let party = match (removed, &cut) {
         (Ok(party), _) => party,
         // Its broker user was left over from a time when the broker could not be reached.
@@ -115,7 +135,8 @@ async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
              it can still take messages from its queue, though not read them. Once the broker \
              answers, `bulla agent revoke {id}` again"
         ))
-    })
+    })?;
+    journalled
 }
 
 fn left_over(id: &str, out: Output) -> Result<()> {
@@ -217,7 +238,10 @@ pub(crate) async fn start(
 
 async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     let (file, path) = agent_join::key_file(args, out).await?;
-    let (bus, endpoint) = agent_bus(args, &file.principal, file.bus.as_ref())?;
+    let (bus, mut endpoint) = agent_bus(args, &file.principal, file.bus.as_ref())?;
+    let journal = journal(args, &file)?;
+    endpoint.events = journal.events.clone();
+    endpoint.journal_calls = args.journal_calls.into();
     let agent = AgentOptions { exec: args.exec.clone(), ..AgentOptions::default() };
     let mut options = ServeOptions::new().concurrency(args.concurrency);
     if let Some(state) = &args.state {
@@ -237,6 +261,7 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     out.say("Stopping: letting what runs end.");
     let cut = serving.drain(Duration::from_secs(args.grace)).await;
     connection.close().await;
+    journal.close().await;
     if cut > 0 {
         return Err(Failure::new(format!(
             "{cut} methods were still running after {} s and were cut off; their callers will be \
@@ -245,6 +270,17 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// The agent's journal, if it is to keep one.
+fn journal(args: &AgentRunArgs, file: &KeyFile) -> Result<Journalled> {
+    let settings = JournalSettings { off: args.journal.is_none(), ..JournalSettings::default() };
+    let folder = args.journal.clone().unwrap_or_default();
+    let domain = bulla_seal::TrustDomain::new(&file.trust_domain)?;
+    if !settings.off {
+        private_folder(&folder)?;
+    }
+    Journalled::open(&folder, "agent", &folder.join("journal.key"), &settings, &domain)
 }
 
 /// The bus from the flag or BULLA_BUS_URL, else from the key file.

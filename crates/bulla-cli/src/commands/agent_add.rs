@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_broker::Survey;
+use bulla_journal::events;
 use bulla_keystore::{AgentKeys, Invitation, KeyType, Keystore};
 use bulla_rpc::identity::BusEntry;
 use bulla_seal::{Principal, Suite};
@@ -21,6 +22,7 @@ use crate::control::enrol::JoinFiles;
 use crate::control::logins::Logins;
 use crate::control::{key_file, open_keystore};
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::{Home, Settings};
 use crate::when;
@@ -49,6 +51,16 @@ struct Added {
 }
 
 impl Plan {
+    /// That an agent was added in this way.
+    fn event(&self, id: &str) -> Result<events::AgentAdded> {
+        let way = match (self.kind, self.key_type) {
+            (Kind::Token, _) => "token",
+            (Kind::Key, KeyType::Pair) => "key",
+            (Kind::Key, KeyType::Shared) => "shared-key",
+        };
+        Ok(events::AgentAdded { agent: Principal::agent(id)?, way, again: self.again })
+    }
+
     fn new(args: &AgentAddArgs) -> Result<Self> {
         let (key_type, kind) = match args.key_type {
             KeyTypeArg::Shared if args.token => {
@@ -93,6 +105,7 @@ async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output)
     }
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let logins = Logins::new(&settings, &keystore)?;
     let added = match plan.kind {
         Kind::Key => add_key(&keystore, &logins, plan, id, &path).await,
@@ -114,7 +127,11 @@ async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output)
         }
     };
     keystore.close().await;
-    show_one(plan, &added?, &settings, out)
+    let added = added?;
+    journal.record(plan.event(&added.id)?);
+    let journalled = journal.finish();
+    show_one(plan, &added, &settings, out)?;
+    journalled
 }
 
 /// Takes an agent back whose file could not be written.
@@ -244,6 +261,7 @@ async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Out
     private_folder(&folder)?;
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let logins = Logins::new(&settings, &keystore)?;
     let survey = logins.survey().await?;
     let files = JoinFiles::new(&keystore).await?;
@@ -255,7 +273,15 @@ async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Out
     for batch in ids.chunks(BATCH) {
         let added = many.add(batch, &path, &bar).await;
         match added {
-            Ok(added) => all.extend(added),
+            Ok(added) => {
+                added.iter().try_for_each(|added| {
+                    journal.record(plan.event(&added.id)?);
+                    Ok::<_, Failure>(())
+                })?;
+                // A list may be longer than what the journal lets wait.
+                journal.flush()?;
+                all.extend(added);
+            }
             Err(failure) => {
                 failed = Some(failure);
                 break;
@@ -264,6 +290,7 @@ async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Out
     }
     bar.finish_and_clear();
     keystore.close().await;
+    journal.finish()?;
     // What was written without waiting for the disk is there before it is spoken of.
     if let Ok(folder) = std::fs::File::open(&folder) {
         rustix::fs::syncfs(&folder).ok();

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bulla_journal::{Text, events};
 use bulla_keystore::{KeystoreError, Reach};
 use bulla_seal::{Principal, SuiteSet};
 use serde_json::json;
@@ -11,6 +12,7 @@ use crate::cli::ComponentCommand;
 use crate::control::kek::Sources;
 use crate::control::{CONTROL, key_file, open_keystore};
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::{Home, Settings};
 
@@ -48,6 +50,7 @@ async fn add(
     refuse_existing(&path)?;
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     // Another host of a type that exists gets a signing key of its own.
     match keystore.add_component(name, &[], suites).await {
         Ok(_) | Err(KeystoreError::NameTaken { .. }) => {}
@@ -59,6 +62,9 @@ async fn add(
         private_folder(dir)?;
     }
     key_file.write(&path)?;
+    let (component, host) = (Principal::component(name)?, Text::new(instance));
+    journal.record(events::ComponentAdded { component, host });
+    journal.finish()?;
     let without_role = keystore.components_without_role().await?;
     keystore.close().await;
     let made = json!({
@@ -126,8 +132,12 @@ async fn kek(
 
 async fn rotate(home: &Home, name: &str, out: Output) -> Result<()> {
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let audience = keystore.rotate_component(name).await?;
     keystore.close().await;
+    let (component, epoch) = (audience.party.principal.clone(), audience.epoch);
+    journal.record(events::ComponentRotated { component, epoch, by: "operator" });
+    journal.finish()?;
     let rotated = json!({
         "component": audience.party.principal.to_string(),
         "epoch": audience.epoch,
@@ -151,7 +161,17 @@ async fn rotate(home: &Home, name: &str, out: Output) -> Result<()> {
 async fn revoke(home: &Home, name: &str, instance: &str, out: Output) -> Result<()> {
     let reach = if name == CONTROL { Reach::Everything } else { Reach::Type };
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let revoked = keystore.revoke_host(name, instance, reach).await?;
+    let component = Principal::component(name)?;
+    let host = Text::new(instance);
+    journal.record(events::ComponentRevoked { component: component.clone(), host });
+    let (epoch, by) = (revoked.epoch, "operator");
+    journal.record(events::ComponentRotated { component, epoch, by });
+    for (group, epoch) in &revoked.groups {
+        journal.record(events::GroupRekeyed { group: Text::of(group), epoch: *epoch });
+    }
+    journal.finish()?;
     // Where hosts of the type read the database themselves.
     keystore.fill_component_keys().await?;
     keystore.close().await;

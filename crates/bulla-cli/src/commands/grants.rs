@@ -4,6 +4,7 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use bulla_journal::events;
 use bulla_keystore::{DatabaseRole, Keystore, KeystoreError, Plan, RolePassword, StoreAddress};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -13,6 +14,7 @@ use crate::cli::GrantsArgs;
 use crate::control::CONTROL;
 use crate::control::kek::ring;
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::Output;
 use crate::settings::Home;
 
@@ -25,7 +27,7 @@ pub(crate) async fn run(
     match (args.print, args.revert) {
         (true, false) => print(&Keystore::plan_grants(address).await?, out),
         (true, true) => print(&Keystore::plan_revert_grants(address).await?, out),
-        (false, true) => revert(address, out).await,
+        (false, true) => revert(home, address, out).await,
         (false, false) => {
             let folder = args.passwords.clone().unwrap_or_else(|| home.database());
             apply(home, address, &folder, out).await
@@ -66,11 +68,15 @@ async fn apply(home: &Home, address: &StoreAddress, folder: &Path, out: Output) 
             Err(KeystoreError::RolePassword { why })
         }
     };
+    let journal = CommandJournal::open(home).await?;
     let applied = Keystore::apply_grants(address, ring(home)?, password).await;
     if let Some(failure) = failed {
         return Err(failure);
     }
     let applied = applied?;
+    let (how, components) = ("applied", applied.roles.len() as u64);
+    journal.record(events::GrantsChanged { how, components });
+    journal.finish()?;
     let listed: Vec<_> = applied
         .roles
         .iter()
@@ -161,8 +167,12 @@ fn password(folder: &Path, role: &DatabaseRole) -> Result<RolePassword> {
     Ok(password)
 }
 
-async fn revert(address: &StoreAddress, out: Output) -> Result<()> {
+async fn revert(home: &Home, address: &StoreAddress, out: Output) -> Result<()> {
+    let journal = CommandJournal::open(home).await?;
     let dropped = Keystore::revert_grants(address).await?;
+    let (how, components) = ("reverted", dropped.len() as u64);
+    journal.record(events::GrantsChanged { how, components });
+    journal.finish()?;
     let listed: Vec<_> = dropped.iter().map(role).collect();
     out.result(&json!({ "keystore": address.to_string(), "dropped": listed }), |out| {
         if dropped.is_empty() {

@@ -1,5 +1,6 @@
 //! `bulla group add|list`.
 
+use bulla_journal::{Text, events};
 use bulla_keystore::{EVERY_AGENT, KeystoreError};
 use bulla_seal::{GroupName, Principal};
 use serde_json::json;
@@ -8,6 +9,7 @@ use crate::cli::GroupCommand;
 use crate::control::logins::Logins;
 use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::Output;
 use crate::settings::{Home, Settings};
 
@@ -24,6 +26,7 @@ async fn add(home: &Home, name: &str, members: &[String], out: Output) -> Result
         members.iter().map(|member| member.parse()).collect::<std::result::Result<_, _>>()?;
     let settings = Settings::load(home.dir())?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let new = match keystore.add_group(&group).await {
         Ok(()) => true,
         Err(KeystoreError::GroupTaken { .. } | KeystoreError::GroupBuiltIn { .. })
@@ -39,6 +42,14 @@ async fn add(home: &Home, name: &str, members: &[String], out: Output) -> Result
             added.push(member.to_string());
         }
     }
+    if new {
+        journal.record(events::GroupAdded { group: Text::of(&group) });
+    }
+    for member in &added {
+        let (group, member) = (Text::of(&group), Text::new(member));
+        journal.record(events::GroupExtended { group, member });
+    }
+    journal.finish()?;
     let agents: Vec<_> = members.iter().filter(|m| m.is_agent()).map(Principal::name).collect();
     let permitted = async { Logins::new(&settings, &keystore)?.permit(&keystore, &agents).await };
     let permitted = permitted.await;

@@ -78,7 +78,7 @@ pub(crate) async fn make(home: &Home, args: &InitArgs) -> Result<()> {
         _ => home.kek(),
     };
     // Nothing is taken away that was there before.
-    let fresh: Vec<_> = [home.keystore(), kek, home.root_key(), home.unused()]
+    let fresh: Vec<_> = [home.keystore(), kek, home.root_key(), home.unused(), home.journal_key()]
         .into_iter()
         .filter(|path| !path.exists())
         .collect();
@@ -108,6 +108,7 @@ async fn make_files(
         private_folder(&dir)?;
     }
     write_new(&home.unused(), "", 0o600)?;
+    crate::journal::key(&home.journal_key(), domain)?;
     certs::make(&home.tls(), &args.hosts, &args.operator)?;
     let Initialized { keystore, root } = Keystore::init(address, domain, kek).await?;
     root_key::create_file(home.root_key(), domain, &root)?;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::IsTerminal;
 
+use bulla_journal::events;
 use bulla_keystore::{Kek, KekSource, KekState, KeystoreError, Rewrapped, next_file, retire_file};
 use bulla_rpc::{Clock, SystemClock};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -13,6 +14,7 @@ use crate::cli::{KekCheckArgs, KekCommand, KekRotateArgs};
 use crate::control::kek::{Sources, source};
 use crate::control::{open_keystore, open_keystore_with};
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::{Home, Settings};
 
@@ -33,6 +35,7 @@ async fn rotate(home: &Home, args: &KekRotateArgs, out: Output) -> Result<()> {
         keystore.close().await;
         return prepared(&from, &next, out);
     }
+    let journal = CommandJournal::open(home).await?;
     let bar = progress(out, "values");
     let show = |far: Rewrapped| {
         bar.set_length(far.total.max(far.seen));
@@ -42,6 +45,8 @@ async fn rotate(home: &Home, args: &KekRotateArgs, out: Output) -> Result<()> {
     bar.finish_and_clear();
     let far = rotated?;
     keystore.close().await;
+    journal.record(events::KekRotated { wrapped: far.rewrapped });
+    journal.finish()?;
     let retired = retire(&sources, &from, &next)?;
     told(&sources, &from, &next, far, retired.as_deref(), out)
 }

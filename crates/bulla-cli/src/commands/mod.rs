@@ -7,6 +7,7 @@ mod agent_join;
 mod agent_rotate;
 mod agent_show;
 pub(crate) mod attack;
+pub(crate) mod audit;
 pub(crate) mod broker;
 pub(crate) mod call;
 pub(crate) mod component;

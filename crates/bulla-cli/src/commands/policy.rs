@@ -3,14 +3,17 @@
 use std::fs;
 use std::path::Path;
 
+use bulla_journal::events;
 use bulla_keystore::{KeystoreError, PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText};
 use bulla_policy::{Mistake, Peer, Policy, Reach, Source, starter};
+use bulla_seal::SignedPolicy;
 use serde_json::{Value, json};
 
 use super::policy_explain;
 use crate::cli::{PolicyCommand, StarterArg};
 use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::Home;
 
@@ -162,15 +165,23 @@ fn reach_row(row: &Reach<'_>) -> Vec<String> {
 async fn activate(home: &Home, file: &Path, out: Output) -> Result<()> {
     let checked = Checked::read(file)?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let signed = keystore.activate_policy(checked.text(), PolicyOrigin::Command).await;
     keystore.close().await;
     let signed = signed?;
+    journal_change(journal, "activated", &signed)?;
     let value = json!({ "version": signed.version, "sequence": signed.sequence });
     out.result(&value, |out| {
         out.say(format!("Version {} of the policy is active.", signed.version));
         say_when(out);
         out.say("Take it back with: bulla policy rollback");
     })
+}
+
+fn journal_change(journal: CommandJournal, how: &'static str, signed: &SignedPolicy) -> Result<()> {
+    let (version, sequence) = (signed.version, signed.sequence);
+    journal.record(events::PolicyChanged { how, version, sequence });
+    journal.finish()
 }
 
 fn say_when(out: Output) {
@@ -182,10 +193,12 @@ fn say_when(out: Output) {
 
 async fn roll_back(home: &Home, version: Option<u32>, out: Output) -> Result<()> {
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let signed = keystore.roll_back_policy(version).await;
     let records = keystore.policies().await;
     keystore.close().await;
     let signed = signed?;
+    journal_change(journal, "rolled-back", &signed)?;
     let record = records?.into_iter().find(|record| record.version == signed.version);
     let to = record.and_then(|record| record.again_of).unwrap_or_default();
     let value = json!({ "version": signed.version, "sequence": signed.sequence, "again": to });
@@ -256,9 +269,11 @@ fn record_row(record: &PolicyRecord, active: u32) -> Vec<String> {
 async fn shadow(home: &Home, file: &Path, out: Output) -> Result<()> {
     let checked = Checked::read(file)?;
     let keystore = open_keystore(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let signed = keystore.shadow_policy(Some(checked.text())).await;
     keystore.close().await;
     let signed = signed?;
+    journal_change(journal, "shadowed", &signed)?;
     let value = json!({ "sequence": signed.sequence, "shadow": true });
     out.result(&value, |out| {
         out.say(format!(
@@ -277,9 +292,12 @@ async fn stop_shadow(home: &Home, out: Output) -> Result<()> {
         keystore.close().await;
         return Err(no_shadow());
     }
+    let journal = CommandJournal::open(home).await?;
     let signed = keystore.shadow_policy(None).await;
     keystore.close().await;
-    let value = json!({ "sequence": signed?.sequence, "shadow": false });
+    let signed = signed?;
+    journal_change(journal, "shadow-ended", &signed)?;
+    let value = json!({ "sequence": signed.sequence, "shadow": false });
     out.result(&value, |out| out.say("No policy judges in the shadow any more."))
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla_journal::events;
 use bulla_keystore::{ROOT_OVERLAP, RootHandover, RootRecord, RootState, root_key};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::root::{MAX_OVERLAP, MIN_OVERLAP};
@@ -20,6 +21,7 @@ use super::component::refuse_existing;
 use crate::cli::{RootCommand, RootRotateArgs};
 use crate::control::{open_keystore, open_keystore_as_owner};
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::Home;
 use crate::when;
@@ -121,6 +123,7 @@ async fn here(home: &Home, args: &RootRotateArgs, out: Output) -> Result<()> {
     let overlap = overlap(args)?;
     refuse_existing(&args.out)?;
     let keystore = open_keystore_as_owner(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let state = keystore.root_state().await?;
     let handover = signed(&state, args, overlap)?;
     let announced = keystore.install_root(&handover).await.map_err(|error| {
@@ -130,6 +133,8 @@ async fn here(home: &Home, args: &RootRotateArgs, out: Output) -> Result<()> {
             args.out.display()
         ))
     })?;
+    journal.record(events::RootFollowed { sequence: announced.sequence });
+    journal.finish()?;
     // Hosts that read the database themselves find their copy of the root at once.
     keystore.fill_component_keys().await?;
     keystore.close().await;
@@ -188,7 +193,10 @@ async fn install(home: &Home, file: &Path, out: Output) -> Result<()> {
         issuers: content.issuers.iter().map(|text| decode(file, text)).collect::<Result<_>>()?,
     };
     let keystore = open_keystore_as_owner(home).await?;
+    let journal = CommandJournal::open(home).await?;
     let announced = keystore.install_root(&handover).await?;
+    journal.record(events::RootFollowed { sequence: announced.sequence });
+    journal.finish()?;
     keystore.fill_component_keys().await?;
     keystore.close().await;
     told(&announced, None, out)

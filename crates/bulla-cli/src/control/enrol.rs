@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla_journal::{Events, events};
 use bulla_keystore::{EnrolRefusal, Enrolment, Invitation, Keystore};
 use bulla_rpc::DirectoryError;
 use bulla_rpc::enrol::{Enroller, Refused, Verdict};
@@ -20,6 +21,7 @@ use crate::failure::Result;
 pub(super) struct KeystoreEnroller {
     pub(super) keystore: Keystore,
     pub(super) logins: Arc<Logins>,
+    pub(super) events: Events,
 }
 
 #[async_trait]
@@ -31,6 +33,8 @@ impl Enroller for KeystoreEnroller {
                 Verdict::Answer { agent: party.principal, answer: answer.into(), again }
             }
             Enrolment::Refused(EnrolRefusal::Reused(party)) => {
+                let (agent, refusal) = (party.principal.clone(), "enrol-token-reused");
+                self.events.emit(events::AgentQuarantined { agent, refusal });
                 self.logins.cut_quarantined(&self.keystore, party.principal.name());
                 refused(&EnrolRefusal::Reused(party))
             }

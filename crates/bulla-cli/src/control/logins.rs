@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_broker::{Agent, BrokerUsers, Login, Options, Password, Survey, with_login};
+use bulla_journal::{Events, events};
 use bulla_keystore::{EVERY_AGENT, JoinState, Keystore};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::target::DEFAULT_EXCHANGE;
@@ -24,6 +25,7 @@ pub(crate) struct Logins {
     /// What the settings give to everybody.
     shared: Option<BusEntry>,
     own: Option<Own>,
+    events: Events,
 }
 
 /// Users of their own.
@@ -41,7 +43,7 @@ impl Logins {
             Some(users) => Some(Own { users, entry: agents_bus(settings, shared.as_ref())? }),
             None => None,
         };
-        Ok(Self { shared, own })
+        Ok(Self { shared, own, events: Events::default() })
     }
 
     /// The broker's users, if agents have them.
@@ -55,6 +57,11 @@ impl Logins {
             Some(own) => Ok(Some(own.users.survey().await?)),
             None => Ok(None),
         }
+    }
+
+    /// Tells there what is done.
+    pub(crate) fn with_events(self, events: &Events) -> Self {
+        Self { events: events.clone(), ..self }
     }
 
     /// The login of one agent that is in the keystore by now: a new one, if it is its own.
@@ -135,7 +142,9 @@ impl Logins {
                     return;
                 }
             }
-            tracing::warn!(agent = id, "its broker user is gone, and its connections are closed");
+            if let Ok(agent) = Principal::agent(&id) {
+                logins.events.emit(events::BrokerLoginRemoved { agent });
+            }
         });
     }
 

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_journal::{Events, Text, events};
 use bulla_keystore::{KekRing, Keystore, KeystoreError, SIGNING_LIFETIME, StoreAddress};
 use bulla_rpc::enrol::EnrolServer;
 use bulla_rpc::{
@@ -32,6 +33,7 @@ use zeroize::Zeroizing;
 pub(crate) use plane::{Plane, tap_event};
 
 use crate::failure::{Failure, Result};
+use crate::journal::Journalled;
 use crate::settings::{Home, Settings, password};
 use bus::Bus;
 use directory::{KeystoreDirectory, directory_router};
@@ -54,6 +56,7 @@ pub(crate) struct ControlNode {
     pub(crate) bus_problem: Arc<Mutex<Option<String>>>,
     server: Mutex<Option<Server>>,
     enrolment: Mutex<Option<EnrolServer>>,
+    journal: Journalled,
     stop: CancellationToken,
 }
 
@@ -123,6 +126,8 @@ fn address(
 impl ControlNode {
     pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<Self> {
         let keystore = open_keystore(home).await?;
+        let domain = keystore.trust_store().domain().clone();
+        let journal = Journalled::control(home, &settings.journal, &domain)?;
         let transport = bus.transport().await?;
         let instance = instance_name(settings);
         let identity = identity(&keystore, &instance).await?;
@@ -130,6 +135,8 @@ impl ControlNode {
         let options = EndpointOptions {
             renews: true,
             floors: Some(Arc::new(keystore.floors())),
+            events: journal.events.clone(),
+            journal_calls: settings.journal.calls.into(),
             ..bus::endpoint_options(&settings.bus)?
         };
         let endpoint = Endpoint::new(identity, directory, transport.clone(), options)?;
@@ -139,7 +146,7 @@ impl ControlNode {
         endpoint.take_statement(statement.as_bytes())?;
         let claims = claims::open(home, &settings.claims, &bus).await?;
         let rule = Arc::new(PolicyRule::default());
-        policies::activate_file(&keystore, settings).await?;
+        policies::activate_file(&keystore, settings, &journal.events).await?;
         if let Some(document) = keystore.policy_document().await? {
             rule.take(&document);
         }
@@ -149,10 +156,14 @@ impl ControlNode {
             only_host_by_bus: true,
             ..ServerOptions::new(claims)
         };
-        let logins = Arc::new(logins::Logins::new(settings, &keystore)?);
-        let router = renewal::with_renewal(directory_router(keystore.clone()), &keystore, &logins);
+        let events = journal.events.clone();
+        let logins = logins::Logins::new(settings, &keystore)?.with_events(&events);
+        let logins = Arc::new(logins);
+        let router = directory_router(keystore.clone());
+        let router = renewal::with_renewal(router, &keystore, &logins, &events);
         let server = Server::start(endpoint.clone(), router, server_options).await?;
-        let enroller = Arc::new(enrol::KeystoreEnroller { keystore: keystore.clone(), logins });
+        let enroller =
+            Arc::new(enrol::KeystoreEnroller { keystore: keystore.clone(), logins, events });
         let enrolment = EnrolServer::start(endpoint.clone(), enroller).await?;
         let client = Client::new(endpoint);
         client.listen().await?;
@@ -165,6 +176,7 @@ impl ControlNode {
             bus_problem: Arc::default(),
             server: Mutex::new(Some(server)),
             enrolment: Mutex::new(Some(enrolment)),
+            journal,
             stop: CancellationToken::new(),
         };
         node.renew(instance);
@@ -180,12 +192,17 @@ impl ControlNode {
     pub(crate) async fn reload(&self, home: &Home) {
         let reloaded = async {
             let settings = Settings::load(home.dir())?;
-            policies::activate_file(&self.keystore, &settings).await
+            policies::activate_file(&self.keystore, &settings, self.events()).await
         };
         match reloaded.await {
             Ok(()) => tracing::info!("reloaded"),
             Err(failure) => tracing::error!(%failure, "not reloaded; the former policy stays"),
         }
+    }
+
+    /// The way of what happens here.
+    pub(crate) fn events(&self) -> &Events {
+        &self.journal.events
     }
 
     /// A signing credential lives an hour; the next one is made at its half.
@@ -210,6 +227,9 @@ impl ControlNode {
                 pause = match renewed {
                     Ok(()) => {
                         endpoint.forget_sessions();
+                        let component = endpoint.identity().principal().clone();
+                        let host = Text::new(&instance);
+                        endpoint.events().emit(events::HostRenewed { component, host });
                         SIGNING_LIFETIME / 2
                     }
                     Err(error) => {
@@ -237,13 +257,15 @@ impl ControlNode {
     /// Component types' keys to receive with, by schedule: whichever process is first makes them.
     fn rotate(&self) {
         let (keystore, stop) = (self.keystore.clone(), self.stop.clone());
+        let events = self.events().clone();
         tokio::spawn(async move {
             let mut failing = false;
             loop {
                 let rotated = keystore.rotate_due_components().await;
                 for audience in rotated.iter().flatten() {
-                    let (component, epoch) = (&audience.party.principal, audience.epoch);
-                    tracing::info!(%component, epoch, "a component type has its next key");
+                    let (component, epoch) = (audience.party.principal.clone(), audience.epoch);
+                    let by = "schedule";
+                    events.emit(events::ComponentRotated { component, epoch, by });
                 }
                 if let Some(error) = rotated.as_ref().err().filter(|_| !failing) {
                     tracing::error!(%error, "component types get no new keys by schedule");
@@ -304,6 +326,7 @@ impl ControlNode {
         self.client.close();
         self.transport.close().await;
         self.keystore.clone().close().await;
+        self.journal.close().await;
     }
 }
 

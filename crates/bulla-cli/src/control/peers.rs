@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bulla_api::{CallFailure, ExemptRequest, Peer, PeerExemption, RaiseRequest, Seen, TakenBack};
 use bulla_guard::floor::{Event, FloorError, unknown_peer};
 use bulla_http::Identity;
+use bulla_journal::{Text, events};
 use bulla_keystore::KeystoreError;
 use bulla_rpc::{Clock, Endpoint, SystemClock};
 use bulla_seal::exemption::MAX_EXEMPTION_LIFE;
@@ -80,7 +81,8 @@ impl ControlNode {
         let floors = self.endpoint().floors();
         let peer = floors.peer(&party).await.map_err(broken)?;
         floors.apply(&peer, event).await.map_err(broken)?;
-        tracing::warn!(operator = by.name(), peer = %party, %to, shadow = request.shadow, "floor raised");
+        let (operator, shadow) = (Text::new(by.name()), request.shadow);
+        self.events().emit(events::FloorRaised { operator, peer: party, to, shadow });
         let shown = self.peers().await?.into_iter();
         let mut shown = shown.filter(|peer| peer.principal == request.principal);
         shown.next_back().ok_or_else(|| {
@@ -113,7 +115,8 @@ impl ControlNode {
         let floors = self.endpoint().floors();
         floors.store().add_exemption(&given).await.map_err(broken)?;
         self.endpoint().refresh_floors().await.map_err(broken)?;
-        tracing::warn!(operator = by.name(), exemption = %*given, until, "exemption given");
+        let (operator, text) = (Text::new(by.name()), Text::of(&*given));
+        self.events().emit(events::ExemptionGiven { operator, exemption: text, until });
         Ok(exemption(&given, now))
     }
 
@@ -130,7 +133,8 @@ impl ControlNode {
             return Err(unknown());
         }
         self.endpoint().refresh_floors().await.map_err(broken)?;
-        tracing::warn!(operator = by.name(), exemption = id, "exemption taken back");
+        let (operator, exemption) = (Text::new(by.name()), Text::new(id));
+        self.events().emit(events::ExemptionTakenBack { operator, exemption });
         Ok(TakenBack { id: Kid::to_string(&kid) })
     }
 

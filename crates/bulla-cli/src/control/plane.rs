@@ -10,6 +10,7 @@ use bulla_api::{
     RaiseRequest, Sent, State, Status, TakenBack, TapEvent, TapItem, TapStream,
 };
 use bulla_http::Identity;
+use bulla_journal::{Text, events};
 use bulla_keystore::{AgentDetails, AgentRecord, ComponentRecord, KeystoreError};
 use bulla_rpc::client::Step;
 use bulla_rpc::{CallError, Clock, SystemClock, Target, target};
@@ -37,7 +38,8 @@ impl ControlPlane for Plane {
         progress: ProgressSender,
     ) -> Result<Value, CallFailure> {
         let target = parse_target(&request.target)?;
-        tracing::info!(operator = by.name(), %target, method = request.method, "call");
+        let kind = "call";
+        self.tell_call(by, &target, request.namespace.as_deref(), &request.method, kind)?;
         let mut call = self.0.client.request(&target, &request.method).timeout(request.timeout());
         if let Some(namespace) = &request.namespace {
             call = call.namespace(namespace);
@@ -142,7 +144,7 @@ impl ControlPlane for Plane {
     }
 
     async fn tap(&self, by: &Identity) -> Result<TapStream, CallFailure> {
-        tracing::info!(operator = by.name(), "tap");
+        self.0.events().emit(events::OperatorTapped { operator: Text::new(by.name()) });
         let groups = self.0.keystore.list_groups().await.map_err(internal)?;
         let components = self.0.keystore.list_components().await.map_err(internal)?;
         let topics = groups.iter().map(|group| target::group_topic(&group.name));
@@ -171,6 +173,27 @@ impl Plane {
         self.0.client.endpoint().identity().domain()
     }
 
+    /// What an operator has done is in the journal before it is done, or is not done.
+    fn tell_call(
+        &self,
+        by: &Identity,
+        target: &Target,
+        namespace: Option<&str>,
+        method: &str,
+        kind: &'static str,
+    ) -> Result<(), CallFailure> {
+        let method = match namespace {
+            Some(namespace) => Text::new(&format!("{namespace}.{method}")),
+            None => Text::new(method),
+        };
+        let (operator, target) = (Text::new(by.name()), Text::of(target));
+        let called = events::OperatorCalled { operator, target, method, kind };
+        self.0
+            .events()
+            .emit_first(called)
+            .map_err(|error| CallFailure::Internal { why: format!("nothing was sent: {error}") })
+    }
+
     async fn send(
         &self,
         by: &Identity,
@@ -178,7 +201,8 @@ impl Plane {
         fanout: bool,
     ) -> Result<Sent, CallFailure> {
         let target = parse_target(&request.target)?;
-        tracing::info!(operator = by.name(), %target, method = request.method, fanout, "cast");
+        let kind = if fanout { "fanout" } else { "cast" };
+        self.tell_call(by, &target, request.namespace.as_deref(), &request.method, kind)?;
         let ttl = request.ttl().unwrap_or(DEFAULT_TTL);
         let mut message = self.0.client.request(&target, &request.method).ttl(ttl);
         if let Some(namespace) = &request.namespace {

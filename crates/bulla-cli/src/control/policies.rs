@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_journal::{Events, events};
 use bulla_keystore::{EVERY_AGENT, Keystore, KeystoreError, PolicyDifference};
 use bulla_rpc::builtin::{self, PolicyNews};
 use bulla_rpc::directory::wire::credential_text;
@@ -22,12 +23,16 @@ const NEWS_LIFE: Duration = Duration::from_secs(3600);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// Activates the file of the settings, if they name one and it changed since it last was.
-pub(crate) async fn activate_file(keystore: &Keystore, settings: &Settings) -> Result<()> {
+pub(crate) async fn activate_file(
+    keystore: &Keystore,
+    settings: &Settings,
+    events: &Events,
+) -> Result<()> {
     let Some(file) = &settings.policy.file else { return Ok(()) };
     let checked = Checked::read(file)?;
     if let Some(signed) = keystore.activate_policy_file(checked.text()).await? {
-        let version = signed.version;
-        tracing::warn!(file = %file.display(), version, "the policy of the settings is active now");
+        let (how, version) = ("activated-from-settings", signed.version);
+        events.emit(events::PolicyChanged { how, version, sequence: signed.sequence });
     }
     Ok(())
 }
@@ -48,7 +53,7 @@ impl Follower {
 
     /// Goes by what the keystore says now, and tells agents if that is new.
     pub(super) async fn look(&mut self, client: &Client) {
-        let followed = self.follow().await;
+        let followed = self.follow(client.endpoint().events()).await;
         if let Some(error) = followed.as_ref().err().filter(|_| !self.failing) {
             tracing::error!(%error, "it can't be read which policy counts; the former one stays");
         }
@@ -60,14 +65,14 @@ impl Follower {
         }
     }
 
-    async fn follow(&mut self) -> Result<Option<SignedPolicy>, KeystoreError> {
+    async fn follow(&mut self, events: &Events) -> Result<Option<SignedPolicy>, KeystoreError> {
         self.report().await?;
         let newer = self.keystore.policy_document_after(self.rule.sequence()).await?;
         if let Some(document) = &newer {
             self.rule.take(document);
             let (version, sequence) = (document.version, document.sequence);
             let shadow = document.shadow.is_some();
-            tracing::warn!(version, sequence, shadow, "there is another policy");
+            events.emit(events::PolicyFollowed { version, sequence, shadow });
         }
         Ok(newer)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla_broker::Password;
+use bulla_journal::{Events, Text, events};
 use bulla_keystore::{Keystore, KeystoreError, RenewRefusal, Renewal, Renewed};
 use bulla_rpc::renewal::wire::{
     self, AudienceKey, HoldArgs, LoginAnswer, LoginArgs, ReceiveAnswer, ReceiveArgs, RenewAnswer,
@@ -25,8 +26,14 @@ use super::logins::Logins;
 const COPIES_SHOW_UP: u64 = 3600;
 
 /// Adds the methods to the directory's.
-pub(crate) fn with_renewal(router: Router, keystore: &Keystore, logins: &Arc<Logins>) -> Router {
-    let service = Service { keystore: keystore.clone(), logins: logins.clone() };
+pub(crate) fn with_renewal(
+    router: Router,
+    keystore: &Keystore,
+    logins: &Arc<Logins>,
+    events: &Events,
+) -> Router {
+    let (keystore, logins, events) = (keystore.clone(), logins.clone(), events.clone());
+    let service = Service { keystore, logins, events };
     let login = service.clone();
     let (agent, hold, host, receive) = (service.clone(), service.clone(), service.clone(), service);
     let open = |method: Method| method.namespace(wire::NAMESPACE).idempotent().of_the_protocol();
@@ -72,6 +79,7 @@ pub(crate) fn with_renewal(router: Router, keystore: &Keystore, logins: &Arc<Log
 struct Service {
     keystore: Keystore,
     logins: Arc<Logins>,
+    events: Events,
 }
 
 impl Service {
@@ -95,17 +103,20 @@ impl Service {
         };
         match self.keystore.renew_agent(&renewal).await.map_err(broken)? {
             Renewed::Issued { credential, again } => {
-                let (agent, epoch) = (&claims.party, credential.epoch);
-                tracing::info!(%agent, epoch, again, "an agent renewed its credential");
+                let (agent, epoch) = (claims.party.clone(), credential.epoch);
+                self.events.emit(events::AgentRenewed { agent, epoch, again });
                 let broker_user = self.broker_user(claims.party.principal.name()).await;
                 Ok(RenewAnswer { broker_user, ..self.answer(&credential).await? })
             }
             Renewed::Refused(refusal) => {
+                let (name, alarm) = (refusal.as_str(), refusal.is_alarm());
                 if let RenewRefusal::Cloned(party) = &refusal {
+                    let agent = party.principal.clone();
+                    self.events.emit(events::AgentQuarantined { agent, refusal: name });
                     self.logins.cut_quarantined(&self.keystore, party.principal.name());
                 }
-                let (name, alarm) = (refusal.as_str(), refusal.is_alarm());
-                tracing::warn!(refusal = name, alarm, "a request to renew was refused: {refusal}");
+                let (sender, why) = (claims.party.clone(), Text::of(&refusal));
+                self.events.emit(events::RenewalRefused { refusal: name, sender, alarm, why });
                 Err(RemoteError::new(name, refusal.to_string()))
             }
         }
@@ -142,7 +153,8 @@ impl Service {
         let alone = self.must_be_alone(id, &args.kid).await?;
         if args.used {
             // It let the agent in.
-            tracing::info!(agent = id, "the broker has its new password");
+            let agent = sender.principal.clone();
+            self.events.emit(events::BrokerLoginChanged { agent });
             return Ok(LoginAnswer { done: true });
         }
         let changed = self.logins.change(id, &password, alone).await.map_err(|error| {
@@ -188,7 +200,8 @@ impl Service {
         self.check_living(context.sender()).await?;
         let renewed = self.keystore.renew_host(name, instance, claims.signing, present.kid).await;
         let credential = renewed.map_err(broken)?.ok_or_else(revoked)?;
-        tracing::info!(host = instance, component = name, "a host renewed its credential");
+        let component = context.sender().principal.clone();
+        self.events.emit(events::HostRenewed { component, host: Text::new(instance) });
         self.answer(&credential).await
     }
 

@@ -84,7 +84,7 @@ events! {
     /// An agent was added, and a file written for it.
     AgentAdded = "agent-added": Key, info, "an agent was added", agents_added by way {
         /// The agent.
-        agent: Party,
+        agent: Principal,
         /// What its file holds: `token`, `key` or `shared-key`.
         way: &'static str,
         /// Whether it comes back as the agent that it was (`--again`).
@@ -105,13 +105,6 @@ events! {
         epoch: u32,
         /// Whether it was the stored answer to the same request.
         again: bool,
-    }
-    /// Agents were asked to renew their keys now.
-    RotationAsked = "rotation-asked": Key, info, "agents were asked to renew their keys", rotations_asked adds agents {
-        /// Who asked.
-        operator: Text,
-        /// How many agents.
-        agents: u64,
     }
     /// An agent's keys count no more.
     AgentRevoked = "agent-revoked": Key, warn, "an agent was revoked", agents_revoked {
@@ -142,6 +135,13 @@ events! {
         /// The host.
         host: Text,
     }
+    /// This agent or host made new keys, and has their credential.
+    KeysRenewed = "keys-renewed": Key, info, "keys were renewed", keys_renewed {
+        /// The new signing key.
+        kid: Kid,
+        /// The credential's epoch.
+        epoch: u32,
+    }
     /// A host of a component has its next signing credential.
     HostRenewed = "host-renewed": Key, info, "a host renewed its credential", hosts_renewed {
         /// The component type.
@@ -169,6 +169,13 @@ events! {
     GroupAdded = "group-added": Key, info, "a group was added", groups_added {
         /// The group.
         group: Text,
+    }
+    /// Somebody was made a member of a group.
+    GroupExtended = "group-extended": Key, info, "a group has another member", groups_extended {
+        /// The group.
+        group: Text,
+        /// The member.
+        member: Text,
     }
     /// A group has its next key: who went can't read what comes.
     GroupRekeyed = "group-rekeyed": Key, info, "a group has its next key", groups_rekeyed {
@@ -199,24 +206,33 @@ events! {
         /// Whose it is.
         user: Text,
     }
-    /// A key for programs that use the HTTPS API counts no more.
-    AccessKeyRevoked = "access-key-revoked": Key, warn, "an access key was revoked", access_keys_revoked {
+    /// A key for programs that use the HTTPS API counts no more, or not for now, or again.
+    AccessKeyChanged = "access-key-changed": Key, warn, "an access key was changed", access_keys_changed by how {
+        /// `removed`, `disabled` or `enabled`.
+        how: &'static str,
         /// Its name: the half that is no secret.
         access: Text,
     }
 
     // Policy.
 
-    /// A policy was put in force, taken back, or is tried in shadow.
+    /// The operator put a policy in force or took one back, or let one judge in the shadow.
     PolicyChanged = "policy-changed": Policy, warn, "the policy was changed", policies_changed by how {
-        /// `activated`, `rolled-back` or `shadowed`.
+        /// `activated`, `activated-from-settings`, `rolled-back`, `shadowed` or `shadow-ended`.
         how: &'static str,
-        /// Its version.
-        version: u64,
-        /// SHA-256 of its text.
-        digest: Text,
-        /// Who did it.
-        operator: Text,
+        /// The number of its activation.
+        version: u32,
+        /// The number of the signed document that says so.
+        sequence: u64,
+    }
+    /// This process goes by another policy.
+    PolicyFollowed = "policy-followed": Policy, warn, "there is another policy", policies_followed {
+        /// The number of its activation.
+        version: u32,
+        /// The number of the signed document that says so.
+        sequence: u64,
+        /// Whether another one judges in the shadow.
+        shadow: bool,
     }
     /// Component types' rights in the database were made anew or taken away.
     GrantsChanged = "grants-changed": Policy, warn, "rights in the database were changed", grants_changed by how {

@@ -56,7 +56,7 @@ impl Client {
 
     /// Counts that what was said of policies is refused.
     pub fn refuse_policy(&self, refusal: Refusal) {
-        self.endpoint().counters().refuse(refusal.as_str());
+        self.endpoint().refused(refusal, "a policy");
     }
 
     /// Reports to the control plane what the policy in the shadow of `rule` would have decided

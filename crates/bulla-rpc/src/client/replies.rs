@@ -52,8 +52,7 @@ impl Listener {
                 self.send_offer(&notice);
             } else if let Err(refusal) = self.open(delivery.payload) {
                 // A forged or stray reply changes nothing: the call goes on waiting.
-                self.endpoint.counters.refuse(refusal.as_str());
-                tracing::debug!(refusal = refusal.as_str(), "reply refused");
+                self.endpoint.refused(refusal, "reply refused");
             }
         }
         self.pending.fail_all(&CallError::Closed);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bulla_journal::{Text, events};
 use bulla_seal::enrol::Request;
 use bulla_seal::{Principal, Refusal};
 use bulla_transport::{Address, Consumer, Delivery, Inbox, Outbound, TransportError};
@@ -135,10 +136,15 @@ impl Desk {
 
     async fn judge(&self, delivery: &Delivery) -> Result<(), Refusal> {
         let token = Request::parse(&delivery.payload)?.token();
+        if !self.endpoint.events().room() {
+            // It asks again.
+            return Ok(());
+        }
         self.gate.enter(token)?;
         match self.enroller.enrol(delivery.payload.clone()).await {
             Ok(Verdict::Answer { agent, answer, again }) => {
-                tracing::info!(%agent, again, "an agent enrolled");
+                let enrolled = events::AgentEnrolled { agent: agent.clone(), again };
+                self.endpoint.events().emit(enrolled);
                 self.answer(delivery, &agent, answer).await;
             }
             Ok(Verdict::Refused(refused)) => {
@@ -156,8 +162,9 @@ impl Desk {
         let Refused { name, why, alarm, .. } = refused;
         let counted = self.endpoint.counters.refuse_sampled(name);
         if let Some(count) = counted.or(alarm.then_some(1)) {
-            let refusal = *name;
-            tracing::warn!(refusal, count, alarm, "a request to join was refused: {why}");
+            let (why, alarm) = (Text::new(why), *alarm);
+            let refused = events::EnrolmentRefused { refusal: name, count, alarm, why };
+            self.endpoint.events().emit(refused);
         }
     }
 

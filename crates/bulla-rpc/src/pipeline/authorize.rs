@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
+use bulla_journal::{Text, events};
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{MessageKind, Party, PrincipalKind, RequestBody};
 use tower::{Layer, Service};
@@ -119,6 +120,11 @@ impl Authorized {
 
     pub(crate) fn verdict(&self) -> &Verdict {
         &self.verdict
+    }
+
+    /// It is not run after all.
+    pub(crate) fn deny(&mut self, error: RemoteError) {
+        self.verdict = Verdict::Deny(error);
     }
 
     /// How careful to be with it. Stopping a run twice is the same as once. A request for a
@@ -244,7 +250,7 @@ impl Shared {
             Ok(method) => method,
             // Whether a method exists is told only to senders that may call here at all.
             Err(_) if sender.principal.is_agent() && me.principal.is_agent() => {
-                return self.deny("default/agents-call-no-agents", &name());
+                return self.deny("default/agents-call-no-agents", opened, &name());
             }
             Err(NoRoute::Unknown) => {
                 let message = format!("{} has no method `{}`", me.principal, name());
@@ -257,7 +263,7 @@ impl Shared {
             }
         };
         match self.decide(opened, (&body, groups), method) {
-            Decision::Deny { rule } if !off(Check::Policy) => self.deny(&rule, &name()),
+            Decision::Deny { rule } if !off(Check::Policy) => self.deny(&rule, opened, &name()),
             _ => {
                 opened.note(method.full_name());
                 Verdict::Run(method.clone())
@@ -288,8 +294,15 @@ impl Shared {
         })
     }
 
-    fn deny(&self, rule: &str, method: &str) -> Verdict {
+    fn deny(&self, rule: &str, opened: &Opened, method: &str) -> Verdict {
         self.endpoint.counters.denied.add(1);
+        let denied = events::CallDenied {
+            sender: opened.sender().clone(),
+            method: Text::new(method),
+            rule: Text::new(rule),
+            message: opened.id(),
+        };
+        self.endpoint.tell(&opened.sender().principal, denied);
         let message = format!("the caller may not call `{method}` here (rule {rule})");
         Verdict::Deny(RemoteError::new(kinds::NOT_PERMITTED, message))
     }

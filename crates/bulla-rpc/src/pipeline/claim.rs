@@ -11,6 +11,8 @@ use bulla_guard::{
     ClaimKey, ClaimOutcome, ClaimRequest, ClaimStore, Completed, Completion, Duplicate, Grant,
     Lost, Reply, StoreError, Worker,
 };
+use bulla_journal::events;
+use bulla_seal::Refusal;
 use bulla_seal::mutants::{Check, off};
 use bulla_transport::Address;
 use bytes::Bytes;
@@ -21,7 +23,7 @@ use super::authorize::{Authorized, Verdict};
 use super::dispatch::{Outcome, seal_error};
 use super::{BoxFuture, Sealed, Settlement};
 use crate::clock::millis;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, JournalCalls};
 use crate::error::{RemoteError, kinds};
 use crate::rate::SenderRates;
 use crate::router::Effect;
@@ -95,21 +97,23 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Authorized) -> Self::Future {
+    fn call(&mut self, mut request: Authorized) -> Self::Future {
         let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
-        let request = Arc::new(request);
         Box::pin(async move {
-            if let Some(name) = shared.over_rate(&request) {
-                shared.endpoint.counters.refuse(name);
+            if let Some(refusal) = shared.over_rate(&request) {
+                shared.endpoint.refused(refusal, "of a proven sender");
                 return Ok(Settlement::Refused);
             }
             if request.effect() == Effect::ReadOnly {
-                let Outcome { reply } = inner.call(request).await?;
+                shared.tell_call(&request);
+                let Outcome { reply } = inner.call(Arc::new(request)).await?;
                 return Ok(done(reply));
             }
             let key = shared.key(&request);
             match shared.store.claim(shared.claim_request(&request, key.clone())).await {
                 Ok(ClaimOutcome::Granted(grant)) => {
+                    shared.journal(&mut request);
+                    let request = Arc::new(request);
                     let running = inner.call(request.clone());
                     shared.run(&request, key, grant, running).await
                 }
@@ -118,7 +122,7 @@ where
                 }
                 Ok(ClaimOutcome::Refused(reason)) => {
                     shared.endpoint.counters.refuse(reason.as_str());
-                    tracing::warn!(refusal = reason.as_str(), sender = %request.opened().sender(), "message refused");
+                    shared.tell_refused(&request, reason.as_str());
                     Ok(Settlement::Refused)
                 }
                 Err(error) => Ok(shared.retry(&error)),
@@ -129,14 +133,53 @@ where
 
 impl Shared {
     /// What makes no claim, and what is denied, is held to a rate per sender.
-    fn over_rate(&self, request: &Authorized) -> Option<&'static str> {
+    fn over_rate(&self, request: &Authorized) -> Option<Refusal> {
         let sender = &request.opened().sender().principal;
         let within = match request.verdict() {
             Verdict::Deny(_) => self.denials.take(sender),
             _ if request.effect() == Effect::ReadOnly => self.read_only.take(sender),
             _ => true,
         };
-        (!within).then_some(bulla_seal::Refusal::RateLimited.as_str())
+        (!within).then_some(Refusal::RateLimited)
+    }
+
+    fn tell_refused(&self, request: &Authorized, refusal: &'static str) {
+        let opened = request.opened();
+        let (sender, message) = (opened.sender().clone(), opened.id());
+        let event = events::SenderRefused { refusal, sender, message };
+        self.endpoint.tell(&opened.sender().principal, event);
+    }
+
+    /// A method that changes nothing runs whether it is journalled or not.
+    fn tell_call(&self, request: &Authorized) {
+        if self.endpoint.options.journal_calls == JournalCalls::All
+            && let Some(event) = call_taken(request)
+        {
+            self.endpoint.events().emit(event);
+        }
+    }
+
+    /// A method that changes something is journalled before it runs, or is not run.
+    fn journal(&self, request: &mut Authorized) {
+        let events = self.endpoint.events();
+        let asked = self.endpoint.options.journal_calls != JournalCalls::None;
+        let taken = match call_taken(request) {
+            None => return,
+            Some(event) if asked => events.emit_first(event).is_ok(),
+            Some(_) => events.room(),
+        };
+        if taken {
+            return;
+        }
+        if let Some(event) = call_taken(request) {
+            let events::CallTaken { sender, method, message, .. } = event;
+            let held = events::CallHeldBack { sender, method, message };
+            self.endpoint.tell(&request.opened().sender().principal, held);
+        }
+        request.deny(RemoteError::new(
+            kinds::NOT_JOURNALLED,
+            "the journal can't take this call just now, so it was not run",
+        ));
     }
 
     fn now_ms(&self) -> u64 {
@@ -302,6 +345,18 @@ impl Shared {
         tracing::error!(%error, "the claim store failed; the message goes back to the queue");
         Settlement::Retry
     }
+}
+
+/// The event of a method that is about to run.
+fn call_taken(request: &Authorized) -> Option<events::CallTaken> {
+    let Verdict::Run(method) = request.verdict() else { return None };
+    let opened = request.opened();
+    Some(events::CallTaken {
+        sender: opened.sender().clone(),
+        method: method.event_name().clone(),
+        effect: method.effect().as_str(),
+        message: opened.id(),
+    })
 }
 
 /// A reply as the store keeps it: named by its envelope, as requests are.

@@ -2,6 +2,7 @@
 //! virtual machine that was set back to a snapshot (protocol section 7).
 
 use bulla_guard::{ClaimStore, ClockWatch};
+use bulla_journal::{Text, events};
 use bulla_seal::Digest;
 use std::path::{Path, PathBuf};
 use tokio::time::Instant;
@@ -34,12 +35,11 @@ impl Watch {
         if jump_ms.is_none() && !resumed {
             return;
         }
-        tracing::error!(
-            jump_ms,
-            resumed,
-            "the wall clock jumped or the machine was set back: sessions are dropped, and what \
-             was issued up to now and the skew after is refused"
-        );
+        let why = match jump_ms {
+            Some(jump) => format!("the wall clock jumped by {jump} ms"),
+            None => "the machine was set back to a snapshot".to_owned(),
+        };
+        endpoint.events().emit(events::ClaimsLost { why: Text::new(&why) });
         endpoint.drop_sessions();
         if let Err(error) = store.declare_lost(now_ms).await {
             tracing::error!(%error, "the claim store could not be counted as lost");

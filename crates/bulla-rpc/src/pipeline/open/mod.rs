@@ -11,10 +11,11 @@ use std::task::{Context as TaskContext, Poll};
 use tokio::time::Instant;
 
 use bulla_guard::floor::{Action, FloorError, Judgement, Peer};
+use bulla_journal::{Text, events};
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{
-    Detail, Expected, GroupName, GroupSession, Kid, Level, MessageKind, Parsed, Party, Refusal,
-    RequestBody, UnixTime,
+    Detail, Expected, GroupName, GroupSession, Kid, Level, MessageId, MessageKind, Parsed, Party,
+    Refusal, RequestBody, UnixTime,
 };
 use bulla_transport::{Address, Delivery, Inbox, Outbound};
 use bytes::Bytes;
@@ -46,7 +47,7 @@ enum Stop {
     /// Before anybody vouched for it: told now and then.
     Refused(Refusal),
     /// Its sender is proven: told each time.
-    Proven(Refusal, Party),
+    Proven(Refusal, Party, MessageId),
     /// What its sender may is not known just now.
     Retry(FloorError),
 }
@@ -160,9 +161,9 @@ where
                 Ok(opened) => match shared.turn(&opened, &slot).await {
                     // Held until it ran.
                     Ok(_turn) => inner.call(opened).await?,
-                    Err(stop) => shared.stop(stop, &delivery),
+                    Err(stop) => shared.stop(stop),
                 },
-                Err(stop) => shared.stop(stop, &delivery),
+                Err(stop) => shared.stop(stop),
             };
             Ok((settlement, delivery))
         })
@@ -237,13 +238,15 @@ impl Shared {
         }
     }
 
-    fn stop(&self, stop: Stop, delivery: &Delivery) -> Settlement {
+    fn stop(&self, stop: Stop) -> Settlement {
         match stop {
             Stop::Refused(refusal) => self.endpoint.refused(refusal, "message refused"),
-            Stop::Proven(refusal, sender) => {
+            Stop::Proven(refusal, sender, message) => {
                 let refusal = refusal.as_str();
                 self.endpoint.counters.refuse(refusal);
-                tracing::warn!(refusal, %sender, inbox = ?delivery.inbox, "message refused");
+                let principal = sender.principal.clone();
+                let event = events::SenderRefused { refusal, sender, message };
+                self.endpoint.tell(&principal, event);
             }
             Stop::Retry(error) => {
                 tracing::error!(%error, "the message goes back to the queue");
@@ -280,24 +283,26 @@ impl Shared {
         let peer = opened.peer.clone();
         opened.judgement = match self.judge_floor(opened, level) {
             Judgement::Refuse { .. } if !off(Check::LevelAllowed) => {
-                return Err(Stop::Proven(Refusal::LevelNotAllowed, opened.sender().clone()));
+                let (sender, id) = (opened.sender().clone(), opened.id());
+                return Err(Stop::Proven(Refusal::LevelNotAllowed, sender, id));
             }
             accepted => accepted,
         };
         match opened.judgement {
             Judgement::Exempt { id, until } => {
                 self.endpoint.counters.exempted.add(1);
-                tracing::warn!(
-                    exemption = %id, until, sender = %opened.sender(), %level,
-                    "a message below its sender's floor was let through by an exemption"
-                );
+                let sender = opened.sender().clone();
+                let exemption = Text::of(&id);
+                let used = events::ExemptionUsed { exemption, sender, level, until };
+                self.endpoint.tell(&opened.sender().principal, used);
             }
             Judgement::BelowTarget { .. } => self.endpoint.counters.below_target.add(1),
             _ => {}
         }
         let action = self.endpoint.floors.passed(&peer, level).await?;
         if let Action::Raised { from } = action {
-            tracing::info!(peer = %peer.party(), %from, to = %level, "the floor of a peer rose");
+            let peer = peer.party().clone();
+            self.endpoint.events().emit(events::FloorRose { peer, from, to: level });
         }
         Ok(())
     }
@@ -375,7 +380,8 @@ impl Shared {
         self.check_floor(&peer, parsed.header().level, now)?;
         let request = session.session.open_request(parsed, &self.expected(&place, now))?;
         if session.former && !asks_to_renew(&request.body()?) {
-            return Err(Stop::Proven(Refusal::EpochStale, session.standing.party().clone()));
+            let (sender, id) = (session.standing.party().clone(), request.id());
+            return Err(Stop::Proven(Refusal::EpochStale, sender, id));
         }
         Ok(Opened {
             content: Content::Request(request),
@@ -455,7 +461,8 @@ impl Shared {
             Noted::Late => self.endpoint.counters.gaps.sub(1),
             Noted::Gap(missing) => {
                 self.endpoint.counters.gaps.add(missing);
-                tracing::warn!(%group, missing, "fanouts are missing in the signer's sequence");
+                let group = Text::of(&group);
+                self.endpoint.events().emit(events::FanoutsMissing { group, signer, missing });
             }
         }
     }
