@@ -42,12 +42,10 @@ pub(crate) struct JournalSettings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CallsSetting {
-    /// None.
+    // Plain comments: the command line lists the values in one line.
     #[default]
     None,
-    /// Those of methods that change something.
     Mutating,
-    /// All.
     All,
 }
 
@@ -286,5 +284,9 @@ async fn turn(home: &Home, settings: &JournalSettings) -> Result<Option<Journal>
 /// The public key that a home folder's journals are verified with.
 pub(crate) fn public_key(home: &Home, given: Option<&Path>) -> Result<PublicKey> {
     let path = given.map_or_else(|| home.journal_key().with_extension("pub"), Path::to_owned);
-    Ok(PublicKey::read(&path)?)
+    PublicKey::read(&path).map_err(|error| {
+        Failure::new(format!(
+            "the journals' public key can't be used ({error}); name its file with --key"
+        ))
+    })
 }

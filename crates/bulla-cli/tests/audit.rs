@@ -128,7 +128,7 @@ fn what_an_agent_is_refused_is_journalled_and_can_not_be_altered() {
     // Somebody else is to have been it.
     let file = files(&Path::new(folder).join("control")).pop().unwrap();
     let whole = fs::read_to_string(&file).unwrap();
-    fs::write(&file, whole.replacen("agent/db-1#1", "agent/db-2#1", 1)).unwrap();
+    fs::write(&file, whole.replace("agent/db-1#1", "agent/db-2#1")).unwrap();
     let said = deployment.ok(&["audit", "show", "--kind", "denial"]);
     assert!(said.contains("agent/db-2#1"));
     let output = deployment.run(&["audit", "verify"]);
