@@ -98,6 +98,8 @@ fn what_an_agent_is_refused_is_journalled_and_can_not_be_altered() {
     control.kill();
     deployment.ok(&["audit", "verify"]);
     let control = deployment.serve();
+    // By then it listens for signals.
+    deployment.ok(&["peers"]);
     assert_eq!(control.stop(), 0);
     let report = deployment.json(&["audit", "verify"]);
     let journals = report["journals"].as_array().unwrap();
