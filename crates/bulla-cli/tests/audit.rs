@@ -5,7 +5,9 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use bulla_rpc::{CallError, Target};
 use bulla_services::{VirtualHost, require};
@@ -182,6 +184,28 @@ fn commands_keep_a_journal_and_take_turns() {
     assert_eq!(report["journals"][0]["unsigned"], 0, "{report:#}");
     let said = deployment.fails(2, &["audit", "show", "--kind", "nonsense"]);
     assert!(said.contains("no event and no class"), "{said}");
+}
+
+#[test]
+fn what_happens_from_now_on_is_shown_as_it_happens() {
+    let deployment = Deployment::new(None);
+    deployment.ok(&["agent", "add", "db-1"]);
+    let mut follow = deployment
+        .command(&["audit", "show", "--follow", "--kind", "key"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("agent-added") && first.contains("agent=agent/db-1"), "{first}");
+    deployment.ok(&["component", "add", "conductor"]);
+    deployment.ok(&["agent", "add", "db-2"]);
+    let second = lines.next().unwrap().unwrap();
+    assert!(second.contains("component-added"), "{second}");
+    let third = lines.next().unwrap().unwrap();
+    assert!(third.contains("agent-added") && third.contains("agent=agent/db-2"), "{third}");
+    follow.kill().unwrap();
+    follow.wait().unwrap();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bulla_guard::{
     ClaimStore, Limits, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions,
 };
+use bulla_journal::{Events, Journal, Options, SigningKey};
 use bulla_rpc::{Client, Clock, Router, Server, ServerOptions, SystemClock, Target};
 use bulla_seal::Suite;
 use bulla_transport::memory::MemoryBus;
@@ -67,6 +68,7 @@ pub(super) struct Lane {
     inbox: Inbox,
     transports: [Arc<dyn Transport>; 2],
     _state: Option<Folder>,
+    _journal: Option<(Events, Folder)>,
 }
 
 enum Rpc {
@@ -94,6 +96,7 @@ impl Lane {
             inbox: Inbox::Topic { exchange: EXCHANGE.to_owned(), topic },
             transports: [caller, agent],
             _state: None,
+            _journal: None,
         })
     }
 
@@ -103,11 +106,14 @@ impl Lane {
         word: &str,
         keys: KeyType,
         claims: Claims,
+        journal: bool,
     ) -> Result<Self, BenchError> {
         let (caller, agent) = (bus.transport().await?, bus.transport().await?);
         let id = format!("{name}-{word}");
         let transports = (caller.clone(), agent.clone());
-        let ends = World::new()?.pair(&id, keys, Suite::X25519, transports)?;
+        let journal = if journal { Some(journal_of(name)?) } else { None };
+        let events = journal.as_ref().map(|(events, _)| events.clone());
+        let ends = World::new()?.with_journal(events).pair(&id, keys, Suite::X25519, transports)?;
         let executed = Arc::new(AtomicU64::new(0));
         let counter = executed.clone();
         let router = Router::new().method(METHOD, move |_, args: Echo| {
@@ -126,6 +132,7 @@ impl Lane {
             inbox,
             transports: [caller, agent],
             _state: state,
+            _journal: journal,
         })
     }
 
@@ -177,6 +184,15 @@ impl Lane {
         agent.close().await;
         Ok(deleted?)
     }
+}
+
+/// A journal as the control plane keeps one by default, and the folder that it is in.
+fn journal_of(name: &str) -> Result<(Events, Folder), BenchError> {
+    let folder = Folder::new()?;
+    let (key, _) = SigningKey::generate("bulla.bench/journal")?;
+    let options = Options::new(&format!("bulla.bench/journal/{name}"));
+    let journal = Journal::open(&folder.0.join("journal"), key, options)?;
+    Ok((Events::to(Arc::new(journal)), folder))
 }
 
 async fn claim_store(claims: Claims) -> Result<(Arc<dyn ClaimStore>, Option<Folder>), BenchError> {

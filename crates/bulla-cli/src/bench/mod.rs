@@ -64,6 +64,10 @@ pub(crate) struct BenchArgs {
     /// Only calls, or only casts.
     #[arg(long, value_enum)]
     only: Option<Only>,
+    /// Sealed calls of which each is journalled against sealed calls without a journal, in the place of
+    /// sealed against plain.
+    #[arg(long, conflicts_with = "claims")]
+    journal: bool,
     /// Adds a second plain lane, which shows how far two equals differ on this machine.
     #[arg(long)]
     control: bool,
@@ -153,6 +157,12 @@ pub(crate) enum BenchError {
     /// What was measured does not do what it should.
     #[error("the bench met {0}; its figures would mean nothing")]
     Broken(&'static str),
+    /// The journal can't be written.
+    #[error(transparent)]
+    Journal(#[from] bulla_journal::JournalError),
+    /// The journal's key could not be made.
+    #[error(transparent)]
+    JournalKey(#[from] bulla_journal::KeyError),
     /// The user stopped it.
     #[error("stopped")]
     Interrupted,
@@ -218,15 +228,33 @@ impl BenchArgs {
     /// The plain lane first: the others are compared with it.
     async fn lanes(&self, bus: &Bus) -> Result<Vec<Arc<Lane>>, BenchError> {
         let word = world::unique()?;
+        if self.journal {
+            return self.journal_lanes(bus, &word).await;
+        }
         let mut lanes = vec![Lane::plain(bus, "plain", &word).await?];
         if self.control {
             lanes.push(Lane::plain(bus, "control", &word).await?);
         }
-        lanes.push(Lane::sealed(bus, "sealed", &word, self.key_type, Claims::Memory).await?);
+        lanes.push(Lane::sealed(bus, "sealed", &word, self.key_type, Claims::Memory, false).await?);
         if self.claims == Some(Claims::Sqlite) {
-            lanes.push(Lane::sealed(bus, "sqlite", &word, self.key_type, Claims::Sqlite).await?);
+            lanes.push(
+                Lane::sealed(bus, "sqlite", &word, self.key_type, Claims::Sqlite, false).await?,
+            );
         }
         Ok(lanes.into_iter().map(Arc::new).collect())
+    }
+
+    async fn journal_lanes(&self, bus: &Bus, word: &str) -> Result<Vec<Arc<Lane>>, BenchError> {
+        let mut names = vec![("sealed", false), ("journal", true)];
+        if self.control {
+            names.insert(1, ("control", false));
+        }
+        let mut lanes = Vec::with_capacity(names.len());
+        for (name, journal) in names {
+            let lane = Lane::sealed(bus, name, word, self.key_type, Claims::Memory, journal);
+            lanes.push(Arc::new(lane.await?));
+        }
+        Ok(lanes)
     }
 
     fn loads(&self) -> Vec<Load> {
@@ -345,6 +373,16 @@ mod tests {
         // Nine kinds of calls and three of casts on two lanes, 6 s a round.
         assert_eq!(args(&["--duration", "60"]).rounds(), 10);
         assert_eq!(args(&["--duration", "1"]).rounds(), 1);
+    }
+
+    #[tokio::test]
+    async fn calls_with_a_journal_are_measured_against_calls_without() {
+        let args =
+            args(&["--rounds=1", "--slice=10", "--sizes=10", "--concurrency=4", "--journal"]);
+        let report = args.measure(&Bus::Memory(MemoryBus::new())).await.unwrap();
+        assert_eq!(report.refused, 0);
+        let lanes: Vec<_> = report.cells[0].lanes.iter().map(|lane| lane.lane).collect();
+        assert_eq!(lanes, ["sealed", "journal"]);
     }
 
     #[tokio::test]

@@ -103,8 +103,8 @@ const HEAD: [&str; 11] = [
     "size",
     "at once",
     "against",
-    "plain/s",
-    "sealed/s",
+    "",
+    "",
     "ratio (95 %)",
     "p50 µs",
     "p99 µs",
@@ -124,12 +124,24 @@ impl Report {
             average(before),
             average(after),
         );
+        let first = self.cells.first().and_then(|cell| cell.lanes.first());
+        let (without, with) = match first.map(|lane| lane.lane) {
+            Some("sealed") => ("without", "journalled"),
+            _ => ("plain", "sealed"),
+        };
         println!(
             "{} rounds of {} ms a lane; medians, and of ratios the 95 % interval; pairs of figures \
-             are plain and sealed; CPU is this process's for both ends",
+             are {without} and {with}; CPU is this process's for both ends",
             self.rounds, self.slice_ms
         );
-        table(&HEAD, self.cells.iter().flat_map(Cell::rows));
+        let rates = [format!("{without}/s"), format!("{with}/s")];
+        let mut head = HEAD;
+        head.iter_mut()
+            .filter(|head| head.is_empty())
+            .skip(1)
+            .zip(&rates)
+            .for_each(|(to, rate)| *to = rate);
+        table(&head, self.cells.iter().flat_map(Cell::rows));
         if self.refused > 0 {
             println!("{} messages were refused: these figures are not to be trusted", self.refused);
         }

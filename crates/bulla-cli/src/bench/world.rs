@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use bulla_journal::Events;
 use bulla_rpc::{
-    Clock, Endpoint, EndpointOptions, Identity, PairKey, ReceiveKey, StaticDirectory, SystemClock,
-    Target,
+    Clock, Endpoint, EndpointOptions, Identity, JournalCalls, PairKey, ReceiveKey, StaticDirectory,
+    SystemClock, Target,
 };
 use bulla_seal::{
     Credential, GroupKey, GroupName, Issuer, IssuerCredential, IssuerRight, KemSecretKey, Kid,
@@ -28,6 +29,7 @@ pub(super) struct World {
     validity: Validity,
     group: GroupKey,
     random: OsRandom,
+    journal: Option<Events>,
 }
 
 /// A component that calls an agent, each with its own way onto the bus.
@@ -61,7 +63,12 @@ impl World {
         let components = issuer(IssuerRight::Components)?;
         let group = GroupName::new("all")?;
         let group = GroupKey { group, epoch: 1, key: Secret::generate(&mut random)? };
-        Ok(Self { trust, agents, components, validity, group, random })
+        Ok(Self { trust, agents, components, validity, group, random, journal: None })
+    }
+
+    /// The agent's calls go there, if that is given.
+    pub(super) fn with_journal(self, journal: Option<Events>) -> Self {
+        Self { journal, ..self }
     }
 
     /// A component with a key pair that calls the agent `id`, which has keys of the given sort.
@@ -81,8 +88,8 @@ impl World {
             KeyType::Shared => self.shared_key(&party, component.party(), &books, &agent_books)?,
         };
         Ok(Ends {
-            caller: endpoint(component, books, caller)?,
-            agent: endpoint(identity, agent_books, agent)?,
+            caller: endpoint(component, books, caller, None)?,
+            agent: endpoint(identity, agent_books, agent, self.journal.take())?,
             target,
         })
     }
@@ -164,10 +171,14 @@ fn endpoint(
     identity: Identity,
     directory: Arc<StaticDirectory>,
     transport: Arc<dyn Transport>,
+    journal: Option<Events>,
 ) -> Result<Endpoint, BenchError> {
+    let journal_calls = if journal.is_some() { JournalCalls::Mutating } else { JournalCalls::None };
     let options = EndpointOptions {
         exchange: EXCHANGE.to_owned(),
         queues: ConsumeOptions::default(),
+        events: journal.unwrap_or_default(),
+        journal_calls,
         ..EndpointOptions::default()
     };
     Ok(Endpoint::new(identity, directory, transport, options)?)
