@@ -30,6 +30,14 @@ fn event(n: u64) -> Event {
     .into()
 }
 
+/// CPU time of this process so far, in seconds: its own, and the system's for it.
+fn cpu() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    // In hundredths.
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
 fn run(
     sync: Sync,
     events: u64,
@@ -84,8 +92,12 @@ fn main() {
         ("on the disk each second, four threads", Sync::Every(Duration::from_secs(1)), EVENTS, 4),
         ("on the disk with each batch, four threads", Sync::Batch, EVENTS, 4),
     ] {
+        let before = cpu();
         let (rate, flush, lost, key, dir) = run(sync, events, producers);
-        println!("{name}: {rate:.0} events/s, the last flush {flush:.1?}, lost {lost}");
+        let each = (cpu() - before) / events as f64 * 1e6;
+        println!(
+            "{name}: {rate:.0} events/s, {each:.2} µs of CPU each, the last flush {flush:.1?}, lost {lost}"
+        );
         let log = dir.path().join("log");
         let begun = Instant::now();
         let report = bulla_journal::verify::verify(&log, &key, None);
