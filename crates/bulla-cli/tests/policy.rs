@@ -175,7 +175,11 @@ fn agents_elsewhere_go_by_what_is_activated() {
     is_denied_by(&deployment, "nobody-sleeps", slow("agent/db-2"));
     deployment.ok(&["policy", "rollback"]);
     is_allowed(&deployment, "agent/db-2", "test.slow");
+    // What is activated while no control plane runs is told when one does.
     assert_eq!(control.stop(), 0);
+    activate(&deployment, STRICT);
+    let _control = deployment.serve();
+    is_denied_by(&deployment, "nobody-sleeps", slow("agent/db-1"));
 }
 
 #[test]

@@ -207,6 +207,20 @@ async fn by_a_policy_that_can_not_be_read_nothing_is_allowed() {
     assert_eq!(rule_of(desk.report("db-1").await.unwrap_err()), UNREADABLE);
     assert_eq!(desk.take(3, Some(REPORTS), None), Taken::New);
     desk.report("db-1").await.unwrap();
+    // What is held stays, whatever the control plane holds.
+    desk.rule.told_there_is_none();
+    desk.report("db-1").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_kept_and_damaged_denies_until_the_control_plane_was_heard() {
+    let desk = desk(REPORTS).await;
     desk.rule.deny_until_told();
-    assert_eq!(rule_of(desk.report("db-1").await.unwrap_err()), UNREADABLE);
+    assert_eq!(rule_of(desk.open().await.unwrap_err()), UNREADABLE);
+    desk.rule.told_there_is_none();
+    desk.open().await.unwrap();
+    // By a policy of its own, it is not what it waits for.
+    desk.rule.replace(policy(NOTHING));
+    desk.rule.told_there_is_none();
+    assert_eq!(rule_of(desk.open().await.unwrap_err()), bulla_policy::NO_RULE);
 }

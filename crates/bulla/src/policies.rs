@@ -169,8 +169,9 @@ impl Inner {
     }
 
     async fn ask(&self) -> Result<(), bulla_rpc::CallError> {
-        if let Some(document) = self.client.ask_policy(self.rule.sequence()).await? {
-            self.take(document).await;
+        match self.client.ask_policy(self.rule.sequence()).await? {
+            Some(document) => self.take(document).await,
+            None => self.rule.told_there_is_none(),
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use bulla_journal::{Events, events};
 use bulla_keystore::{EVERY_AGENT, Keystore, KeystoreError, PolicyDifference};
 use bulla_rpc::builtin::{self, PolicyNews};
 use bulla_rpc::directory::wire::credential_text;
-use bulla_rpc::{Client, PolicyRule, Target};
+use bulla_rpc::{Client, PolicyRule, Taken, Target};
 use bulla_seal::{GroupName, SignedPolicy};
 use tokio::time::Instant;
 
@@ -43,12 +43,14 @@ pub(super) struct Follower {
     rule: Arc<PolicyRule>,
     reported: Instant,
     failing: bool,
+    /// Agents were told what counts since this process started: it may have changed while none ran.
+    told: bool,
 }
 
 impl Follower {
     pub(super) fn new(keystore: &Keystore, rule: &Arc<PolicyRule>) -> Self {
         let (keystore, rule) = (keystore.clone(), rule.clone());
-        Self { keystore, rule, reported: Instant::now(), failing: false }
+        Self { keystore, rule, reported: Instant::now(), failing: false, told: false }
     }
 
     /// Goes by what the keystore says now, and tells agents if that is new.
@@ -67,9 +69,12 @@ impl Follower {
 
     async fn follow(&mut self, events: &Events) -> Result<Option<SignedPolicy>, KeystoreError> {
         self.report().await?;
-        let newer = self.keystore.policy_document_after(self.rule.sequence()).await?;
-        if let Some(document) = &newer {
-            self.rule.take(document);
+        let held = if self.told { self.rule.sequence() } else { 0 };
+        let newer = self.keystore.policy_document_after(held).await?;
+        self.told = true;
+        if let Some(document) = &newer
+            && self.rule.take(document) == Taken::New
+        {
             let (version, sequence) = (document.version, document.sequence);
             let shadow = document.shadow.is_some();
             events.emit(events::PolicyFollowed { version, sequence, shadow });

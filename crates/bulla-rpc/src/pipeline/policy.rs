@@ -104,6 +104,18 @@ impl PolicyRule {
         });
     }
 
+    /// The control plane, which holds no document, was asked: what was kept is nothing to wait for any
+    /// more, and the built-in rule judges. Whoever goes by a document keeps it.
+    pub fn told_there_is_none(&self) {
+        self.set(|policies| {
+            let waits = policies.sequence == 0 && matches!(policies.active, Active::Unreadable);
+            if waits {
+                policies.active = Active::BuiltIn;
+            }
+            waits
+        });
+    }
+
     /// Lets `policy` judge in the shadow, or nobody any more. What was counted is forgotten.
     pub fn shadow(&self, policy: Option<Policy>) {
         self.set(|policies| {
