@@ -1,5 +1,5 @@
-//! How long after `bulla agent revoke` returns the last of many control-plane processes refuses
-//! the agent.
+//! For how long after `bulla agent revoke` has returned the last of many control-plane processes
+//! takes an answer of the agent.
 //!
 //!     cargo bench -p bulla-cli --features postgres --bench revocation -- 8 40
 //!
@@ -58,8 +58,13 @@ async fn main() {
         for client in clients.clone() {
             let id = id.clone();
             asking.spawn(async move {
-                while ping(&client, &id).await.is_ok() {}
-                returned.elapsed()
+                // What is under way when it refuses waits for its timeout: what counts is the last
+                // answer that it took.
+                let mut last = Duration::ZERO;
+                while ping(&client, &id).await.is_ok() {
+                    last = returned.elapsed();
+                }
+                last
             });
         }
         let each = asking.join_all().await;
@@ -69,7 +74,7 @@ async fn main() {
     took.sort_unstable();
     let at = |part: f64| took[((took.len() - 1) as f64 * part).round() as usize].as_millis();
     println!(
-        "{processes} processes, {rounds} revocations: the last process refused after p50 {} ms, p99 {} ms, at most {} ms",
+        "{processes} processes, {rounds} revocations: the last process took the agent's last answer after p50 {} ms, p99 {} ms, at most {} ms",
         at(0.5),
         at(0.99),
         took[took.len() - 1].as_millis(),
@@ -91,7 +96,7 @@ async fn ping(client: &Client, id: &str) -> Result<(), bulla_api::ClientError> {
         version: None,
         args: json!({}),
         context: None,
-        timeout_ms: Some(Duration::from_secs(20).as_millis() as u64),
+        timeout_ms: Some(Duration::from_secs(5).as_millis() as u64),
     };
     client.call(&request).await.map(drop)
 }

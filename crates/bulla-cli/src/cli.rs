@@ -411,6 +411,9 @@ pub(crate) enum DbCommand {
     },
     /// Show which version the schema has, and what brought it there.
     Status,
+    /// Say that the database was put back from a backup, before the control plane starts: what was
+    /// revoked since is revoked again, and no number that may be in use is given a second time.
+    Restored,
     /// A database role for each component type, and one for auditors, each with the rights that it
     /// needs: make them, take them back, or print the SQL.
     Grants(GrantsArgs),

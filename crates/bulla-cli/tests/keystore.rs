@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::Deployment;
+use common::*;
 
 #[test]
 fn the_schema_goes_down_and_up_and_a_plan_changes_nothing() {
@@ -125,6 +125,7 @@ fn with_roles(deployment: &mut Deployment, owner: &str) {
     deployment.ok(&["component", "kek", "scheduler"]);
     deployment.ok(&["component", "rotate", "scheduler"]);
     deployment.ok(&["component", "revoke", "scheduler", "--instance", "s-2"]);
+    assert_eq!(deployment.json(&["db", "restored"])["groups"].as_array().unwrap().len(), 3);
     let key = deployment.json(&["access-key", "add", "operator/alice"]);
     deployment.ok(&["kek", "rotate"]);
     deployment.ok(&["kek", "status"]);
@@ -181,4 +182,65 @@ fn a_deployment_on_mariadb() {
     if let Some(server) = bulla_services::require(bulla_services::MariaDb::start()) {
         on_a_server(&server.url());
     }
+}
+
+#[test]
+fn a_keystore_that_was_put_back_knows_what_was_revoked_since() {
+    let deployment = Deployment::new(None);
+    let (db, backup) = (deployment.home().join("keystore.db"), deployment.path("backup.db"));
+    deployment.add_agent("db-1", &[]);
+    deployment.add_agent("db-2", &[]);
+    let up = || deployment.start(&["up", "--listen", "127.0.0.1:0"], "Running.");
+    let stopped = up();
+    assert_eq!(stopped.stop(), 0);
+    std::fs::copy(&db, &backup).unwrap();
+
+    let running = up();
+    let told = || std::fs::read(deployment.home().join("state/statement")).unwrap();
+    let before = told();
+    deployment.ok(&["agent", "revoke", "db-1"]);
+    eventually("a new statement", || (told() != before).then_some(()));
+    running.stop();
+    // Revoked is gone; what was put back is there again and good for nothing.
+    let used = |id: &str| deployment.json(&["agent", "show", id])["credentials"][0]["use"].clone();
+    assert!(deployment.fails(1, &["agent", "show", "db-1"]).contains("no agent/db-1"));
+    let put_back = || {
+        for end in ["db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(db.with_extension(end));
+        }
+        std::fs::copy(&backup, &db).unwrap();
+    };
+
+    // Nobody says so: whatever opens it next notices.
+    put_back();
+    assert_eq!(used("db-1"), "revoked");
+    let doctor = deployment.run(&["doctor"]);
+    assert!(text(&doctor.stdout).contains("was found older"), "{}", text(&doctor.stdout));
+    assert_eq!(used("db-2"), "in-use");
+
+    // Somebody does.
+    put_back();
+    let done = deployment.json(&["db", "restored"]);
+    assert!(done["stored"].as_u64() < done["told"].as_u64(), "{done}");
+    assert_eq!(done["components"], serde_json::json!(["control"]));
+    assert_eq!(used("db-1"), "revoked");
+    let again = deployment.json(&["agent", "add", "db-3", "--key", "--out", "db-3.key"]);
+    assert_eq!(again["agent"], "agent/db-3");
+    let incarnation = deployment.json(&["agent", "show", "db-3"])["incarnation"].clone();
+    assert!(incarnation.as_u64().unwrap() > 1_000_000, "{incarnation}");
+
+    // And the control plane goes on, with its local agent and its new keys.
+    let running = up();
+    assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);
+    let said = deployment.fails(1, &["call", "agent/db-1", "agent.ping", "--timeout", "5"]);
+    assert!(said.contains("revoked"), "{said}");
+    running.stop();
+
+    // A statement of another deployment.
+    let other = Deployment::new(None);
+    other.start(&["up", "--listen", "127.0.0.1:0"], "Running.").stop();
+    let file = deployment.home().join("state/statement");
+    std::fs::copy(other.home().join("state/statement"), &file).unwrap();
+    let said = deployment.fails(1, &["agent", "list"]);
+    assert!(said.contains("state/statement") && said.contains("delete the file"), "{said}");
 }

@@ -87,8 +87,8 @@ pub use keystore::{
     JoinState, KEY_LIFETIMES, KekCount, KekState, KeyType, Keystore, KeystoreFloors,
     MAX_SIGNING_LIFETIME, MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys,
     PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText, REWRAP_BATCH, ROOT_OVERLAP,
-    ROOTS_AT_ONCE, Reach, RenewRefusal, Renewal, Renewed, RevokedHost, Rewrapped, RootHandover,
-    RootRecord, RootState, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus, SecretKey,
-    Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
+    ROOTS_AT_ONCE, Reach, Recalled, RenewRefusal, Renewal, Renewed, RevokedHost, Rewrapped,
+    RootHandover, RootRecord, RootState, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus,
+    SecretKey, Sighting, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };
 pub use rights::{DatabaseLogin, DatabaseRole, GrantedRole, GrantsState, Plan, RolePassword};

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::kek::progress;
 use crate::cli::DbCommand;
 use crate::control::kek::ring;
-use crate::control::owner_address;
+use crate::control::{owner_address, told};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
 use crate::settings::{Home, Settings};
@@ -35,9 +35,44 @@ pub(crate) async fn run(home: &Home, command: &DbCommand, out: Output) -> Result
                 revert(home, &address, to, out).await
             }
         }
+        DbCommand::Restored => restored(home, out).await,
         DbCommand::Status => status(&address, out).await,
         DbCommand::Grants(args) => super::grants::run(home, &address, args, out).await,
     }
+}
+
+async fn restored(home: &Home, out: Output) -> Result<()> {
+    let done = told::put_back(home).await?;
+    let groups: Vec<_> = done.groups.iter().map(|(name, _)| format!("group/{name}")).collect();
+    let shown = json!({
+        "told": done.told,
+        "stored": done.stored,
+        "components": done.components,
+        "groups": groups,
+        "join_tokens_withdrawn": done.tokens,
+    });
+    out.result(&shown, |out| {
+        match done.stored < done.told {
+            true => out.say(format!(
+                "The keystore is as it was at {} or before; what was revoked until {} is revoked.",
+                date(done.stored),
+                date(done.told)
+            )),
+            false => out.say("The keystore knows all that this host was told to revoke."),
+        }
+        out.say(format!(
+            "{} component types and {} groups have new keys; {} open join tokens were withdrawn.",
+            done.components.len(),
+            groups.len(),
+            done.tokens
+        ));
+        out.say("What nobody but you knows:");
+        out.say("  bulla agent list         add again who was added since; revoke again who was revoked");
+        out.say("                           more than a day ago and has a shared key");
+        out.say("  bulla access-key list    revoke again what was revoked since");
+        out.say("  bulla peers              raise again what was raised since");
+        out.say("  bulla doctor             broker users that nobody has any more");
+    })
 }
 
 fn plan(steps: &[MigrationStep], out: Output) -> Result<()> {

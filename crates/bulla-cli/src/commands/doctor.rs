@@ -137,6 +137,14 @@ async fn keystore(home: &Home, settings: Option<&Settings>, findings: &mut Findi
     findings.judge("control keys", keys, |(_, credential)| {
         format!("good until {}", crate::output::date(credential.validity.not_after))
     });
+    if let Ok(Some(when)) = keystore.recalled().await {
+        let text = format!(
+            "was found older than what was told of it at {}, as from a backup; what was revoked \
+             since is revoked again",
+            crate::output::date(when.secs())
+        );
+        findings.add("recall", Grade::Note, text);
+    }
     match keystore.kek_state().await {
         Ok(state) if state.left() > 0 => {
             let left = state.left();

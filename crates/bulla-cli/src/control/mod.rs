@@ -12,6 +12,7 @@ mod plane;
 mod policies;
 mod renewal;
 mod statements;
+pub(crate) mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,11 +69,13 @@ pub(crate) async fn open_keystore(home: &Home) -> Result<Keystore> {
             home.dir().display()
         )));
     }
-    open_keystore_with(home, kek::ring(home)?).await?.map_err(|error| {
+    let keystore = open_keystore_with(home, kek::ring(home)?).await?.map_err(|error| {
         let keyless = matches!(error, KeystoreError::WrongKek { .. });
         let failure = Failure::from(error);
         if keyless { kek::with_loss(&failure) } else { failure }
-    })
+    })?;
+    told::recall_from_home(home, &keystore).await?;
+    Ok(keystore)
 }
 
 /// The same as who owns its tables: for what the control plane itself has no right to.
@@ -144,6 +147,7 @@ impl ControlNode {
         // message.
         let statement = keystore.statement().await?;
         endpoint.take_statement(statement.as_bytes())?;
+        statements::note(home, &statement);
         let claims = claims::open(home, &settings.claims, &bus).await?;
         let rule = Arc::new(PolicyRule::default());
         policies::activate_file(&keystore, settings, &journal.events).await?;
@@ -182,7 +186,7 @@ impl ControlNode {
         node.renew(instance);
         node.fill();
         node.rotate();
-        statements::keep(&node.keystore, &node.client, &rule, &node.stop);
+        statements::keep(home, &node.keystore, &node.client, &rule, &node.stop);
         node.watch();
         Ok(node)
     }

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::policies::Follower;
+use super::told;
+use crate::settings::Home;
 
 /// How often the keystore is asked whether there is something to say: a revocation counts in every
 /// control-plane process within a second.
@@ -31,6 +33,7 @@ const NEWS_LIFE: Duration = Duration::from_secs(3600);
 
 /// Keeps this process's statement the newest until `stop`.
 pub(super) fn keep(
+    home: &Home,
     keystore: &Keystore,
     client: &Client,
     rule: &Arc<PolicyRule>,
@@ -39,6 +42,7 @@ pub(super) fn keep(
     let changed = Arc::new(Notify::new());
     tokio::spawn(listen(keystore.news(), changed.clone(), stop.clone()));
     let keeper = Keeper {
+        home: home.clone(),
         keystore: keystore.clone(),
         client: client.clone(),
         policies: Follower::new(keystore, rule),
@@ -73,6 +77,7 @@ async fn listen(mut news: News, changed: Arc<Notify>, stop: CancellationToken) {
 }
 
 struct Keeper {
+    home: Home,
     keystore: Keystore,
     client: Client,
     policies: Follower,
@@ -113,7 +118,7 @@ impl Keeper {
         }
         self.rootless = rooted.is_err();
         self.policies.look(&self.client).await;
-        let taken = take_newest(&self.keystore, endpoint).await;
+        let taken = take_newest(&self.home, &self.keystore, endpoint).await;
         if let Some(error) = taken.as_ref().err().filter(|_| !self.failing) {
             tracing::error!(
                 %error,
@@ -168,15 +173,34 @@ async fn receive(
 
 /// Takes the newest statement; whether it has news for agents. A mere renewal goes along with other
 /// messages; what is revoked is told.
-async fn take_newest(keystore: &Keystore, endpoint: &Endpoint) -> Result<bool, String> {
+async fn take_newest(
+    home: &Home,
+    keystore: &Keystore,
+    endpoint: &Endpoint,
+) -> Result<bool, String> {
     let held = endpoint.statement();
+    if let Some(held) = &held {
+        told::recall(keystore, held).await.map_err(|failure| failure.to_string())?;
+    }
     let statement = keystore.statement().await.map_err(|error| error.to_string())?;
     if held.as_ref().is_some_and(|held| held.epoch >= statement.epoch) {
         return Ok(false);
     }
     let taken = endpoint.take_statement(statement.as_bytes());
     taken.map_err(|refusal| refusal.to_string())?;
+    note(home, &statement);
     Ok(is_news(held.as_deref(), &statement))
+}
+
+/// Keeps it where no backup of the database takes it back.
+pub(super) fn note(home: &Home, statement: &SignedStatement) {
+    if let Err(error) = told::note(home, statement) {
+        tracing::error!(
+            %error,
+            "the statement of revocation can't be kept in this host's state folder: should the \
+             database be put back from a backup, this host would not know what was revoked since"
+        );
+    }
 }
 
 fn is_news(held: Option<&SignedStatement>, new: &SignedStatement) -> bool {

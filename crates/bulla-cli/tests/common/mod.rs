@@ -208,6 +208,11 @@ impl Process {
         Err(format!("the process never said {ready:?} ({status}): {lines:#?}"))
     }
 
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks it to stop, as a service manager would, and waits for it.
     pub fn stop(mut self) -> i32 {
         let pid = rustix::process::Pid::from_child(&self.child);

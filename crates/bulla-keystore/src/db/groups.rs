@@ -11,11 +11,11 @@ pub(crate) async fn find(conn: &mut Conn, name: &str) -> Result<Option<GroupRow>
     conn.optional(sql, args![name]).await
 }
 
-/// A new group of epoch 1, without a key yet.
-pub(crate) async fn insert(conn: &mut Conn, name: &str, now: i64) -> Result<i64> {
+/// A new group, without a key yet.
+pub(crate) async fn insert(conn: &mut Conn, name: &str, epoch: u32, now: i64) -> Result<i64> {
     let sql = "INSERT INTO member_groups (name, epoch, created, updated)
-               VALUES (?1, 1, ?2, ?2) RETURNING id";
-    conn.one(sql, args![name, now]).await
+               VALUES (?1, ?2, ?3, ?3) RETURNING id";
+    conn.one(sql, args![name, epoch, now]).await
 }
 
 pub(crate) async fn set_epoch(conn: &mut Conn, id: i64, epoch: u32, now: i64) -> Result<()> {

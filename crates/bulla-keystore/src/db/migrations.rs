@@ -114,6 +114,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(10, "0010_component_keys"),
     migration!(11, "0011_roots"),
     migration!(12, "0012_policies"),
+    migration!(13, "0013_recalls"),
 ];
 
 /// The schema version that this program works with.

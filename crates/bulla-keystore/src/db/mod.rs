@@ -14,6 +14,7 @@ pub(crate) mod news;
 pub(crate) mod pairs;
 pub(crate) mod policies;
 pub(crate) mod principals;
+pub(crate) mod recalls;
 pub(crate) mod revocation;
 pub(crate) mod roles;
 pub(crate) mod rotation;

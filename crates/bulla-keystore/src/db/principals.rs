@@ -57,9 +57,12 @@ pub(crate) async fn count(conn: &mut Conn, kind: &str) -> Result<u64> {
     Ok(count.unsigned_abs())
 }
 
-/// The highest incarnation that the name ever had, living or not.
+/// The highest incarnation that the name ever had, living or not, and that it may have had in a
+/// database that was lost.
 pub(crate) async fn last_incarnation(conn: &mut Conn, kind: &str, name: &str) -> Result<u32> {
-    let sql = "SELECT coalesce(max(incarnation), 0) FROM principals WHERE kind = ? AND name = ?";
+    let sql = "SELECT coalesce(max(n), 0) FROM
+                   (SELECT incarnation AS n FROM principals WHERE kind = ? AND name = ?
+                    UNION ALL SELECT base FROM recalls) AS had";
     conn.one(sql, args![kind, name]).await
 }
 

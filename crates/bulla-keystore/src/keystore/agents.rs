@@ -188,12 +188,15 @@ impl Keystore {
         // that was sealed before may live.
         let pairs = self.now().secs().saturating_add(MAX_LIFE + 2 * SKEW.as_secs());
         self.list_kids(&mut tx, row.id, pairs).await?;
+        let party = Party::new(principal, row.incarnation);
+        let next = row.incarnation.saturating_add(1);
+        self.end_lost(&mut tx, &Party::new(party.principal.clone(), next)).await?;
         self.check_room(&mut tx).await?;
         keys::delete(&mut tx, row.id, now).await?;
         super::copies::forget_agent(&mut tx, id).await?;
         principals::delete(&mut tx, row.id, now).await?;
         tx.commit().await?;
-        Ok(Party::new(principal, row.incarnation))
+        Ok(party)
     }
 
     /// One page of the list of agents.
@@ -286,7 +289,11 @@ impl Keystore {
         let suite = suite.to_wire().into();
         let new = NewPrincipal { kind, name, incarnation, key_type, suite };
         let row_id = principals::insert(conn, &new, seconds(now)).await?;
-        Ok((row_id, Party::new(principal, incarnation)))
+        let party = Party::new(principal, incarnation);
+        if party.principal.is_agent() {
+            self.end_lost(conn, &party).await?;
+        }
+        Ok((row_id, party))
     }
 
     async fn make_pair(

@@ -4,7 +4,7 @@ use bulla_seal::{GroupKey, GroupName, OsRandom, Principal, PrincipalKind, Secret
 
 use super::{Keystore, copies, current_kek, from_column, seconds};
 use crate::db::Conn;
-use crate::db::{groups, principals};
+use crate::db::{groups, principals, recalls};
 use crate::error::{KeystoreError, Result};
 use crate::kek::{KekRing, Row};
 
@@ -139,7 +139,7 @@ pub(super) async fn ensure_every_agent(conn: &mut Conn, keks: &KekRing, now: i64
     }
 }
 
-/// The next epoch of a group, with a fresh key.
+/// The next epoch of a group, with a fresh key; gives the epoch.
 pub(super) async fn new_epoch(
     conn: &mut Conn,
     keks: &KekRing,
@@ -147,15 +147,18 @@ pub(super) async fn new_epoch(
     name: &str,
     epoch: u32,
     now: i64,
-) -> Result<()> {
-    let epoch = epoch.saturating_add(1);
+) -> Result<u32> {
+    let epoch = epoch.max(recalls::base(conn).await?).saturating_add(1);
     groups::set_epoch(conn, id, epoch, now).await?;
-    insert_key(conn, keks, id, name, epoch, now).await
+    insert_key(conn, keks, id, name, epoch, now).await?;
+    Ok(epoch)
 }
 
 async fn create(conn: &mut Conn, keks: &KekRing, name: &str, now: i64) -> Result<i64> {
-    let id = groups::insert(conn, name, now).await?;
-    insert_key(conn, keks, id, name, 1, now).await?;
+    // A name that was lost with a database may have had epochs.
+    let epoch = recalls::base(conn).await?.saturating_add(1);
+    let id = groups::insert(conn, name, epoch, now).await?;
+    insert_key(conn, keks, id, name, epoch, now).await?;
     Ok(id)
 }
 

@@ -15,6 +15,7 @@ mod lookup;
 mod news;
 mod pairs;
 mod policies;
+mod recall;
 mod renewal;
 mod revocation;
 mod rewrap;
@@ -50,6 +51,7 @@ pub use issue::{
 pub use news::News;
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
 pub use policies::{PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText};
+pub use recall::Recalled;
 pub use renewal::{RenewRefusal, Renewal, Renewed};
 pub use revocation::STATEMENT_LIFETIME;
 use rewrap::current_kek;

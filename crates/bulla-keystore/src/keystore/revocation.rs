@@ -11,7 +11,7 @@ use bulla_seal::{
 use super::{Keystore, SKEW, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
 use crate::db::revocation::{self, LowestRow};
-use crate::db::{groups, principals};
+use crate::db::{groups, principals, recalls};
 use crate::error::{KeystoreError, Result};
 
 /// How long a statement is current.
@@ -19,6 +19,11 @@ pub const STATEMENT_LIFETIME: Duration =
     Duration::from_secs(bulla_seal::statement::MAX_STATEMENT_LIFE);
 /// The end of what has none: pair keys. 31 December 9999.
 pub(super) const NO_END: u64 = 253_402_300_799;
+
+/// The epoch of what was told before the database was put back; 0 if it never was.
+pub(super) async fn told_before(conn: &mut Conn) -> Result<u64> {
+    Ok(recalls::newest(conn).await?.map_or(0, |(epoch, _)| epoch.unsigned_abs()))
+}
 
 /// Until when a kid has to be listed whose credential ends at `end`.
 pub(super) fn listed_until(end: u64) -> u64 {
@@ -134,7 +139,7 @@ impl Keystore {
         let content = self.to_state(&mut tx).await?;
         // Never below the time: a keystore that was brought back from a backup, or reverted, goes
         // on above what receivers have seen.
-        let last = revocation::epoch(&mut tx).await?;
+        let last = revocation::epoch(&mut tx).await?.max(told_before(&mut tx).await?);
         let epoch = last.saturating_add(1).max(content.issued_at);
         let issuer = self.issuer(&mut tx, IssuerRight::Revocation).await?;
         let end = issuer.credential().validity.not_after;
@@ -158,7 +163,8 @@ impl Keystore {
         let fresh = (kept.issued_at..kept.issued_at.saturating_add(half)).contains(&now);
         let same = (&kept.revoked, &kept.lowest, &kept.groups)
             == (&content.revoked, &content.lowest, &content.groups);
-        Ok((fresh && same).then_some(kept))
+        let newest = kept.epoch > told_before(conn).await?;
+        Ok((fresh && same && newest).then_some(kept))
     }
 
     /// What there is to say now, without an epoch.

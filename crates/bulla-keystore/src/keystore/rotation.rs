@@ -11,7 +11,7 @@ use super::{Keystore, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
 use crate::db::principals::{self, PrincipalRow};
 use crate::db::revocation::LowestRow;
-use crate::db::{component_keys, credentials, groups, news, revocation, rotation};
+use crate::db::{component_keys, credentials, groups, news, recalls, revocation, rotation};
 use crate::error::{KeystoreError, Result};
 
 /// What a host of a component type could get at beside its own keys.
@@ -97,7 +97,11 @@ impl Keystore {
         Ok(RevokedHost { signing: kids, epoch: audience.epoch, pair_epoch, groups })
     }
 
-    async fn living_component(&self, conn: &mut Conn, name: &str) -> Result<PrincipalRow> {
+    pub(super) async fn living_component(
+        &self,
+        conn: &mut Conn,
+        name: &str,
+    ) -> Result<PrincipalRow> {
         let principal = Principal::component(name)?;
         let row = principals::active(conn, "component", name).await?;
         row.ok_or(KeystoreError::UnknownPrincipal(principal))
@@ -122,7 +126,7 @@ impl Keystore {
         let issuer = self.issuer(conn, IssuerRight::Components).await?;
         let kem = KemSecretKey::generate(suite, &mut OsRandom::default())?;
         let credential = Credential {
-            epoch: former.epoch.saturating_add(1),
+            epoch: former.epoch.max(recalls::base(conn).await?).saturating_add(1),
             kem: Some(kem.public().clone()),
             validity: self.validity(&issuer, self.key_life(name)),
             ..Credential::clone(&former)
@@ -153,13 +157,17 @@ impl Keystore {
         Ok(epoch)
     }
 
-    async fn rekey(&self, conn: &mut Conn, held: Vec<HeldGroup>) -> Result<Vec<(GroupName, u32)>> {
+    pub(super) async fn rekey(
+        &self,
+        conn: &mut Conn,
+        held: Vec<HeldGroup>,
+    ) -> Result<Vec<(GroupName, u32)>> {
         let mut rekeyed = Vec::with_capacity(held.len());
         for (id, group, epoch) in held {
             let now = seconds(self.now());
-            super::groups::new_epoch(conn, &self.keks, id, &group, epoch, now).await?;
+            let epoch = super::groups::new_epoch(conn, &self.keks, id, &group, epoch, now).await?;
             let name = GroupName::new(&group).map_err(|_| KeystoreError::damaged("group name"))?;
-            rekeyed.push((name, epoch.saturating_add(1)));
+            rekeyed.push((name, epoch));
         }
         Ok(rekeyed)
     }
@@ -186,7 +194,7 @@ async fn groups_held(
     Ok(held)
 }
 
-async fn every_group(conn: &mut Conn) -> Result<Vec<HeldGroup>> {
+pub(super) async fn every_group(conn: &mut Conn) -> Result<Vec<HeldGroup>> {
     let mut held = Vec::new();
     for (name, ..) in groups::list(conn).await? {
         if let Some((id, epoch)) = groups::find(conn, &name).await? {

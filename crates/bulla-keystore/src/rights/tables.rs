@@ -73,6 +73,7 @@ pub(super) const TABLES: &[TableRights] = &[
     },
     control("lowest_epochs", &["SELECT", "INSERT", "DELETE"]),
     TableRights { component: &["SELECT"], ..control("statement", &["SELECT", "INSERT", "DELETE"]) },
+    control("recalls", &["SELECT", "INSERT"]),
     control("peer_floors", &["SELECT", "INSERT", "DELETE"]),
     control("exemptions", &["SELECT", "INSERT", "DELETE"]),
     control("peer_census", &["SELECT", "INSERT", "UPDATE (count, last, below, last_below)"]),

@@ -146,6 +146,16 @@ pub fn dump(fixture: &Fixture) -> Vec<u8> {
     servers::dump(fixture)
 }
 
+/// A backup made by the database's own tool.
+pub async fn backup(fixture: &Fixture) -> Vec<u8> {
+    servers::backup(fixture).await
+}
+
+/// Puts the database back to what it was. Nobody may have it open.
+pub async fn restore(fixture: &Fixture, backup: &[u8]) {
+    servers::restore(fixture, backup).await;
+}
+
 /// What lies on the server's disk of a table, after everything was written there.
 pub async fn table_file(fixture: &Fixture, table: &str) -> Vec<u8> {
     servers::table_file(fixture, table).await

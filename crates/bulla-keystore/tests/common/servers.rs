@@ -1,6 +1,7 @@
 //! One private server a test program, one database a test.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -36,30 +37,64 @@ pub(super) async fn fresh(database: Database) -> Option<String> {
     Some(format!("{server}/{name}"))
 }
 
-pub(super) fn dump(fixture: &Fixture) -> Vec<u8> {
-    let Some((_, rest)) = fixture.url.split_once("://") else {
-        return std::fs::read(fixture.path()).unwrap();
-    };
+/// The database's own tool, with its login.
+fn tool(fixture: &Fixture, postgres: &str, mariadb: &str, options: &[&str]) -> Command {
+    let (_, rest) = fixture.url.split_once("://").unwrap();
     let (login, place) = rest.split_once('@').unwrap();
     let (user, password) = login.split_once(':').unwrap();
     let (server, name) = place.split_once('/').unwrap();
     let (host, port) = server.split_once(':').unwrap();
-    let mut command = match fixture.database {
+    match fixture.database {
         Database::Postgres => {
-            let mut command = Command::new("pg_dump");
+            let mut command = Command::new(postgres);
             command.env("PGPASSWORD", password).args(["-h", host, "-p", port, "-U", user, name]);
             command
         }
         _ => {
-            let mut command = Command::new("mariadb-dump");
-            command.env("MYSQL_PWD", password);
-            command.args(["--no-defaults", "--hex-blob", "-h", host, "-P", port, "-u", user, name]);
+            let mut command = Command::new(mariadb);
+            command.env("MYSQL_PWD", password).arg("--no-defaults").args(options);
+            command.args(["-h", host, "-P", port, "-u", user, name]);
             command
         }
-    };
-    let output = command.output().unwrap();
+    }
+}
+
+pub(super) fn dump(fixture: &Fixture) -> Vec<u8> {
+    if fixture.database == Database::Sqlite {
+        return std::fs::read(fixture.path()).unwrap();
+    }
+    let output = tool(fixture, "pg_dump", "mariadb-dump", &["--hex-blob"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+pub(super) async fn backup(fixture: &Fixture) -> Vec<u8> {
+    if fixture.database != Database::Sqlite {
+        return dump(fixture);
+    }
+    let copy = fixture.folder.path().join("backup.db");
+    let _ = std::fs::remove_file(&copy);
+    fixture.raw().await.run(&format!("VACUUM INTO '{}'", copy.display())).await;
+    std::fs::read(copy).unwrap()
+}
+
+pub(super) async fn restore(fixture: &Fixture, backup: &[u8]) {
+    if fixture.database == Database::Sqlite {
+        for end in ["db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(fixture.path().with_extension(end));
+        }
+        return std::fs::write(fixture.path(), backup).unwrap();
+    }
+    if fixture.database == Database::Postgres {
+        fixture.raw().await.script("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
+    }
+    let mut command = tool(fixture, "psql", "mariadb", &[]);
+    if fixture.database == Database::Postgres {
+        command.args(["-q", "-v", "ON_ERROR_STOP=1"]);
+    }
+    let mut running = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    running.stdin.take().unwrap().write_all(backup).unwrap();
+    assert!(running.wait().unwrap().success(), "the backup was not taken back");
 }
 
 pub(super) async fn table_file(fixture: &Fixture, table: &str) -> Vec<u8> {

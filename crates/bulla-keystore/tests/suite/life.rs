@@ -5,39 +5,57 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bulla_guard::revocation::{Known, Subject, SubjectKey, apply};
+use bulla_guard::revocation::{Applied, Known, Subject, SubjectKey, apply};
 use bulla_keystore::{
     AgentKeys, Kek, KeyType, Keystore, KeystoreError, PeerKeys, REWRAP_BATCH, Reach, RenewRefusal,
     Renewal, Renewed, SIGNING_LIFETIME,
 };
 use bulla_seal::{
-    Digest, KemSecretKey, Kid, OsRandom, Party, Secret, SigningKey, Suite, SuiteSet, shared,
+    Digest, KemSecretKey, Kid, OsRandom, Party, Secret, SignedStatement, SigningKey, Suite,
+    SuiteSet, UnixTime, shared,
 };
 
-use crate::common::{Fixture, agent, component, fixture, group};
+use crate::common::{self, Fixture, agent, component, fixture, group};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-const STEPS: usize = 40;
+const STEPS: usize = 60;
 
 /// The keys that a living agent holds.
+#[derive(Clone)]
 enum Keys {
     Pair { kid: Kid, epoch: u32, counter: u64 },
     Shared { key: Secret<32> },
 }
 
+#[derive(Clone)]
 struct Agent {
     party: Party,
     keys: Keys,
     /// Revoked or in quarantine: its name is still taken.
     revoked: bool,
+    /// The keys that it renewed to, if the database was put back to before that.
+    later: Option<Keys>,
+}
+
+impl Agent {
+    fn new(party: Party, keys: Keys) -> Self {
+        Self { party, keys, revoked: false, later: None }
+    }
 }
 
 /// A key that ended, and what of group `all` its holder had.
 struct Ended {
     subject: Subject,
     group_epoch: Option<u32>,
+}
+
+/// The database as it was, and what the model knew then.
+struct Backup {
+    bytes: Vec<u8>,
+    kek: Kek,
+    agents: BTreeMap<&'static str, Agent>,
 }
 
 struct Life {
@@ -47,7 +65,14 @@ struct Life {
     keks: u32,
     agents: BTreeMap<&'static str, Agent>,
     ended: Vec<Ended>,
+    backup: Option<Backup>,
+    /// Agents that the database forgot, by name: their keys end when the name is given again.
+    lost: Vec<(&'static str, Agent)>,
     known: Known,
+    /// How far the clock is ahead.
+    later: Duration,
+    /// The newest statement, which a control-plane process holds.
+    told: SignedStatement,
     random: u64,
     hosts: u32,
     /// The newest audience credential that was handed out.
@@ -60,6 +85,7 @@ impl Life {
         let roles = ["group:all".to_owned()];
         keystore.add_component("control", &roles, SuiteSet::all()).await.unwrap();
         let audience = keystore.credential(&component("control")).await.unwrap();
+        let told = keystore.statement().await.unwrap();
         Self {
             fixture,
             keystore,
@@ -67,6 +93,10 @@ impl Life {
             keks: 0,
             agents: BTreeMap::new(),
             ended: Vec::new(),
+            backup: None,
+            lost: Vec::new(),
+            later: Duration::ZERO,
+            told,
             known: Known::default(),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             hosts: 0,
@@ -83,7 +113,7 @@ impl Life {
 
     async fn step(&mut self) -> String {
         let name = NAMES[self.draw(NAMES.len() as u64) as usize];
-        let what = self.draw(12);
+        let what = self.draw(14);
         let done = match (what, self.agents.get(name).map(|agent| agent.revoked)) {
             (0..=2, None) => self.add(name, KeyType::Pair).await,
             (3..=4, None) => self.add(name, KeyType::Shared).await,
@@ -96,6 +126,8 @@ impl Life {
             (8, _) => self.revoke_host().await,
             (9, _) => self.rotate_kek().await,
             (10, _) => self.reopen().await,
+            (12, _) => self.back_up().await,
+            (13, _) => self.restore().await,
             (11, None) => self.add_and_crash(name).await,
             _ => return "nothing".to_owned(),
         };
@@ -114,7 +146,8 @@ impl Life {
         let party = Party::new(agent(name), incarnation);
         let former = self.ended.iter().filter(|e| e.subject.party.principal == party.principal);
         assert!(former.clone().all(|ended| ended.subject.party.incarnation < incarnation));
-        self.agents.insert(name, Agent { party, keys, revoked: false });
+        self.agents.insert(name, Agent::new(party, keys));
+        self.end_lost(name);
         "added"
     }
 
@@ -127,7 +160,8 @@ impl Life {
         if let Ok(added) = added {
             let AgentKeys::Shared { key, incarnation, .. } = added.unwrap() else { panic!() };
             let party = Party::new(agent(name), incarnation);
-            self.agents.insert(name, Agent { party, keys: Keys::Shared { key }, revoked: false });
+            self.agents.insert(name, Agent::new(party, Keys::Shared { key }));
+            self.end_lost(name);
             return "added before a crash";
         }
         // All of it or nothing; if all, nobody has its keys.
@@ -150,18 +184,81 @@ impl Life {
                 (pair.kid, SubjectKey::Pair(pair.epoch))
             }
         };
-        let subject = Subject { kid, party: agent.party.clone(), key };
+        let party = agent.party.clone();
+        if let Some(Keys::Pair { kid, epoch, .. }) = agent.later {
+            self.end_pair(party.clone(), kid, epoch);
+        }
+        let subject = Subject { kid, party, key };
         self.ended.push(Ended { subject, group_epoch: Some(before) });
     }
 
+    /// A credential that the database does not know.
+    fn end_pair(&mut self, party: Party, kid: Kid, epoch: u32) {
+        let subject = Subject { kid, party, key: SubjectKey::Credential(epoch) };
+        self.ended.push(Ended { subject, group_epoch: None });
+    }
+
+    /// What former holders of a name have that the database forgot. Shared keys it finds no more.
+    fn end_lost(&mut self, name: &str) {
+        for (_, agent) in self.lost.extract_if(.., |(of, _)| *of == name).collect::<Vec<_>>() {
+            for keys in [Some(agent.keys), agent.later].into_iter().flatten() {
+                if let Keys::Pair { kid, epoch, .. } = keys {
+                    self.end_pair(agent.party.clone(), kid, epoch);
+                }
+            }
+        }
+    }
+
+    async fn back_up(&mut self) -> &'static str {
+        let bytes = common::backup(&self.fixture).await;
+        self.backup = Some(Backup { bytes, kek: self.kek.clone(), agents: self.agents.clone() });
+        "backed it up"
+    }
+
+    /// The database of before, under the processes that told what happened since.
+    async fn restore(&mut self) -> &'static str {
+        let Some(Backup { bytes, kek, agents }) = self.backup.take() else { return "nothing" };
+        self.keystore.clone().close().await;
+        self.fixture.keystore.clone().close().await;
+        common::restore(&self.fixture, &bytes).await;
+        self.kek = kek.clone();
+        // It takes a while.
+        self.later += Duration::from_secs(60);
+        self.reopen().await;
+        self.keystore.put_back(&self.told).await.unwrap();
+        assert_eq!(self.keystore.recall(&self.told).await.unwrap(), None, "recalled twice");
+        let mut since = std::mem::replace(&mut self.agents, agents.clone());
+        for (name, agent) in &mut self.agents {
+            let Some(now) = since.remove(name) else {
+                agent.revoked = true;
+                continue;
+            };
+            if now.party != agent.party {
+                agent.revoked = true;
+                self.lost.push((*name, now));
+                continue;
+            }
+            agent.revoked |= now.revoked;
+            let known = match (&agent.keys, &now.keys) {
+                (Keys::Pair { kid, .. }, Keys::Pair { kid: later, .. }) => kid == later,
+                _ => true,
+            };
+            agent.later = if known { now.later } else { Some(now.later.unwrap_or(now.keys)) };
+        }
+        self.lost.extend(since);
+        self.backup = Some(Backup { bytes, kek, agents });
+        "put the backup back"
+    }
+
     async fn remove(&mut self, name: &'static str, crash: bool) -> &'static str {
+        let ended = self.ended.len();
         self.end(name).await;
         if crash {
             let moment = Duration::from_micros(self.draw(3_000));
             let removed = tokio::time::timeout(moment, self.keystore.remove_agent(name)).await;
             self.crash().await;
             if removed.is_err() && self.keystore.party(&agent(name)).await.is_ok() {
-                self.ended.pop();
+                self.ended.truncate(ended);
                 return "not removed in a crash";
             }
         } else {
@@ -194,11 +291,17 @@ impl Life {
 
     async fn renew(&mut self, name: &'static str) -> &'static str {
         let request = self.draw(u64::MAX);
-        let Agent { party, keys: Keys::Pair { kid, epoch, counter }, .. } =
+        let Agent { party, keys: Keys::Pair { kid, epoch, counter }, later, .. } =
             self.agents.get_mut(name).unwrap()
         else {
             return "nothing";
         };
+        if let Some(Keys::Pair { kid, counter, .. }) = later {
+            let asked = Self::renewal(party, *kid, *counter + 1, request);
+            let refused = self.keystore.renew_agent(&asked).await.unwrap();
+            assert!(matches!(refused, Renewed::Refused(_)), "{refused:?}");
+            return "did not renew what the database forgot";
+        }
         let asked = Self::renewal(party, *kid, *counter + 1, request);
         let renewed = self.keystore.renew_agent(&asked).await.unwrap();
         let Renewed::Issued { credential, .. } = renewed else { panic!("{renewed:?}") };
@@ -211,7 +314,10 @@ impl Life {
     /// Two copies of one agent renew.
     async fn clone_of(&mut self, name: &'static str) -> &'static str {
         let agent = &self.agents[name];
-        let Keys::Pair { kid, counter, .. } = agent.keys else { return "nothing" };
+        let (Keys::Pair { kid, counter, .. }, None) = (&agent.keys, &agent.later) else {
+            return "nothing";
+        };
+        let (kid, counter) = (*kid, *counter);
         let (party, counter) = (agent.party.clone(), counter + 1);
         self.end(name).await;
         self.ended.last_mut().unwrap().group_epoch = None;
@@ -286,20 +392,29 @@ impl Life {
     /// Another process, while the one before is gone without a word.
     async fn reopen(&mut self) -> &'static str {
         let opened = Keystore::open(&self.fixture.address, self.kek.clone()).await;
-        self.keystore = opened.unwrap();
+        let later = self.later;
+        let clock = move || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + later;
+            UnixTime::from_secs(now.as_secs())
+        };
+        self.keystore = opened.unwrap().with_clock(clock);
         "opened it anew"
     }
 
     async fn check(&mut self) {
         let statement = self.keystore.statement().await.unwrap();
+        self.told = statement.clone();
         let digest = Digest::of(statement.as_bytes());
         let (known, applied) = apply(std::mem::take(&mut self.known), &statement, digest);
         self.known = known;
-        assert!(!matches!(applied, bulla_guard::revocation::Applied::MovedWithLoss), "{applied:?}");
+        assert!(matches!(applied, Applied::Moved | Applied::Same), "{applied:?}");
+        // Of a receiver that heard nothing before.
+        let (fresh, _) = apply(Known::default(), &statement, digest);
         let (control, all) = (component("control"), group("all"));
         let group_now = self.keystore.group_key(&all, None).await.unwrap().epoch;
         for Ended { subject, group_epoch } in &self.ended {
             assert!(self.known.judge(subject).is_err(), "{subject:?} is taken still");
+            assert!(fresh.judge(subject).is_err(), "{subject:?} is taken by a new receiver");
             if let Some(epoch) = group_epoch {
                 assert!(group_now > *epoch, "{subject:?} reads the group still");
                 assert!(self.known.group_epoch(&all).is_some_and(|known| known > *epoch));
