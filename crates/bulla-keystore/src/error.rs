@@ -74,7 +74,7 @@ pub enum KeystoreError {
     Overtaken,
     /// Another process holds the write lock for too long.
     #[error(
-        "the keystore's database was kept busy by others for {secs} seconds: try again, and look for a transaction that hangs"
+        "the keystore's database was kept busy by others for {secs} seconds, or lets no more connections in: try again, look for a transaction that hangs, and at how many connections it allows (six for each process)"
     )]
     Busy {
         /// How long it was waited for.

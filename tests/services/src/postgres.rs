@@ -48,7 +48,7 @@ impl Postgres {
             format!("port={port}"),
             "listen_addresses=127.0.0.1".to_owned(),
             format!("unix_socket_directories={}", directory.path().display()),
-            "max_connections=50".to_owned(),
+            "max_connections=100".to_owned(),
             "shared_buffers=32MB".to_owned(),
         ] {
             args.extend(["-c".to_owned(), setting]);

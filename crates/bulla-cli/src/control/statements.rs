@@ -171,8 +171,9 @@ async fn receive(
     Ok(())
 }
 
-/// Takes the newest statement; whether it has news for agents. A mere renewal goes along with other
-/// messages; what is revoked is told.
+/// Takes the newest statement; whether it has news for agents that this process has to tell. A mere
+/// renewal goes along with other messages; what is revoked is told, by the process that issued the
+/// statement alone: told by each, every agent would hear it as many times.
 async fn take_newest(
     home: &Home,
     keystore: &Keystore,
@@ -189,7 +190,8 @@ async fn take_newest(
     let taken = endpoint.take_statement(statement.as_bytes());
     taken.map_err(|refusal| refusal.to_string())?;
     note(home, &statement);
-    Ok(is_news(held.as_deref(), &statement))
+    let issued_here = keystore.issued_epoch() == statement.epoch;
+    Ok(issued_here && is_news(held.as_deref(), &statement))
 }
 
 /// Keeps it where no backup of the database takes it back.

@@ -27,6 +27,7 @@ mod schema;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_seal::{Kid, OsRandom, Principal, Random, RandomFailed, TrustStore, UnixTime};
@@ -81,6 +82,8 @@ pub struct Keystore {
     agent_life: Duration,
     /// How long component types' keys to receive with live.
     key_life: Duration,
+    /// The epoch of the newest statement that was issued through this one or a clone of it.
+    issued: Arc<AtomicU64>,
 }
 
 /// Where time and key ids come from.

@@ -1,5 +1,6 @@
 //! Revocation: what is listed, and the statements that say so (protocol section 10).
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bulla_seal::statement::{MAX_LOWEST, MAX_REVOKED};
@@ -148,7 +149,14 @@ impl Keystore {
         let issued_at = to_column(signed.issued_at);
         revocation::set_statement(&mut tx, to_column(epoch), issued_at, signed.as_bytes()).await?;
         tx.commit().await?;
+        self.issued.fetch_max(epoch, Ordering::Relaxed);
         Ok(signed)
+    }
+
+    /// The epoch of the newest [statement](Self::statement) that this process issued itself; 0 before
+    /// the first. Of many processes that hold it, this one tells agents of it.
+    pub fn issued_epoch(&self) -> u64 {
+        self.issued.load(Ordering::Relaxed)
     }
 
     /// The statement that is kept, if nothing has to be said anew.

@@ -1,5 +1,7 @@
 //! Opening, and moving between schema versions.
 
+use std::sync::Arc;
+
 use bulla_seal::{TrustDomain, TrustStore, UnixTime};
 
 use super::convert::{self, Converted};
@@ -66,6 +68,7 @@ impl Keystore {
             sources: Sources::default(),
             agent_life: AGENT_LIFETIME,
             key_life: CREDENTIAL_LIFETIME,
+            issued: Arc::default(),
         }
     }
 

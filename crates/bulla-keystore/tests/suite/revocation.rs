@@ -101,18 +101,24 @@ async fn of_many_who_ask_at_once_all_get_one_statement() {
     let fixture = fixture!("control");
     let mut last = 0;
     for round in 1..=3 {
-        let asking: Vec<_> = (0..8)
-            .map(|_| {
-                let keystore = fixture.keystore.clone();
-                tokio::spawn(async move { keystore.statement().await.unwrap() })
-            })
-            .collect();
+        let mut asking = Vec::new();
+        for _ in 0..8 {
+            let process = fixture.open().await.unwrap();
+            asking.push(tokio::spawn(async move {
+                let statement = process.statement().await.unwrap();
+                (statement.epoch == process.issued_epoch(), statement)
+            }));
+        }
         let first = fixture.keystore.statement().await.unwrap();
         assert!(first.epoch > last);
         last = first.epoch;
+        let mut issuers = usize::from(fixture.keystore.issued_epoch() == last);
         for asked in asking {
-            assert_eq!(asked.await.unwrap(), first);
+            let (issued, statement) = asked.await.unwrap();
+            assert_eq!(statement, first);
+            issuers += usize::from(issued);
         }
+        assert_eq!(issuers, 1, "agents are told {issuers} times");
         let kid = pair(&fixture.keystore, &format!("a{round}")).await;
         fixture.keystore.revoke_kid(kid).await.unwrap();
     }
