@@ -366,11 +366,8 @@ impl Many<'_> {
                 }
             }
             Kind::Key => {
-                let mut keys = Vec::with_capacity(ids.len());
-                for id in ids {
-                    keys.push(keystore.add_agent(id, plan.key_type, plan.suite).await?);
-                    known.push(id.clone());
-                }
+                let keys = keystore.add_agents(ids, plan.key_type, plan.suite).await?;
+                known.extend_from_slice(ids);
                 for ((id, keys), bus) in ids.iter().zip(keys).zip(logins().await?) {
                     added.push(write_key(keystore, plan, (id, keys), bus, &path(id)).await?);
                     bar.inc(1);

@@ -25,6 +25,11 @@ pub(crate) enum Taken {
     Kid,
 }
 
+/// The same so many times, with commas between.
+pub(crate) fn listed(what: &str, times: usize) -> String {
+    vec![what; times].join(", ")
+}
+
 impl Dialect {
     /// The statement as this database takes it, and for each of its places which value goes there.
     /// `?` takes the value after the last one, `?2` the second.

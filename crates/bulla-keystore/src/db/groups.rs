@@ -1,6 +1,6 @@
 //! Rows of `member_groups`, `group_members` and `group_keys`.
 
-use super::{Conn, Taken, args, news};
+use super::{Conn, Taken, args, listed, news};
 use crate::error::Result;
 
 /// Row id and current epoch of a group.
@@ -55,6 +55,20 @@ pub(crate) async fn add(conn: &mut Conn, id: i64, principal_id: i64, now: i64) -
     let sql = "INSERT INTO group_members (group_id, principal_id, created)
                VALUES (?, ?, ?)";
     conn.insert_new(sql, args![id, principal_id, now], Taken::Any).await
+}
+
+/// Makes principals members that were made just now.
+pub(crate) async fn add_new(conn: &mut Conn, id: i64, principals: &[i64], now: i64) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO group_members (group_id, principal_id, created) VALUES {}",
+        listed("(?, ?, ?)", principals.len())
+    );
+    let mut values = Vec::with_capacity(3 * principals.len());
+    for principal in principals {
+        values.extend(args![id, *principal, now]);
+    }
+    conn.execute(&sql, &values).await?;
+    Ok(())
 }
 
 /// Makes every living agent a member.

@@ -1,6 +1,6 @@
 //! Rows of `join_tokens` and `join_states`.
 
-use super::{Conn, args};
+use super::{Conn, args, listed};
 use crate::error::Result;
 
 /// A token as it is stored.
@@ -75,13 +75,16 @@ pub(crate) struct NewToken<'a> {
     pub(crate) expires: i64,
 }
 
-pub(crate) async fn insert(conn: &mut Conn, new: &NewToken<'_>, now: i64) -> Result<()> {
-    let sql = "INSERT INTO join_tokens (token_id, principal_id, agent, incarnation, epoch, suite,
-                   encrypted_secret, encrypted_verifier, state, created, expires, updated)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'open', ?, ?, ?)";
-    conn.execute(
-        sql,
-        args![
+pub(crate) async fn insert(conn: &mut Conn, new: &[NewToken<'_>], now: i64) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO join_tokens (token_id, principal_id, agent, incarnation, epoch, suite,
+             encrypted_secret, encrypted_verifier, state, created, expires, updated)
+         VALUES {}",
+        listed("(?, ?, ?, ?, ?, ?, ?, ?, 'open', ?, ?, ?)", new.len())
+    );
+    let mut values = Vec::with_capacity(11 * new.len());
+    for new in new {
+        values.extend(args![
             new.token_id,
             new.principal_id,
             new.agent,
@@ -93,9 +96,9 @@ pub(crate) async fn insert(conn: &mut Conn, new: &NewToken<'_>, now: i64) -> Res
             now,
             new.expires,
             now
-        ],
-    )
-    .await?;
+        ]);
+    }
+    conn.execute(&sql, &values).await?;
     Ok(())
 }
 

@@ -39,6 +39,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, Database, Pool, Sqlite};
 
 pub(crate) use conn::{Arg, Conn, args};
+pub(crate) use dialect::listed;
 pub(crate) use dialect::{Dialect, Taken};
 pub(crate) use sqlite::{discard, mark};
 
@@ -46,6 +47,8 @@ use crate::address::{Place, StoreAddress};
 use crate::error::{KeystoreError, Result};
 use conn::Handle;
 
+/// Rows that one statement inserts: so many that the way to a server is paid seldom.
+pub(crate) const ROWS_AT_ONCE: usize = 250;
 /// How long a writer waits for another process's transaction.
 pub(crate) const BUSY: Duration = Duration::from_secs(30);
 /// Connections for look-ups; SQLite answers each in its own thread.

@@ -1,6 +1,6 @@
 //! Rows of `principals`.
 
-use super::{Conn, args};
+use super::{Arg, Conn, args, listed};
 use crate::error::Result;
 
 pub(crate) struct PrincipalRow {
@@ -81,6 +81,54 @@ pub(crate) async fn insert(conn: &mut Conn, new: &NewPrincipal<'_>, now: i64) ->
                VALUES (?, ?, ?, ?, ?, 'active', ?, ?) RETURNING id";
     let values = args![new.kind, new.name, new.incarnation, new.key_type, new.suite, now, now];
     conn.one(sql, values).await
+}
+
+/// Of names that are or were somebody's: the name, its highest incarnation, and whether somebody has
+/// it now.
+pub(crate) async fn known(
+    conn: &mut Conn,
+    kind: &str,
+    names: &[&str],
+) -> Result<Vec<(String, u32, bool)>> {
+    let sql = format!(
+        "SELECT name, max(incarnation), count(CASE WHEN state = 'active' THEN 1 END)
+         FROM principals WHERE kind = ? AND name IN ({}) GROUP BY name",
+        listed("?", names.len())
+    );
+    let values: Vec<_> =
+        [Arg::from(kind)].into_iter().chain(names.iter().map(|n| Arg::from(*n))).collect();
+    let rows: Vec<(String, u32, i64)> = conn.all(&sql, &values).await?;
+    Ok(rows
+        .into_iter()
+        .map(|(name, incarnation, active)| (name, incarnation, active != 0))
+        .collect())
+}
+
+/// [`insert`] for many; gives names with their row ids, in any order.
+pub(crate) async fn insert_many(
+    conn: &mut Conn,
+    new: &[NewPrincipal<'_>],
+    now: i64,
+) -> Result<Vec<(String, i64)>> {
+    let sql = format!(
+        "INSERT INTO principals
+             (kind, name, incarnation, key_type, suite, state, created, updated)
+         VALUES {} RETURNING name, id",
+        listed("(?, ?, ?, ?, ?, 'active', ?, ?)", new.len())
+    );
+    let mut values = Vec::with_capacity(7 * new.len());
+    for new in new {
+        values.extend(args![
+            new.kind,
+            new.name,
+            new.incarnation,
+            new.key_type,
+            new.suite,
+            now,
+            now
+        ]);
+    }
+    conn.all(&sql, &values).await
 }
 
 /// Marks a principal as removed.

@@ -1,5 +1,7 @@
 //! Agents: added, removed, listed.
 
+use std::collections::{HashMap, HashSet};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bulla_seal::{
@@ -14,7 +16,9 @@ use super::{
 use crate::db::Conn;
 use crate::db::keys::{self, InstanceKeyRow};
 use crate::db::principals::{self, NewPrincipal, PrincipalRow};
-use crate::db::{component_keys, credentials, groups, join, pairs, revocation};
+use crate::db::{
+    ROWS_AT_ONCE, component_keys, credentials, groups, join, pairs, recalls, revocation,
+};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -150,7 +154,25 @@ impl Keystore {
     /// removed gets the next incarnation. `suite` is that of a key pair; a shared key has none,
     /// and it is not looked at.
     pub async fn add_agent(&self, id: &str, key_type: KeyType, suite: Suite) -> Result<AgentKeys> {
-        let principal = Principal::agent(id)?;
+        let mut made = self.add_agents(&[id.to_owned()], key_type, suite).await?;
+        made.pop().ok_or_else(|| KeystoreError::damaged("new agent"))
+    }
+
+    /// [`add_agent`](Self::add_agent) for many, in one transaction: all or none. Their keys are in
+    /// the order of `ids`.
+    pub async fn add_agents(
+        &self,
+        ids: &[String],
+        key_type: KeyType,
+        suite: Suite,
+    ) -> Result<Vec<AgentKeys>> {
+        let mut seen = HashSet::with_capacity(ids.len());
+        for id in ids {
+            let principal = Principal::agent(id)?;
+            if !seen.insert(id.as_str()) {
+                return Err(KeystoreError::NameTaken(Party::new(principal, 1)));
+            }
+        }
         let suite = match (key_type, suite) {
             (KeyType::Pair, Suite::Shared) => return Err(KeystoreError::NoKemSuite),
             (KeyType::Pair, suite) => suite,
@@ -158,17 +180,15 @@ impl Keystore {
         };
         let now = self.now();
         let mut tx = self.db.write().await?;
-        let (row_id, party) =
-            self.insert_principal(&mut tx, principal, key_type.as_str(), suite, now).await?;
-        let keys = match key_type {
-            KeyType::Pair => self.make_pair(&mut tx, row_id, party, suite, now).await?,
-            KeyType::Shared => self.make_shared(&mut tx, row_id, &party, now).await?,
-        };
-        if let Some((group, _)) = groups::find(&mut tx, EVERY_AGENT).await? {
-            groups::add(&mut tx, group, row_id, seconds(now)).await?;
+        let mut made = Vec::with_capacity(ids.len());
+        for (row_id, party) in self.insert_agents(&mut tx, ids, key_type, suite, now).await? {
+            made.push(match key_type {
+                KeyType::Pair => self.make_pair(&mut tx, row_id, party, suite, now).await?,
+                KeyType::Shared => self.make_shared(&mut tx, row_id, &party, now).await?,
+            });
         }
         tx.commit().await?;
-        Ok(keys)
+        Ok(made)
     }
 
     /// Removes an agent: no look-up returns it any more, its shared key is wiped, and every group
@@ -270,6 +290,56 @@ impl Keystore {
             });
         }
         Ok(records)
+    }
+
+    /// New agents, all or none, each in the next incarnation of its name and in group `all`; gives
+    /// their rows in the order of `ids`. No id may stand there twice.
+    pub(super) async fn insert_agents(
+        &self,
+        conn: &mut Conn,
+        ids: &[String],
+        key_type: KeyType,
+        suite: Suite,
+        now: UnixTime,
+    ) -> Result<Vec<(i64, Party)>> {
+        let base = recalls::base(conn).await?;
+        let group = groups::find(conn, EVERY_AGENT).await?;
+        let mut added = Vec::with_capacity(ids.len());
+        for some in ids.chunks(ROWS_AT_ONCE) {
+            let names: Vec<&str> = some.iter().map(String::as_str).collect();
+            let mut last = HashMap::new();
+            for (name, incarnation, active) in principals::known(conn, "agent", &names).await? {
+                if active {
+                    let party = Party::new(Principal::agent(&name)?, incarnation);
+                    return Err(KeystoreError::NameTaken(party));
+                }
+                last.insert(name, incarnation);
+            }
+            let mut new = Vec::with_capacity(some.len());
+            let mut parties = Vec::with_capacity(some.len());
+            for name in names {
+                let before = last.get(name).copied().unwrap_or_default().max(base);
+                let incarnation = before.saturating_add(1);
+                let (key_type, suite) = (key_type.as_str(), suite.to_wire().into());
+                new.push(NewPrincipal { kind: "agent", name, incarnation, key_type, suite });
+                parties.push(Party::new(Principal::agent(name)?, incarnation));
+            }
+            let rows = principals::insert_many(conn, &new, seconds(now)).await?;
+            let rows: HashMap<String, i64> = rows.into_iter().collect();
+            let first = added.len();
+            for party in parties {
+                let row_id = rows.get(party.principal.name());
+                let row_id = row_id.ok_or_else(|| KeystoreError::damaged("new agent"))?;
+                self.end_lost(conn, &party).await?;
+                added.push((*row_id, party));
+            }
+            if let Some((group, _)) = group {
+                let members: Vec<i64> =
+                    added.iter().skip(first).map(|(row_id, _)| *row_id).collect();
+                groups::add_new(conn, group, &members, seconds(now)).await?;
+            }
+        }
+        Ok(added)
     }
 
     /// A new principal in the next incarnation of its name.

@@ -10,10 +10,10 @@ use bulla_seal::{
 };
 use thiserror::Error;
 
-use super::{EVERY_AGENT, Keystore, current_kek, from_column, seconds, to_column};
+use super::{EVERY_AGENT, KeyType, Keystore, current_kek, from_column, seconds, to_column};
 use crate::db::join::{self, NewToken, TokenRow};
 use crate::db::principals::PrincipalRow;
-use crate::db::{Conn, credentials, groups, principals};
+use crate::db::{Conn, ROWS_AT_ONCE, credentials, groups, principals};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -22,6 +22,18 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 60);
 /// Least and most that may be asked for.
 pub const TOKEN_LIFETIMES: (Duration, Duration) =
     (Duration::from_secs(10 * 60), Duration::from_secs(60 * 60));
+
+/// When a token ends that is made now.
+fn expiry(suite: Suite, lifetime: Duration, now: UnixTime) -> Result<u64> {
+    if suite == Suite::Shared {
+        return Err(KeystoreError::NoKemSuite);
+    }
+    let (least, most) = TOKEN_LIFETIMES;
+    if !(least..=most).contains(&lifetime) {
+        return Err(KeystoreError::TokenLifetime { asked: lifetime.as_secs() });
+    }
+    Ok(now.secs().saturating_add(lifetime.as_secs()))
+}
 
 /// A new agent that has no keys yet, and the token with which it gets a credential for those that
 /// it makes. Given out once.
@@ -175,11 +187,20 @@ impl Keystore {
         if let Some(twice) = ids.iter().find(|id| !seen.insert(id.as_str())) {
             return Err(KeystoreError::NameTaken(Party::new(Principal::agent(twice)?, 1)));
         }
-        let mut invitations = Vec::with_capacity(ids.len());
+        let expires = expiry(suite, lifetime, now)?;
         let mut tx = self.db.write().await?;
-        for id in ids {
-            invitations.push(self.invite(&mut tx, id, suite, lifetime, false, now).await?);
-        }
+        let rows = self.insert_agents(&mut tx, ids, KeyType::Pair, suite, now).await;
+        let rows = match rows {
+            Err(KeystoreError::NameTaken(party)) => {
+                let row = principals::active(&mut tx, "agent", party.principal.name()).await?;
+                let row = row.ok_or_else(|| KeystoreError::damaged("agent"))?;
+                self.may_invite_again(&mut tx, &row, &party, false).await?;
+                return Err(KeystoreError::NameTaken(party));
+            }
+            rows => rows?,
+        };
+        let rows = rows.into_iter().map(|(row_id, party)| (row_id, party, 1)).collect();
+        let invitations = self.store_tokens(&mut tx, rows, suite, expires, now).await?;
         tx.commit().await?;
         Ok(invitations)
     }
@@ -194,13 +215,7 @@ impl Keystore {
         now: UnixTime,
     ) -> Result<Invitation> {
         let principal = Principal::agent(id)?;
-        if suite == Suite::Shared {
-            return Err(KeystoreError::NoKemSuite);
-        }
-        let (least, most) = TOKEN_LIFETIMES;
-        if !(least..=most).contains(&lifetime) {
-            return Err(KeystoreError::TokenLifetime { asked: lifetime.as_secs() });
-        }
+        let expires = expiry(suite, lifetime, now)?;
         let (row_id, party, epoch) = match principals::active(conn, "agent", id).await? {
             Some(row) => {
                 let party = Party::new(principal, row.incarnation);
@@ -217,9 +232,11 @@ impl Keystore {
                 (row_id, party, 1)
             }
         };
-        let expires = now.secs().saturating_add(lifetime.as_secs());
-        let token = self.store_token(conn, row_id, &party, epoch, suite, expires, now).await?;
-        Ok(Invitation { party, suite, token, expires })
+        let row = vec![(row_id, party, epoch)];
+        self.store_tokens(conn, row, suite, expires, now)
+            .await?
+            .pop()
+            .ok_or_else(|| KeystoreError::damaged("join token"))
     }
 
     /// The epoch of the next token of an agent that has not enrolled yet, or was off for so long
@@ -252,40 +269,50 @@ impl Keystore {
         }
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the columns of one row")]
-    async fn store_token(
+    /// Makes and stores a one-time token for each of the agents, whose rows and epochs are given.
+    async fn store_tokens(
         &self,
         conn: &mut Conn,
-        principal_id: i64,
-        party: &Party,
-        epoch: u32,
+        invited: Vec<(i64, Party, u32)>,
         suite: Suite,
         expires: u64,
         now: UnixTime,
-    ) -> Result<JoinToken> {
+    ) -> Result<Vec<Invitation>> {
         let random = &mut OsRandom::default();
-        let token = JoinToken::generate(random)?;
-        let agent = party.principal.as_str();
-        let place = |column| token_row(column, (agent, party.incarnation, epoch));
         let kek = current_kek(conn, &self.keks).await?;
         let wrap = kek.wrap_key();
-        let secret = wrap.wrap(random, &place("encrypted_secret"), token.secret.expose())?;
-        let verifier = token.verifier();
-        let verifier =
-            wrap.wrap(random, &place("encrypted_verifier"), verifier.expose().expose())?;
-        let new = NewToken {
-            token_id: token.id.as_bytes(),
-            principal_id,
-            agent,
-            incarnation: party.incarnation,
-            epoch,
-            suite: suite.to_wire().into(),
-            encrypted_secret: &secret,
-            encrypted_verifier: &verifier,
-            expires: to_column(expires),
-        };
-        join::insert(conn, &new, seconds(now)).await?;
-        Ok(token)
+        let mut invitations = Vec::with_capacity(invited.len());
+        for some in invited.chunks(ROWS_AT_ONCE) {
+            let mut sealed = Vec::with_capacity(some.len());
+            let first = invitations.len();
+            for (_, party, epoch) in some {
+                let token = JoinToken::generate(random)?;
+                let agent = party.principal.as_str();
+                let place = |column| token_row(column, (agent, party.incarnation, *epoch));
+                let secret =
+                    wrap.wrap(random, &place("encrypted_secret"), token.secret.expose())?;
+                let verifier = token.verifier();
+                let verifier =
+                    wrap.wrap(random, &place("encrypted_verifier"), verifier.expose().expose())?;
+                sealed.push((secret, verifier));
+                invitations.push(Invitation { party: party.clone(), suite, token, expires });
+            }
+            let made = invitations.iter().skip(first);
+            let rows = some.iter().zip(&sealed).zip(made);
+            let rows = rows.map(|(((row_id, party, epoch), (secret, verifier)), made)| NewToken {
+                token_id: made.token.id.as_bytes(),
+                principal_id: *row_id,
+                agent: party.principal.as_str(),
+                incarnation: party.incarnation,
+                epoch: *epoch,
+                suite: suite.to_wire().into(),
+                encrypted_secret: secret,
+                encrypted_verifier: verifier,
+                expires: to_column(expires),
+            });
+            join::insert(conn, &rows.collect::<Vec<_>>(), seconds(now)).await?;
+        }
+        Ok(invitations)
     }
 
     /// Judges a request to enrol, and issues if it is the first that was made with its token.
