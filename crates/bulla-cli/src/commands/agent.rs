@@ -12,7 +12,7 @@ use bulla_seal::Suite;
 use serde_json::json;
 
 use super::component::refuse_existing;
-use super::serve::wait_for_stop;
+use super::serve::StopSignals;
 use super::{agent_add, agent_join, agent_rotate, agent_show, private_folder};
 use crate::agent::AgentOptions;
 use crate::cli::{AgentCommand, AgentRunArgs};
@@ -248,6 +248,7 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
         options = options.claims(Claims::Folder(state.clone()));
     }
     let (connection, serving) = start((&file, &path), (&bus, endpoint), &agent, options).await?;
+    let mut signals = StopSignals::listen()?;
     let principal = connection.principal().clone();
     if out.is_json() {
         out.json_line(&json!({ "agent": principal.to_string(), "bus": bus.address() }))?;
@@ -257,7 +258,7 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
         out.bold(principal.as_str()),
         bus.address()
     ));
-    wait_for_stop().await?;
+    signals.wait().await;
     out.say("Stopping: letting what runs end.");
     let cut = serving.drain(Duration::from_secs(args.grace)).await;
     connection.close().await;

@@ -70,6 +70,7 @@ async fn restored(home: &Home, out: Output) -> Result<()> {
         out.say("  bulla agent list         add again who was added since; revoke again who was revoked");
         out.say("                           more than a day ago and has a shared key");
         out.say("  bulla access-key list    revoke again what was revoked since");
+        out.say("  bulla policy list        activate again what was activated since");
         out.say("  bulla peers              raise again what was raised since");
         out.say("  bulla doctor             broker users that nobody has any more");
     })

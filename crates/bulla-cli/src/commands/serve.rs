@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bulla_http::certs::Files;
 use bulla_http::{Limits, Listener, Options, Token};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::ServeArgs;
@@ -25,6 +25,8 @@ pub(crate) struct Running {
     stop: CancellationToken,
     api: tokio::task::JoinHandle<()>,
     home: Home,
+    signals: StopSignals,
+    hangup: Signal,
 }
 
 pub(crate) async fn run(home: &Home, args: &ServeArgs, out: Output) -> Result<()> {
@@ -36,9 +38,9 @@ pub(crate) async fn run(home: &Home, args: &ServeArgs, out: Output) -> Result<()
         ));
     }
     let bus = Bus::from_settings(&settings.bus, "serve")?;
-    let running = start(home, &settings, bus).await?;
+    let mut running = start(home, &settings, bus).await?;
     out.say(format!("Control plane on {}, API at {}.", running.node.bus.address(), running.url));
-    running.wait_for_stop().await?;
+    running.wait_for_stop().await;
     out.say("Stopping: letting what runs end.");
     running.stop().await;
     Ok(())
@@ -68,7 +70,15 @@ pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<
     let stop = CancellationToken::new();
     let router = bulla_api::router(Arc::new(Plane(node.clone())));
     let api = tokio::spawn(listener.serve(router, stop.clone()));
-    Ok(Running { node, url, stop, api, home: home.clone() })
+    Ok(Running {
+        node,
+        url,
+        stop,
+        api,
+        home: home.clone(),
+        signals: StopSignals::listen()?,
+        hangup: signal(SignalKind::hangup())?,
+    })
 }
 
 async fn listen(home: &Home, settings: &Settings) -> Result<Listener> {
@@ -86,27 +96,36 @@ async fn listen(home: &Home, settings: &Settings) -> Result<Listener> {
     Ok(Listener::bind(options.limits(Limits::default())).await?)
 }
 
-/// Ctrl-C or SIGTERM.
-pub(crate) async fn wait_for_stop() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Ctrl-C and SIGTERM. Listened for before it is said that something runs: who is told so may stop
+/// it at once.
+pub(crate) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    pub(crate) fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 impl Running {
-    /// The same; what changed is taken over on SIGHUP meanwhile.
-    pub(crate) async fn wait_for_stop(&self) -> Result<()> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let stopped = wait_for_stop();
-        tokio::pin!(stopped);
+    /// Until it is to stop; what changed is taken over on SIGHUP meanwhile.
+    pub(crate) async fn wait_for_stop(&mut self) {
         loop {
             tokio::select! {
-                stopped = &mut stopped => return stopped,
-                _ = hangup.recv() => self.node.reload(&self.home).await,
+                () = self.signals.wait() => return,
+                _ = self.hangup.recv() => self.node.reload(&self.home).await,
             }
         }
     }

@@ -46,7 +46,7 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
     }
     let settings = serve::settings(home, &args.serve)?;
     let bus = Bus::from_settings(&settings.bus, "up")?;
-    let running = serve::start(home, &settings, bus).await?;
+    let mut running = serve::start(home, &settings, bus).await?;
     let (local, serving) = match start_local(home, &settings, &running).await {
         Ok(local) => local,
         Err(failure) => {
@@ -58,7 +58,7 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
     let shown = first.and_then(|first| show_first(&first, &running, home, begun, out));
     if shown.is_ok() && !args.once {
         next_steps(&running, home, out);
-        running.wait_for_stop().await?;
+        running.wait_for_stop().await;
         out.say("Stopping: letting what runs end.");
     }
     serving.drain(Duration::from_secs(10)).await;
