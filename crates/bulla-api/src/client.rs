@@ -16,6 +16,7 @@ pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use events::{CallEvent, CallEvents, TapItems};
 
+use crate::agents::{AgentDetails, RotateAgentRequest, RotatedAgent};
 use crate::model::{
     Agent, CallAnswer, CallRequest, CastRequest, Component, Group, Page, PageRequest, Sent, Status,
 };
@@ -98,10 +99,7 @@ impl Client {
     ///
     /// As [`Client::call`].
     pub async fn agents(&self, page: &PageRequest) -> Result<Page<Agent>, ClientError> {
-        let limit = page.limit.map(|n| format!("limit={n}"));
-        let after = page.after.as_ref().map(|id| format!("after={}", http::escape(id)));
-        let query: Vec<_> = limit.into_iter().chain(after).collect();
-        self.get(&format!("/v1/agents?{}", query.join("&"))).await
+        self.page("/v1/agents", page).await
     }
 
     /// All agents, page by page.
@@ -110,17 +108,7 @@ impl Client {
     ///
     /// As [`Client::call`].
     pub async fn all_agents(&self) -> Result<Vec<Agent>, ClientError> {
-        let mut page = PageRequest { after: None, limit: Some(crate::model::MAX_PAGE) };
-        let mut all = Vec::new();
-        loop {
-            let part = self.agents(&page).await?;
-            all.extend(part.items);
-            // A next that does not move on would be asked for forever.
-            if part.next.is_none() || part.next == page.after {
-                return Ok(all);
-            }
-            page.after = part.next;
-        }
+        self.all("/v1/agents").await
     }
 
     /// One agent.
@@ -128,8 +116,23 @@ impl Client {
     /// # Errors
     ///
     /// As [`Client::call`].
-    pub async fn agent(&self, id: &str) -> Result<Agent, ClientError> {
+    pub async fn agent(&self, id: &str) -> Result<AgentDetails, ClientError> {
         self.get(&format!("/v1/agents/{}", http::escape(id))).await
+    }
+
+    /// Has an agent renew its keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::call`].
+    pub async fn rotate_agent(
+        &self,
+        id: &str,
+        request: &RotateAgentRequest,
+    ) -> Result<RotatedAgent, ClientError> {
+        let waits = request.timeout_ms.map_or(PATIENCE, Duration::from_millis);
+        let path = format!("/v1/agents/{}/rotate", http::escape(id));
+        self.post(&path, request, waits.saturating_add(PATIENCE)).await
     }
 
     /// The component types.
@@ -138,7 +141,7 @@ impl Client {
     ///
     /// As [`Client::call`].
     pub async fn components(&self) -> Result<Vec<Component>, ClientError> {
-        self.get("/v1/components").await
+        self.all("/v1/components").await
     }
 
     /// The groups.
@@ -147,7 +150,7 @@ impl Client {
     ///
     /// As [`Client::call`].
     pub async fn groups(&self) -> Result<Vec<Group>, ClientError> {
-        self.get("/v1/groups").await
+        self.all("/v1/groups").await
     }
 
     /// What is known of peers' levels.
@@ -156,7 +159,7 @@ impl Client {
     ///
     /// As [`Client::call`].
     pub async fn peers(&self) -> Result<Vec<Peer>, ClientError> {
-        self.get("/v1/peers").await
+        self.all("/v1/peers").await
     }
 
     /// Raises a peer's floor, or rehearses that.
@@ -216,6 +219,31 @@ impl Client {
     pub async fn tap(&self) -> Result<TapItems, ClientError> {
         let answer = self.asker.ask(Method::GET, "/v1/tap", None, true, PATIENCE).await?;
         Ok(TapItems::new(events(answer).await?))
+    }
+
+    async fn page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        page: &PageRequest,
+    ) -> Result<Page<T>, ClientError> {
+        let limit = page.limit.map(|n| format!("limit={n}"));
+        let after = page.after.as_ref().map(|place| format!("after={}", http::escape(place)));
+        let query: Vec<_> = limit.into_iter().chain(after).collect();
+        self.get(&format!("{path}?{}", query.join("&"))).await
+    }
+
+    async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, ClientError> {
+        let mut page = PageRequest { after: None, limit: Some(crate::model::MAX_PAGE) };
+        let mut all = Vec::new();
+        loop {
+            let part = self.page(path, &page).await?;
+            all.extend(part.items);
+            // A next that does not move on would be asked for forever.
+            if part.next.is_none() || part.next == page.after {
+                return Ok(all);
+            }
+            page.after = part.next;
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+use crate::policies::PolicyMistake;
+
 /// Why a request came to nothing. Whatever stands in one reaches the operator who asked: no
 /// secret and nothing of another conversation belongs here.
 #[derive(Debug, Clone, PartialEq, Error, Serialize, Deserialize)]
@@ -47,6 +49,40 @@ pub enum CallFailure {
     UnknownTarget {
         /// The name.
         target: String,
+    },
+    /// There is nothing of that name.
+    #[error("there is no {what}")]
+    NotFound {
+        /// What was asked for.
+        what: String,
+    },
+    /// What there is stands in the way.
+    #[error("{why}")]
+    Conflict {
+        /// What, and what to do.
+        why: String,
+    },
+    /// The policy can't be activated.
+    #[error("the policy has mistakes: {}", first(mistakes))]
+    PolicyRefused {
+        /// All of them.
+        mistakes: Vec<PolicyMistake>,
+    },
+    /// The idempotency key was used for another request.
+    #[error("this Idempotency-Key was used for another request: take a new key for each request")]
+    KeyReused,
+    /// The first request with this idempotency key has not ended.
+    #[error("the first request with this Idempotency-Key is still under way; try again shortly")]
+    KeyInUse,
+    /// The process that served the first request with this idempotency key was lost, or its answer
+    /// is not kept.
+    #[error(
+        "what became of the first request with this Idempotency-Key is not known here ({why}); \
+         look before asking again with a new key"
+    )]
+    OutcomeUnknown {
+        /// How that came.
+        why: String,
     },
     /// The message is over the limit.
     #[error("the message has {size} bytes, and {limit} is the limit")]
@@ -110,6 +146,14 @@ impl CallFailure {
             F::NotPermitted { .. } => (StatusCode::FORBIDDEN, "Not permitted"),
             F::UnknownTarget { .. } => (StatusCode::NOT_FOUND, "There is no such target"),
             F::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The message is too large"),
+            F::NotFound { .. } => (StatusCode::NOT_FOUND, "There is no such thing"),
+            F::Conflict { .. } => (StatusCode::CONFLICT, "Something stands in the way"),
+            F::PolicyRefused { .. } => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "The policy has mistakes")
+            }
+            F::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "The key was used before"),
+            F::KeyInUse => (StatusCode::CONFLICT, "The first request is under way"),
+            F::OutcomeUnknown { .. } => (StatusCode::CONFLICT, "The outcome is unknown"),
             F::Remote { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "The method failed"),
             F::Busy { .. } => (StatusCode::TOO_MANY_REQUESTS, "Too much at a time"),
             F::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "The control plane failed"),
@@ -158,6 +202,16 @@ impl IntoResponse for CallFailure {
 #[expect(clippy::borrowed_box, reason = "what serde calls it with")]
 fn is_null(details: &Box<Value>) -> bool {
     details.is_null()
+}
+
+fn first(mistakes: &[PolicyMistake]) -> String {
+    let Some(mistake) = mistakes.first() else { return "none is named".to_owned() };
+    let line = mistake.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+    let more = match mistakes.len() {
+        1 => String::new(),
+        count => format!(" (and {} more)", count - 1),
+    };
+    format!("{line}{}{more}", mistake.message)
 }
 
 fn seconds(ms: u64) -> f64 {

@@ -5,22 +5,8 @@
 //!                  ◄── value, progress, or a Problem made of a CallFailure ◄──┘
 //! ```
 //!
-//! | route | what | answer |
-//! |---|---|---|
-//! | `POST /v1/calls` | [`CallRequest`] | [`CallAnswer`]; with `Accept: text/event-stream` events `progress`…, then `value` or `problem` |
-//! | `POST /v1/casts` | [`CastRequest`] | 202 [`Sent`] |
-//! | `POST /v1/fanouts` | [`CastRequest`] | 202 [`Sent`] |
-//! | `GET /v1/agents?after=&limit=` | | [`Page`] of [`Agent`] |
-//! | `GET /v1/agents/{id}` | | [`Agent`] |
-//! | `GET /v1/components` | | array of [`Component`] |
-//! | `GET /v1/groups` | | array of [`Group`] |
-//! | `GET /v1/peers` | | array of [`Peer`] |
-//! | `POST /v1/peers/floors` | [`RaiseRequest`] | [`Peer`] |
-//! | `POST /v1/exemptions` | [`ExemptRequest`] | 201 [`PeerExemption`] |
-//! | `DELETE /v1/exemptions/{id}` | | [`TakenBack`] |
-//! | `GET /v1/status` | | [`Status`] |
-//! | `GET /v1/tap` | | events `seen` ([`TapEvent`]) and `missed` |
-//! | `GET /healthz` | | 200 [`Status`], or 503 while the bus is away |
+//! What there is, `docs/api.md` tells; what each operation takes and gives, [`openapi`]: both come
+//! from the one table of operations (`operation.rs`, `routes/`).
 //!
 //! [`router`] serves what implements [`ControlPlane`]; authentication, TLS and limits are
 //! [`bulla_http::Listener`]'s. Whatever fails is a [`CallFailure`], which travels as problem
@@ -40,21 +26,54 @@
 //! # }
 //! ```
 
+mod access_keys;
+mod admin;
+mod agents;
 mod client;
+mod components;
 mod failure;
+mod journal;
 mod model;
+mod once;
+mod operation;
+mod page;
 mod peers;
 mod plane;
+mod policies;
 mod routes;
 mod sse;
 
+pub use access_keys::{
+    AccessKey, AddAccessKeyRequest, AddedAccessKey, ChangeAccessKeyRequest, ChangedAccessKey,
+    Examination, Finding, Grade,
+};
+pub use admin::{Administration, Claimed, JournalStream, RequestKey, Turn};
+pub use agents::{
+    AddAgentsRequest, AddedAgent, AddedAgents, AgentCredential, AgentDetails, AgentFile,
+    AgentFloor, AgentPair, BrokerUser, CredentialUse, FileFormat, JoinWord, KeySuite, LastSeen,
+    MAX_ADDED, RejoinRequest, RevokedAgent, RotateAgentRequest, RotatedAgent, Rotation, SharedKey,
+    StartsWith,
+};
 pub use client::{CallEvent, CallEvents, Client, ClientError, Endpoint, TapItems};
+pub use components::{
+    AddComponentRequest, AddGroupRequest, AddMembersRequest, AddedComponent, ExtendedGroup,
+    MAX_MEMBERS, Member, RevokedHost, RotatedComponent,
+};
 pub use failure::CallFailure;
+pub use journal::{
+    JournalCheckpoint, JournalCheckpoints, JournalEntry, JournalItem, JournalRequest,
+};
 pub use model::{
     Agent, BusStatus, CallAnswer, CallRequest, CastRequest, Component, DEFAULT_CALL_TIMEOUT,
     DEFAULT_PAGE, Group, KeyType, MAX_LIFETIME, MAX_PAGE, Page, PageRequest, Sent, State, Status,
     TapEvent, TapItem,
 };
+pub use operation::Operation;
 pub use peers::{ExemptRequest, Peer, PeerExemption, RaiseRequest, Seen, TakenBack};
 pub use plane::{ControlPlane, PROGRESS_BUFFER, ProgressSender, TapStream};
-pub use routes::router;
+pub use policies::{
+    Difference, ExplainRequest, Explanation, MAX_POLICY, PolicyChange, PolicyCheck, PolicyMistake,
+    PolicyOrigin, PolicyReach, PolicySource, PolicyStanding, PolicyVersion, RollBackRequest,
+    RuleStanding, ShadowStanding,
+};
+pub use routes::{openapi, operations, router};

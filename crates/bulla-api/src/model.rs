@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 
 /// How long a call waits if its request does not say: oslo.messaging's `rpc_response_timeout`.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -16,15 +17,18 @@ pub const DEFAULT_PAGE: u32 = 100;
 pub const MAX_PAGE: u32 = 1000;
 
 /// A call: one message, one answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallRequest {
     /// `agent/<id>` or `component/<type>`.
+    #[schema(example = "agent/local")]
     pub target: String,
     /// The method's namespace, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "agent")]
     pub namespace: Option<String>,
     /// The method.
+    #[schema(min_length = 1, example = "ping")]
     pub method: String,
     /// The least version of the method's interface, `major.minor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -35,22 +39,24 @@ pub struct CallRequest {
     /// The request context that goes along, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Value>,
-    /// How long to wait for the answer, 1 ms to [`MAX_LIFETIME`]; [`DEFAULT_CALL_TIMEOUT`] if
-    /// left out.
+    /// How long to wait for the answer, 1 ms to 24 hours; 60 s if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     pub timeout_ms: Option<u64>,
 }
 
 /// A message that nobody answers: to one receiver (cast) or to a group (fanout).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CastRequest {
     /// `agent/<id>` or `component/<type>` for a cast, `group/<name>` for a fanout.
     pub target: String,
     /// The method's namespace, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "agent")]
     pub namespace: Option<String>,
     /// The method.
+    #[schema(min_length = 1, example = "ping")]
     pub method: String,
     /// The least version of the method's interface, `major.minor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,14 +67,14 @@ pub struct CastRequest {
     /// The request context that goes along, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<Value>,
-    /// How long the message may wait for its receiver, 1 ms to [`MAX_LIFETIME`]; the control
-    /// plane's setting if left out.
+    /// How long the message may wait for its receiver, 1 ms to 24 hours; one hour if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 86_400_000)]
     pub ttl_ms: Option<u64>,
 }
 
 /// What a call came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CallAnswer {
     /// The value that the method returned.
@@ -76,36 +82,38 @@ pub struct CallAnswer {
 }
 
 /// A message was handed to the bus.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Sent {
     /// The message's id, by which the receiver's journal names it (32 hexadecimal digits).
     pub message_id: String,
 }
 
 /// Which part of a list is wanted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PageRequest {
-    /// Begin behind this entry ([`Page::next`] of the page before).
+    /// Begin behind this place: `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
-    /// Entries at the most, 1 to [`MAX_PAGE`]; [`DEFAULT_PAGE`] if left out.
+    /// Entries at the most, 1 to 1000; 100 if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
     pub limit: Option<u32>,
 }
 
 /// A part of a list, ordered by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     /// The entries.
     pub items: Vec<T>,
-    /// What to ask for next; absent on the last page.
+    /// What to ask for next, as `after`: it means nothing by itself. Absent on the last page.
     #[serde(default = "nothing", skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
 }
 
 /// How a principal proves who it is (protocol section 2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyType {
     /// Ed25519 and a KEM key of its own.
@@ -115,7 +123,7 @@ pub enum KeyType {
 }
 
 /// Whether a principal may take part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It may.
@@ -127,7 +135,7 @@ pub enum State {
 }
 
 /// An agent as the keystore knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
     /// Its id: `agent/<id>` is its short name.
     pub id: String,
@@ -155,7 +163,7 @@ pub struct Agent {
 }
 
 /// A component type of the control plane.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Component {
     /// Its type: `component/<name>` is its short name.
     pub name: String,
@@ -175,18 +183,20 @@ pub struct Component {
 }
 
 /// A group that fanouts go to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Group {
     /// Its name: `group/<name>` is the target.
     pub name: String,
     /// The epoch of its key.
     pub epoch: u64,
-    /// Its members' short names; empty for a group that takes everybody.
-    pub members: Vec<String>,
+    /// How many members it has.
+    pub members: u64,
+    /// Whether every agent is in it, without being added.
+    pub every_agent: bool,
 }
 
 /// How the control plane is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// The version of the program.
     pub version: String,
@@ -201,7 +211,7 @@ pub struct Status {
 }
 
 /// How the bus is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BusStatus {
     /// Its address without credentials, or `memory`.
     pub address: String,
@@ -213,7 +223,7 @@ pub struct BusStatus {
 }
 
 /// One message as the bus sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TapEvent {
     /// When it passed.
     pub time_ms: u64,

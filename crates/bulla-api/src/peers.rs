@@ -2,9 +2,10 @@
 //! Levels are `plaintext`, `aes-cbc`, `signed` and `sealed`.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What is known of a peer's levels.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Peer {
     /// Its short name, `agent/<id>` or `component/<type>`.
     pub principal: String,
@@ -24,7 +25,7 @@ pub struct Peer {
 }
 
 /// Messages of one method and level.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Seen {
     /// `namespace.method`; `*` for what had no row of its own.
     pub method: String,
@@ -42,7 +43,7 @@ pub struct Seen {
 }
 
 /// An exemption from a peer's floor, for one method and a while.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PeerExemption {
     /// Names it (16 hexadecimal digits).
     pub id: String,
@@ -59,7 +60,7 @@ pub struct PeerExemption {
 }
 
 /// Gives an exemption.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExemptRequest {
     /// `agent/<id>` or `component/<type>`.
@@ -73,7 +74,7 @@ pub struct ExemptRequest {
 }
 
 /// Raises a peer's floor, or rehearses it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RaiseRequest {
     /// `agent/<id>` or `component/<type>`.
@@ -86,7 +87,7 @@ pub struct RaiseRequest {
 }
 
 /// An exemption was taken back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TakenBack {
     /// Which.
     pub id: String,

@@ -6,6 +6,8 @@ use futures_util::stream::BoxStream;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use crate::admin::Administration;
+use crate::agents::AgentDetails;
 use crate::failure::CallFailure;
 use crate::model::{
     Agent, CallRequest, CastRequest, Component, Group, Page, PageRequest, Sent, Status, TapItem,
@@ -26,7 +28,7 @@ pub type TapStream = BoxStream<'static, TapItem>;
 /// knowing anyone: shapes, ranges of times and page sizes. Who may do what is the
 /// implementation's to decide.
 #[async_trait]
-pub trait ControlPlane: Send + Sync + 'static {
+pub trait ControlPlane: Administration {
     /// Seals and sends a call, waits for its answer. The future is dropped when the operator
     /// hangs up: it must then stop waiting.
     async fn call(
@@ -46,17 +48,17 @@ pub trait ControlPlane: Send + Sync + 'static {
     async fn agents(&self, page: PageRequest) -> Result<Page<Agent>, CallFailure>;
 
     /// One agent by its id; [`CallFailure::UnknownTarget`] if there is none.
-    async fn agent(&self, id: &str) -> Result<Agent, CallFailure>;
+    async fn agent(&self, id: &str) -> Result<AgentDetails, CallFailure>;
 
-    /// The component types.
-    async fn components(&self) -> Result<Vec<Component>, CallFailure>;
+    /// A part of the list of component types, ordered by name.
+    async fn components(&self, page: PageRequest) -> Result<Page<Component>, CallFailure>;
 
-    /// The groups.
-    async fn groups(&self) -> Result<Vec<Group>, CallFailure>;
+    /// A part of the list of groups, ordered by name.
+    async fn groups(&self, page: PageRequest) -> Result<Page<Group>, CallFailure>;
 
-    /// What is known of peers' levels, ordered by name; peers of which nothing is known are left
-    /// out.
-    async fn peers(&self) -> Result<Vec<Peer>, CallFailure>;
+    /// A part of what is known of peers' levels, ordered by name; peers of which nothing is known
+    /// are left out.
+    async fn peers(&self, page: PageRequest) -> Result<Page<Peer>, CallFailure>;
 
     /// Raises a peer's floor, or rehearses that.
     async fn raise(&self, by: &Identity, request: RaiseRequest) -> Result<Peer, CallFailure>;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bulla_http::{Identity, Stopping};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::future::BoxFuture;
@@ -14,6 +16,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::admin::JournalStream;
 use crate::failure::CallFailure;
 use crate::model::{CallAnswer, CallRequest, TapItem};
 use crate::plane::{ControlPlane, PROGRESS_BUFFER, TapStream};
@@ -24,6 +27,7 @@ pub(crate) const VALUE: &str = "value";
 pub(crate) const PROBLEM: &str = "problem";
 pub(crate) const SEEN: &str = "seen";
 pub(crate) const MISSED: &str = "missed";
+pub(crate) const ENTRY: &str = "entry";
 
 /// How often a silent stream shows that it is alive. The client gives up after
 /// [`SILENCE`].
@@ -48,6 +52,12 @@ pub(crate) fn tap(items: TapStream, stopping: Stopping) -> Response {
         TapItem::Seen(seen) => event(SEEN, &seen),
         TapItem::Missed(count) => event(MISSED, &json!({ "count": count })),
     });
+    respond(events.take_until(stopping.begun().boxed()))
+}
+
+/// What is written into the journals, until the listener stops.
+pub(crate) fn journal(items: JournalStream, stopping: Stopping) -> Response {
+    let events = items.map(|item| event(ENTRY, &item.entry).id(URL_SAFE_NO_PAD.encode(item.place)));
     respond(events.take_until(stopping.begun().boxed()))
 }
 

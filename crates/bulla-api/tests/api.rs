@@ -9,6 +9,7 @@
     reason = "helpers of tests may fail like the tests themselves"
 )]
 
+mod contract;
 mod support;
 
 use std::time::Duration;
@@ -71,13 +72,13 @@ async fn casts_fanouts_and_lists() {
     assert_eq!(soon(client.all_agents()).await.unwrap().len(), 2500);
 
     // An id is one segment, whatever stands in it.
-    assert_eq!(soon(client.agent("a&0007")).await.unwrap().id, "a&0007");
+    assert_eq!(soon(client.agent("a&0007")).await.unwrap().agent.id, "a&0007");
     let unknown = soon(client.agent("../é/x?y")).await.unwrap_err();
     assert!(matches!(unknown, ClientError::Failed(CallFailure::UnknownTarget { target })
         if target == "agent/../é/x?y"));
 
     assert_eq!(soon(client.components()).await.unwrap()[0].name, "conductor");
-    assert_eq!(soon(client.groups()).await.unwrap()[0].members, ["agent/db-1"]);
+    assert_eq!(soon(client.groups()).await.unwrap()[4].name, "g/4");
     assert_eq!(soon(client.status()).await.unwrap().trust_domain, "example.org");
 }
 
@@ -128,6 +129,12 @@ async fn each_failure_has_its_status() {
         ("timeout", 504),
         ("nobody-there", 503),
         ("unknown-target", 404),
+        ("not-found", 404),
+        ("conflict", 409),
+        ("policy-refused", 422),
+        ("key-reused", 422),
+        ("key-in-use", 409),
+        ("outcome-unknown", 409),
         ("too-large", 413),
         ("bad-request", 400),
         ("not-permitted", 403),

@@ -18,14 +18,16 @@ pub struct Json<T>(pub T);
 #[derive(Debug, Clone)]
 pub struct Query<T>(pub T);
 
+/// What stands in the path where the route has a name in braces.
+#[derive(Debug, Clone)]
+pub struct Path<T>(pub T);
+
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         require_json(request.headers())?;
-        let limits = request.extensions().get::<Limits>().copied().unwrap_or_default();
-        let reading = read_body(request, limits.max_body);
-        let body = tokio::time::timeout(limits.body, reading).await.map_err(|_| too_slow())??;
+        let body = whole_body(request).await?;
         serde_json::from_slice(&body).map(Self).map_err(|e| bad_json(&e))
     }
 }
@@ -40,6 +42,28 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
             Problem::new(StatusCode::BAD_REQUEST, "bad-query", "The query string is wrong", detail)
         })
     }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = axum::extract::Path::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0)).map_err(|e| {
+            let detail = format!("the path: {}", e.body_text());
+            Problem::new(StatusCode::BAD_REQUEST, "bad-path", "The path is wrong", detail)
+        })
+    }
+}
+
+/// A request's body, read within the listener's [`Limits`].
+///
+/// # Errors
+/// It is too large, too slow, or broken off.
+pub async fn whole_body(request: Request) -> Result<Bytes, Problem> {
+    let limits = request.extensions().get::<Limits>().copied().unwrap_or_default();
+    let reading = read_body(request, limits.max_body);
+    tokio::time::timeout(limits.body, reading).await.map_err(|_| too_slow())?
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Problem> {

@@ -42,7 +42,7 @@ mod token;
 
 pub use certs::CertError;
 pub use dial::{DialError, DialStream, Dialer, TlsFault};
-pub use extract::{Json, Query};
+pub use extract::{Json, Path, Query, whole_body};
 pub use file::FileError;
 pub use identity::{Authenticator, Identity};
 pub use limits::{DEFAULT_MAX_BODY, Limits};

@@ -1,20 +1,23 @@
 //! A listener with a made-up control plane behind it.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bulla_api::{
-    Agent, BusStatus, CallFailure, CallRequest, CastRequest, Client, Component, ControlPlane,
-    Endpoint, ExemptRequest, Group, KeyType, Page, PageRequest, Peer, PeerExemption,
-    ProgressSender, RaiseRequest, Seen, Sent, State, Status, TakenBack, TapEvent, TapItem,
-    TapStream, router,
+    Administration, Agent, AgentDetails, BusStatus, CallFailure, CallRequest, CastRequest, Claimed,
+    Client, Component, ControlPlane, Endpoint, ExemptRequest, Group, JournalEntry, JournalItem,
+    JournalRequest, JournalStream, KeyType, Page, PageRequest, Peer, PeerExemption, PolicyMistake,
+    ProgressSender, RaiseRequest, RequestKey, Seen, Sent, State, Status, TakenBack, TapEvent,
+    TapItem, TapStream, Turn, router,
 };
 use bulla_http::certs::{self, Files};
 use bulla_http::{Identity, Limits, Listener, Options, Token};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,10 +49,56 @@ pub(crate) struct Plane {
     failure: Mutex<Option<CallFailure>>,
     down: Mutex<Option<String>>,
     bus: broadcast::Sender<TapItem>,
+    pub(crate) casts: AtomicU64,
+    answers: Answers,
+    pub(crate) journal: broadcast::Sender<JournalItem>,
+}
+
+/// First answers, by who asked and key; an entry without one is under way.
+type Answers = Arc<Mutex<HashMap<String, ([u8; 32], Option<Vec<u8>>)>>>;
+
+struct FirstTurn(Answers, String);
+
+#[async_trait]
+impl Turn for FirstTurn {
+    fn every(&self) -> Duration {
+        LONG
+    }
+
+    async fn go_on(&mut self) {}
+
+    async fn done(self: Box<Self>, answer: Vec<u8>) {
+        self.0.lock().get_mut(&self.1).unwrap().1 = Some(answer);
+    }
+}
+
+#[async_trait]
+impl Administration for Plane {
+    async fn first_answer(&self, request: &RequestKey) -> Result<Claimed, CallFailure> {
+        let name = format!("{} {}", request.by, request.key);
+        let mut answers = self.answers.lock();
+        match answers.get(&name) {
+            Some((digest, _)) if *digest != request.digest => Err(CallFailure::KeyReused),
+            Some((_, None)) => Err(CallFailure::KeyInUse),
+            Some((_, Some(answer))) => Ok(Claimed::Done(answer.clone())),
+            None => {
+                answers.insert(name.clone(), (request.digest, None));
+                Ok(Claimed::First(Box::new(FirstTurn(self.answers.clone(), name))))
+            }
+        }
+    }
+
+    async fn follow_journal(&self, request: JournalRequest) -> Result<JournalStream, CallFailure> {
+        let after = request.after;
+        let items = BroadcastStream::new(self.journal.subscribe()).map(Result::unwrap);
+        let first = stream::iter(after.map(|place| journal_item(&place)));
+        Ok(first.chain(items).boxed())
+    }
 }
 
 /// What came back, unparsed.
 pub(crate) struct Raw {
+    pub(crate) head: String,
     pub(crate) status: u16,
     pub(crate) content_type: String,
     pub(crate) body: String,
@@ -88,6 +137,9 @@ impl Setup {
             failure: Mutex::new(None),
             down: Mutex::new(None),
             bus: broadcast::channel(64).0,
+            casts: AtomicU64::new(0),
+            answers: Answers::default(),
+            journal: broadcast::channel(64).0,
         });
         let listener = Listener::bind(options).await.unwrap();
         let (url, address) = (listener.url(), listener.local_addr());
@@ -113,11 +165,16 @@ impl Setup {
 
     /// A request of the test's own making, to the loopback door.
     pub(crate) async fn raw(&self, method: &str, path: &str, body: &str) -> Raw {
+        self.raw_with(method, path, "content-type: application/json", body).await
+    }
+
+    /// The same with headers of the test's own.
+    pub(crate) async fn raw_with(&self, method: &str, path: &str, head: &str, body: &str) -> Raw {
         let token = Token::load(&token_path(self.dir.path())).unwrap();
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: {}\r\n\
-             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+             {head}\r\ncontent-length: {}\r\n\r\n{body}",
             token.authorization().as_str(),
             body.len()
         );
@@ -127,6 +184,7 @@ impl Setup {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: "));
         Raw {
+            head: head.to_owned(),
             status: head.split(' ').nth(1).unwrap().parse().unwrap(),
             content_type: content_type.unwrap_or_default().to_owned(),
             body: body.to_owned(),
@@ -179,6 +237,7 @@ impl ControlPlane for Plane {
     }
 
     async fn cast(&self, by: &Identity, request: CastRequest) -> Result<Sent, CallFailure> {
+        self.casts.fetch_add(1, Ordering::SeqCst);
         Ok(Sent { message_id: format!("cast {} by {by}", request.target) })
     }
 
@@ -196,14 +255,14 @@ impl ControlPlane for Plane {
         Ok(Page { items: ids.into_iter().map(agent).collect(), next })
     }
 
-    async fn agent(&self, id: &str) -> Result<Agent, CallFailure> {
+    async fn agent(&self, id: &str) -> Result<AgentDetails, CallFailure> {
         let known = id.strip_prefix("a&").is_some();
         let unknown = CallFailure::UnknownTarget { target: format!("agent/{id}") };
-        known.then(|| agent(id.to_owned())).ok_or(unknown)
+        known.then(|| details(agent(id.to_owned()))).ok_or(unknown)
     }
 
-    async fn components(&self) -> Result<Vec<Component>, CallFailure> {
-        Ok(vec![Component {
+    async fn components(&self, page: PageRequest) -> Result<Page<Component>, CallFailure> {
+        let all = vec![Component {
             name: "conductor".into(),
             principal: "spiffe://example.org/component/conductor".into(),
             incarnation: 1,
@@ -211,15 +270,18 @@ impl ControlPlane for Plane {
             state: State::Active,
             created_ms: 1,
             expires_ms: None,
-        }])
+        }];
+        Ok(Page::of(all, &page, |component| component.name.clone()))
     }
 
-    async fn groups(&self) -> Result<Vec<Group>, CallFailure> {
-        Ok(vec![Group { name: "all".into(), epoch: 1, members: vec!["agent/db-1".into()] }])
+    async fn groups(&self, page: PageRequest) -> Result<Page<Group>, CallFailure> {
+        let group = |n| Group { name: format!("g/{n}"), epoch: 1, members: n, every_agent: false };
+        Ok(Page::of((0..5).map(group).collect(), &page, |group| group.name.clone()))
     }
 
-    async fn peers(&self) -> Result<Vec<Peer>, CallFailure> {
-        Ok(vec![peer("agent/db-1", "sealed")])
+    async fn peers(&self, page: PageRequest) -> Result<Page<Peer>, CallFailure> {
+        let all = vec![peer("agent/db-1", "sealed")];
+        Ok(Page::of(all, &page, |peer| peer.principal.clone()))
     }
 
     async fn raise(&self, by: &Identity, request: RaiseRequest) -> Result<Peer, CallFailure> {
@@ -298,6 +360,14 @@ pub(crate) fn every_failure() -> Vec<CallFailure> {
         CallFailure::Timeout { target: target(), timeout_ms: 1500 },
         CallFailure::NobodyThere { target: target() },
         CallFailure::UnknownTarget { target: target() },
+        CallFailure::NotFound { what: "version 7".into() },
+        CallFailure::Conflict { why: why() },
+        CallFailure::PolicyRefused {
+            mistakes: vec![PolicyMistake { line: Some(3), column: None, message: why() }],
+        },
+        CallFailure::KeyReused,
+        CallFailure::KeyInUse,
+        CallFailure::OutcomeUnknown { why: why() },
         CallFailure::TooLarge { size: 17, limit: 16 },
         CallFailure::BadRequest { why: why() },
         CallFailure::NotPermitted { why: why() },
@@ -317,6 +387,37 @@ pub(crate) fn seen(n: u64) -> TapEvent {
         key_id: Some("00ff".into()),
         offer: n == 0,
         head: "8301".into(),
+    }
+}
+
+pub(crate) fn journal_item(place: &str) -> JournalItem {
+    JournalItem {
+        place: place.to_owned(),
+        entry: JournalEntry {
+            journal: "control".into(),
+            seq: 7,
+            time: "2026-11-22T22:13:45.123456789Z".into(),
+            event: "agent-revoked".into(),
+            class: "key".into(),
+            fields: serde_json::Map::new(),
+        },
+    }
+}
+
+fn details(agent: Agent) -> AgentDetails {
+    AgentDetails {
+        agent,
+        suite: "x25519".into(),
+        join: None,
+        alarms: 0,
+        credentials: vec![],
+        renewals: 0,
+        renewed_ms: None,
+        next_renewal_ms: None,
+        shared_key: None,
+        pairs: vec![],
+        floor: None,
+        last_seen: None,
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn run(home: &Home, args: &AgentRotateArgs, out: Output) -> Res
     })?;
     let client = api_client(home, args.api.api.as_deref())?;
     let agents = match &args.id {
-        Some(id) => vec![client.agent(id).await?],
+        Some(id) => vec![client.agent(id).await?.agent],
         None => client.all_agents().await?,
     };
     let asking = Asking { client, issued_by: SystemClock.now().secs(), patience };

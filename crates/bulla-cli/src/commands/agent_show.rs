@@ -1,90 +1,39 @@
 //! `bulla agent show`: everything about one agent's keys, and no secret.
 
-use bulla_guard::floor::{FloorStore, PeerRecord};
-use bulla_keystore::{AgentDetails, CredentialRecord, JoinState, KeyType, Keystore, Sighting};
-use bulla_rpc::{Clock, SystemClock};
-use bulla_seal::{DEFAULT_SKEW, TrustDomain};
+use bulla_guard::floor::PeerRecord;
+use bulla_keystore::{CredentialRecord, JoinState, KeyType};
+use bulla_seal::DEFAULT_SKEW;
 use serde_json::{Value, json};
 
+use crate::control::agent_state::{AgentState, Use, join_word};
 use crate::control::open_keystore;
 use crate::failure::Result;
 use crate::output::{Output, date};
 use crate::settings::Home;
 use crate::when::while_text;
 
-/// What there is to show.
-struct Shown {
-    details: AgentDetails,
-    joining: Option<JoinState>,
-    floor: Option<PeerRecord>,
-    seen: Option<Sighting>,
-    domain: TrustDomain,
-    now: u64,
-}
+/// An agent, to be shown.
+struct Shown(AgentState);
 
-/// What a credential is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Use {
-    Revoked,
-    /// Issued; the agent has not said yet that it has it.
-    Announced,
-    Present,
-    /// Followed by another; what was sealed to it is still opened.
-    Former,
-}
+impl std::ops::Deref for Shown {
+    type Target = AgentState;
 
-impl Use {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Revoked => "revoked",
-            Self::Announced => "announced",
-            Self::Present => "in-use",
-            Self::Former => "former",
-        }
+    fn deref(&self) -> &AgentState {
+        &self.0
     }
 }
 
 pub(super) async fn run(home: &Home, id: &str, out: Output) -> Result<()> {
     let keystore = open_keystore(home).await?;
-    let shown = Shown::read(&keystore, id).await;
+    let state = AgentState::read(&keystore, id).await;
     keystore.close().await;
-    let shown = shown?;
+    let shown = Shown(state?);
     out.result(&shown.json(id), |out| shown.say(out))
 }
 
 impl Shown {
-    async fn read(keystore: &Keystore, id: &str) -> Result<Self> {
-        let details = keystore.show_agent(id).await?;
-        let party = &details.record.party;
-        Ok(Self {
-            joining: keystore.join_state(id).await?,
-            floor: keystore.floors().record(party).await?,
-            seen: keystore.last_seen(party).await?,
-            domain: keystore.trust_store().domain().clone(),
-            now: SystemClock.now().secs(),
-            details,
-        })
-    }
-
-    fn use_of(&self, record: &CredentialRecord) -> Use {
-        let in_use = self.details.credential.as_ref().map(|own| own.kid);
-        match record {
-            CredentialRecord { revoked: true, .. } => Use::Revoked,
-            CredentialRecord { handed_out: false, .. } => Use::Announced,
-            CredentialRecord { credential, .. } if in_use == Some(credential.kid) => Use::Present,
-            _ => Use::Former,
-        }
-    }
-
-    /// When the agent renews next.
-    fn due(&self) -> Option<u64> {
-        let cut_off = matches!(self.joining, Some(JoinState::Quarantined { .. }));
-        let newest = self.details.credentials.first().filter(|own| !own.revoked && !cut_off);
-        newest.map(|own| own.credential.renew_at())
-    }
-
     fn json(&self, id: &str) -> Value {
-        let Self { details, domain, .. } = self;
+        let AgentState { details, domain, .. } = &self.0;
         let record = &details.record;
         let credentials: Vec<_> = details
             .credentials
@@ -279,15 +228,6 @@ fn floor_text(floor: Option<&PeerRecord>) -> String {
     let Some(floor) = floor else { return "none yet: rises with its first message".to_owned() };
     let target = floor.target.map(|target| format!("; {target} is rehearsed"));
     format!("accepts {}, sends {}{}", floor.accepts, floor.sends, target.unwrap_or_default())
-}
-
-fn join_word(state: JoinState) -> &'static str {
-    match state {
-        JoinState::Invited { .. } => "invited",
-        JoinState::Expired => "expired",
-        JoinState::Joined => "joined",
-        JoinState::Quarantined { .. } => "quarantined",
-    }
 }
 
 fn join_text(state: JoinState) -> String {

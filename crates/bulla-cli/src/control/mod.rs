@@ -1,5 +1,6 @@
 //! One control-plane process: `component/control` on the bus, with the keystore behind it.
 
+pub(crate) mod agent_state;
 pub(crate) mod bus;
 pub(crate) mod claims;
 pub(crate) mod directory;

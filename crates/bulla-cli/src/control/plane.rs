@@ -5,19 +5,20 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bulla_api::{
-    Agent, BusStatus, CallFailure, CallRequest, CastRequest, Component, ControlPlane,
+    Agent, AgentDetails, BusStatus, CallFailure, CallRequest, CastRequest, Component, ControlPlane,
     ExemptRequest, Group, KeyType, Page, PageRequest, Peer, PeerExemption, ProgressSender,
     RaiseRequest, Sent, State, Status, TakenBack, TapEvent, TapItem, TapStream,
 };
 use bulla_http::Identity;
 use bulla_journal::{Text, events};
-use bulla_keystore::{AgentDetails, AgentRecord, ComponentRecord, KeystoreError};
+use bulla_keystore::{AgentRecord, ComponentRecord, GroupRecord, KeystoreError};
 use bulla_rpc::client::Step;
 use bulla_rpc::{CallError, Clock, SystemClock, Target, target};
 use bulla_seal::{Parsed, Principal};
 use bulla_transport::memory::Tapped;
 use serde_json::Value;
 
+use super::agent_state::AgentState;
 use super::{CONTROL, ControlNode};
 
 /// How many bytes of a message a tap shows.
@@ -77,43 +78,32 @@ impl ControlPlane for Plane {
         Ok(Page { items, next: found.next.and_then(|page| page.after) })
     }
 
-    async fn agent(&self, id: &str) -> Result<Agent, CallFailure> {
-        let details = self.0.keystore.show_agent(id).await.map_err(|error| match error {
+    async fn agent(&self, id: &str) -> Result<AgentDetails, CallFailure> {
+        let state = AgentState::read(&self.0.keystore, id).await.map_err(|error| match error {
             KeystoreError::UnknownPrincipal { .. } | KeystoreError::Name(_) => {
                 CallFailure::UnknownTarget { target: format!("agent/{id}") }
             }
             other => internal(other),
         })?;
-        Ok(agent_details(&details, &self.domain()))
+        Ok(state.to_api())
     }
 
-    async fn components(&self) -> Result<Vec<Component>, CallFailure> {
+    async fn components(&self, page: PageRequest) -> Result<Page<Component>, CallFailure> {
         let found = self.0.keystore.list_components().await.map_err(internal)?;
         let domain = self.domain();
-        Ok(found.iter().map(|record| component(record, &domain)).collect())
+        let all = found.iter().map(|record| component(record, &domain)).collect();
+        Ok(Page::of(all, &page, |component: &Component| component.name.clone()))
     }
 
-    async fn groups(&self) -> Result<Vec<Group>, CallFailure> {
+    async fn groups(&self, page: PageRequest) -> Result<Page<Group>, CallFailure> {
         let found = self.0.keystore.list_groups().await.map_err(internal)?;
-        let mut groups = Vec::with_capacity(found.len());
-        for record in found {
-            let every = record.name.as_str() == bulla_keystore::EVERY_AGENT;
-            let members = if every {
-                Vec::new()
-            } else {
-                self.0.keystore.members_of(&record.name).await.map_err(internal)?
-            };
-            groups.push(Group {
-                name: record.name.as_str().to_owned(),
-                epoch: record.epoch.into(),
-                members: members.iter().map(ToString::to_string).collect(),
-            });
-        }
-        Ok(groups)
+        Ok(Page::of(found.iter().map(group).collect(), &page, |group: &Group| group.name.clone()))
     }
 
-    async fn peers(&self) -> Result<Vec<Peer>, CallFailure> {
-        self.0.peers().await
+    async fn peers(&self, page: PageRequest) -> Result<Page<Peer>, CallFailure> {
+        // One name may stand there with several incarnations.
+        let key = |peer: &Peer| format!("{} {:020}", peer.principal, peer.incarnation);
+        Ok(Page::of(self.0.peers().await?, &page, key))
     }
 
     async fn raise(&self, by: &Identity, request: RaiseRequest) -> Result<Peer, CallFailure> {
@@ -167,6 +157,8 @@ impl ControlPlane for Plane {
         })))
     }
 }
+
+impl bulla_api::Administration for Plane {}
 
 impl Plane {
     fn domain(&self) -> bulla_seal::TrustDomain {
@@ -275,6 +267,15 @@ fn state(not_after: Option<u64>) -> State {
     }
 }
 
+pub(super) fn group(record: &GroupRecord) -> Group {
+    Group {
+        name: record.name.as_str().to_owned(),
+        epoch: record.epoch.into(),
+        members: record.members,
+        every_agent: record.name.as_str() == bulla_keystore::EVERY_AGENT,
+    }
+}
+
 fn agent(record: &AgentRecord, domain: &bulla_seal::TrustDomain) -> Agent {
     Agent {
         id: record.party.principal.name().to_owned(),
@@ -293,7 +294,10 @@ fn agent(record: &AgentRecord, domain: &bulla_seal::TrustDomain) -> Agent {
     }
 }
 
-fn agent_details(details: &AgentDetails, domain: &bulla_seal::TrustDomain) -> Agent {
+pub(super) fn agent_details(
+    details: &bulla_keystore::AgentDetails,
+    domain: &bulla_seal::TrustDomain,
+) -> Agent {
     let credential = details.credential.as_ref();
     let end = credential.map(|credential| credential.validity.not_after);
     Agent {
