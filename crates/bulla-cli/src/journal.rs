@@ -12,7 +12,7 @@ use bulla_seal::TrustDomain;
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::control::open_keystore;
+use crate::control::{kek, open_keystore_with};
 use crate::failure::{Failure, Result};
 use crate::settings::{Home, Settings};
 use crate::when;
@@ -255,7 +255,7 @@ async fn turn(home: &Home, settings: &JournalSettings) -> Result<Option<Journal>
     let name = "commands";
     if !home.journal_key().exists() {
         // A deployment that was made before there were journals.
-        let keystore = open_keystore(home).await?;
+        let keystore = open_keystore_with(home, kek::ring(home)?).await??;
         key(&home.journal_key(), keystore.trust_store().domain())?;
         keystore.close().await;
     }

@@ -229,6 +229,9 @@ fn a_keystore_that_was_put_back_knows_what_was_revoked_since() {
     let incarnation = deployment.json(&["agent", "show", "db-3"])["incarnation"].clone();
     assert!(incarnation.as_u64().unwrap() > 1_000_000, "{incarnation}");
 
+    let recalls = deployment.ok(&["audit", "show", "--json", "--kind", "keystore-recalled"]);
+    assert_eq!(recalls.lines().count(), 2, "{recalls}");
+
     // And the control plane goes on, with its local agent and its new keys.
     let running = up();
     assert_eq!(deployment.call("agent/local", "agent.ping", "{}")["pong"], true);

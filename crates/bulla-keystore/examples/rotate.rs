@@ -3,7 +3,8 @@
 //!
 //! Makes a keystore with that many shared-key agents and goes over to another KEK file, while a
 //! reader opens agents' keys. A SQLite file in `$TMPDIR`; with `--features postgres` and `postgres`
-//! after the number, a private PostgreSQL, and so for `mariadb`.
+//! after the number, a private PostgreSQL, and so for `mariadb`. With `--features pkcs11` and `token` at
+//! the end the new KEK is in a SoftHSM of its own.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -29,9 +30,16 @@ async fn main() {
         Some("mariadb") => Database::MariaDb,
         _ => Database::Sqlite,
     };
+    let in_token = std::env::args().any(|arg| arg == "token");
+    if in_token && std::env::var_os(SOFTHSM).is_none() {
+        return again_with_token();
+    }
     let fixture = Fixture::on(database).await.expect("such a server");
     let fixture = fixture.and_components(&["control"]).await;
-    let new = Kek::create_file(fixture.folder.path().join("kek.next")).unwrap();
+    let new = match in_token {
+        true => kek_in_token(),
+        false => Kek::create_file(fixture.folder.path().join("kek.next")).unwrap(),
+    };
     many::add_shared(&mut fixture.raw().await, &fixture.kek, count).await;
     let keystore = fixture.keystore.clone();
 
@@ -66,6 +74,49 @@ async fn main() {
         end.as_secs_f64() * 1e3,
     );
     println!("look-ups of agents' keys: p99 {alone:.3} ms before, {during:.3} ms during it");
+}
+
+/// The library reads it when it is loaded.
+const SOFTHSM: &str = "SOFTHSM2_CONF";
+#[cfg(feature = "pkcs11")]
+const MODULE: &str = "BULLA_ROTATE_MODULE";
+#[cfg(feature = "pkcs11")]
+const PIN: &str = "BULLA_ROTATE_PIN";
+
+#[cfg(feature = "pkcs11")]
+fn again_with_token() {
+    let hsm = bulla_services::SoftHsm::with_token("rotate").unwrap();
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(std::env::args().skip(1))
+        .env(SOFTHSM, hsm.settings())
+        .env(MODULE, hsm.module())
+        .env(PIN, bulla_services::SoftHsm::PIN)
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[cfg(feature = "pkcs11")]
+fn kek_in_token() -> Kek {
+    use bulla_keystore::pkcs11::{Pin, TokenKey};
+    let key = TokenKey {
+        module: std::env::var_os(MODULE).unwrap().into(),
+        token: "rotate".to_owned(),
+        label: "next".to_owned(),
+        id: None,
+        pin: Pin::Environment(PIN.to_owned()),
+    };
+    bulla_keystore::KekSource::Pkcs11(key).create().unwrap()
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn again_with_token() {
+    panic!("built without --features pkcs11");
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn kek_in_token() -> Kek {
+    panic!("built without --features pkcs11");
 }
 
 enum Stop {

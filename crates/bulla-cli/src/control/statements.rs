@@ -50,7 +50,8 @@ pub(super) fn keep(
         blind: false,
         rootless: false,
         failing: false,
-        news: false,
+        // The start may have issued one, and nobody else tells agents of it.
+        news: keystore.issued_epoch() > 0,
         told: None,
     };
     tokio::spawn(keeper.run(changed, stop.clone()));
@@ -181,7 +182,8 @@ async fn take_newest(
 ) -> Result<bool, String> {
     let held = endpoint.statement();
     if let Some(held) = &held {
-        told::recall(keystore, held).await.map_err(|failure| failure.to_string())?;
+        let recalled = told::recall(keystore, held, endpoint.events()).await;
+        recalled.map_err(|failure| failure.to_string())?;
     }
     let statement = keystore.statement().await.map_err(|error| error.to_string())?;
     if held.as_ref().is_some_and(|held| held.epoch >= statement.epoch) {

@@ -6,10 +6,12 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
+use bulla_journal::{Events, events};
 use bulla_keystore::{Keystore, Recalled};
 use bulla_seal::SignedStatement;
 
 use crate::failure::{Failure, Result};
+use crate::journal::CommandJournal;
 use crate::output::date;
 use crate::settings::Home;
 
@@ -19,10 +21,17 @@ fn file(home: &Home) -> PathBuf {
 
 /// Revokes again what the database has forgotten.
 pub(super) async fn recall_from_home(home: &Home, keystore: &Keystore) -> Result<()> {
-    match read(home, keystore)? {
-        Some(statement) => recall(keystore, &statement).await,
-        None => Ok(()),
-    }
+    let Some(statement) = read(home, keystore)? else { return Ok(()) };
+    let Some(recalled) = keystore.recall(&statement).await? else { return Ok(()) };
+    say(&recalled);
+    keystore.fill_component_keys().await?;
+    journal(home, &recalled).await
+}
+
+async fn journal(home: &Home, recalled: &Recalled) -> Result<()> {
+    let journal = CommandJournal::open(home).await?;
+    journal.record(event(recalled));
+    journal.finish()
 }
 
 /// What is done once the database was put back, whether or not that shows.
@@ -35,6 +44,7 @@ pub(crate) async fn put_back(home: &Home) -> Result<Recalled> {
     let done = keystore.put_back(&told).await?;
     keystore.fill_component_keys().await?;
     keystore.close().await;
+    journal(home, &done).await?;
     Ok(done)
 }
 
@@ -57,8 +67,20 @@ fn read(home: &Home, keystore: &Keystore) -> Result<Option<SignedStatement>> {
 }
 
 /// The same for a statement that is held.
-pub(super) async fn recall(keystore: &Keystore, statement: &SignedStatement) -> Result<()> {
+pub(super) async fn recall(
+    keystore: &Keystore,
+    statement: &SignedStatement,
+    events: &Events,
+) -> Result<()> {
     let Some(recalled) = keystore.recall(statement).await? else { return Ok(()) };
+    say(&recalled);
+    events.record(event(&recalled));
+    keystore.fill_component_keys().await?;
+    Ok(())
+}
+
+/// For people, with what is left to do.
+fn say(recalled: &Recalled) {
     tracing::error!(
         told = %date(recalled.told),
         stored = %date(recalled.stored),
@@ -69,9 +91,17 @@ pub(super) async fn recall(keystore: &Keystore, statement: &SignedStatement) -> 
          is revoked again, keys of component types and groups are new, open join tokens are \
          withdrawn. See \"Backups and loss\" in docs/operate.md for what is left to do"
     );
-    let made = keystore.fill_component_keys().await?;
-    tracing::debug!(made, "copied keys for component types");
-    Ok(())
+}
+
+fn event(recalled: &Recalled) -> events::KeystoreRecalled {
+    let count = |many: usize| u64::try_from(many).unwrap_or(u64::MAX);
+    events::KeystoreRecalled {
+        told: recalled.told,
+        stored: recalled.stored,
+        components: count(recalled.components.len()),
+        groups: count(recalled.groups.len()),
+        tokens: recalled.tokens,
+    }
 }
 
 /// Keeps `statement` in the home, whole or not at all.

@@ -343,6 +343,20 @@ events! {
         /// The epoch.
         epoch: u64,
     }
+    /// The keystore is older than what was told of it, as from a backup: what was revoked since is
+    /// revoked again, keys of component types and groups are new, open join tokens are withdrawn.
+    KeystoreRecalled = "keystore-recalled": Alarm, error, "the keystore is older than what was told of it, as from a backup; what was revoked since is revoked again", keystore_recalls {
+        /// The statement that was told: the second that it was made in, Unix time.
+        told: u64,
+        /// The newest statement that the keystore knew.
+        stored: u64,
+        /// How many component types have new keys.
+        components: u64,
+        /// How many groups have new keys.
+        groups: u64,
+        /// How many open join tokens were withdrawn.
+        tokens: u64,
+    }
     /// The machine was started from a copy, or its clock jumped: what was claimed counts as lost.
     ClaimsLost = "claims-lost": Alarm, error, "what was claimed counts as lost", claims_lost {
         /// Why.

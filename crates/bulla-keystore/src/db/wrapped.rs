@@ -4,7 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::{Arg, Conn, args};
+use super::{Arg, Conn, ROWS_AT_ONCE, args, listed};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -21,12 +21,32 @@ pub(crate) struct WrappedColumn {
     /// Whether the value is tied to an incarnation. Where it is not, the second column below is the
     /// epoch again.
     incarnation: bool,
-    /// Name, incarnation, epoch and value of the rows after a name, incarnation and epoch, in
+    /// What its rows are found by.
+    key: Key,
+    /// Name, incarnation, epoch, id and value of the rows after a name, incarnation and epoch, in
     /// their order, up to a limit. Not every database sees from the row of three that it can begin
     /// in the middle of its index, so the name is said once more.
     page: &'static str,
-    /// Sets a value where it is still the old one: new, old, name, incarnation, epoch.
-    set: &'static str,
+}
+
+/// An indexed column that tells a value's row, but for a few that share it.
+enum Key {
+    /// It holds the value's name.
+    Name(&'static str),
+    /// It holds the value's epoch.
+    Epoch(&'static str),
+    /// It holds the id that the page gives.
+    Id(&'static str),
+}
+
+impl Key {
+    fn of<'a>(&self, value: &'a WrappedValue) -> Arg<'a> {
+        match self {
+            Self::Name(_) => Arg::from(&value.name),
+            Self::Epoch(_) => Arg::from(value.epoch),
+            Self::Id(_) => Arg::from(value.id),
+        }
+    }
 }
 
 /// A column of `join_tokens`: one value, or none, a token.
@@ -39,8 +59,9 @@ macro_rules! of_token {
             by_type: false,
             text: false,
             incarnation: true,
+            key: Key::Id("principal_id"),
             page: concat!(
-                "SELECT p.name, p.incarnation, t.epoch, t.",
+                "SELECT p.name, p.incarnation, t.epoch, p.id, t.",
                 $column,
                 " FROM principals p JOIN join_tokens t ON t.principal_id = p.id AND t.",
                 $column,
@@ -48,14 +69,6 @@ macro_rules! of_token {
                  WHERE p.kind = 'agent' AND p.name >= ?1
                      AND (p.name, p.incarnation, t.epoch) > (?1, ?2, ?3)
                  ORDER BY p.name, p.incarnation, t.epoch LIMIT ?4"
-            ),
-            set: concat!(
-                "UPDATE join_tokens SET ",
-                $column,
-                " = ? WHERE ",
-                $column,
-                " = ? AND principal_id = (SELECT id FROM principals
-                  WHERE kind = 'agent' AND name = ? AND incarnation = ?) AND epoch = ?"
             ),
         }
     };
@@ -70,11 +83,10 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: false,
         text: false,
         incarnation: false,
+        key: Key::Name("name"),
         // Its id and its epoch are 1.
-        page: "SELECT name, id, id, encrypted_root FROM trust_domain
+        page: "SELECT name, id, id, id, encrypted_root FROM trust_domain
                WHERE (name, id, id) > (?, ?, ?) ORDER BY name LIMIT ?",
-        set: "UPDATE trust_domain SET encrypted_root = ?
-              WHERE encrypted_root = ? AND name = ? AND id = ? AND id = ?",
     },
     WrappedColumn {
         table: "issuers",
@@ -83,10 +95,9 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: false,
         text: false,
         incarnation: false,
-        page: "SELECT issuer_right, epoch, epoch, encrypted_seed FROM issuers
+        key: Key::Name("issuer_right"),
+        page: "SELECT issuer_right, epoch, epoch, epoch, encrypted_seed FROM issuers
                WHERE (issuer_right, epoch, epoch) > (?, ?, ?) ORDER BY issuer_right, epoch LIMIT ?",
-        set: "UPDATE issuers SET encrypted_seed = ?
-              WHERE encrypted_seed = ? AND issuer_right = ? AND epoch = ? AND epoch = ?",
     },
     WrappedColumn {
         table: "roots",
@@ -95,12 +106,10 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: false,
         text: false,
         incarnation: false,
-        page: "SELECT d.name, r.sequence, r.sequence, r.encrypted_root
+        key: Key::Epoch("sequence"),
+        page: "SELECT d.name, r.sequence, r.sequence, r.sequence, r.encrypted_root
                FROM trust_domain d JOIN roots r ON d.id = 1
                WHERE (d.name, r.sequence, r.sequence) > (?, ?, ?) ORDER BY r.sequence LIMIT ?",
-        set: "UPDATE roots SET encrypted_root = ?
-              WHERE encrypted_root = ? AND (SELECT name FROM trust_domain WHERE id = 1) = ?
-                  AND sequence = ? AND sequence = ?",
     },
     WrappedColumn {
         table: "instance_keys",
@@ -109,15 +118,13 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: false,
         text: true,
         incarnation: true,
+        key: Key::Id("principal_id"),
         // One a principal, so that its name and incarnation are their order.
-        page: "SELECT p.name, p.incarnation, k.epoch, k.encrypted_key
+        page: "SELECT p.name, p.incarnation, k.epoch, p.id, k.encrypted_key
                FROM principals p JOIN instance_keys k ON k.principal_id = p.id AND k.deleted = 0
                WHERE p.kind = 'agent' AND p.name >= ?1
                    AND (p.name, p.incarnation, k.epoch) > (?1, ?2, ?3)
                ORDER BY p.name, p.incarnation LIMIT ?4",
-        set: "UPDATE instance_keys SET encrypted_key = ?
-              WHERE encrypted_key = ? AND principal_id = (SELECT id FROM principals
-                  WHERE kind = 'agent' AND name = ? AND incarnation = ?) AND epoch = ?",
     },
     WrappedColumn {
         table: "audience_keys",
@@ -126,14 +133,12 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: true,
         text: false,
         incarnation: true,
-        page: "SELECT p.name, p.incarnation, k.epoch, k.encrypted_key
+        key: Key::Id("principal_id"),
+        page: "SELECT p.name, p.incarnation, k.epoch, p.id, k.encrypted_key
                FROM principals p JOIN audience_keys k ON k.principal_id = p.id
                WHERE p.kind = 'component' AND p.name >= ?1
                    AND (p.name, p.incarnation, k.epoch) > (?1, ?2, ?3)
                ORDER BY p.name, p.incarnation, k.epoch LIMIT ?4",
-        set: "UPDATE audience_keys SET encrypted_key = ?
-              WHERE encrypted_key = ? AND principal_id = (SELECT id FROM principals
-                  WHERE kind = 'component' AND name = ? AND incarnation = ?) AND epoch = ?",
     },
     WrappedColumn {
         table: "group_keys",
@@ -142,13 +147,11 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: false,
         text: false,
         incarnation: false,
-        page: "SELECT g.name, k.epoch, k.epoch, k.encrypted_key
+        key: Key::Id("group_id"),
+        page: "SELECT g.name, k.epoch, k.epoch, g.id, k.encrypted_key
                FROM member_groups g JOIN group_keys k ON k.group_id = g.id
                WHERE g.name >= ?1 AND (g.name, k.epoch, k.epoch) > (?1, ?2, ?3)
                ORDER BY g.name, k.epoch LIMIT ?4",
-        set: "UPDATE group_keys SET encrypted_key = ?
-              WHERE encrypted_key = ? AND group_id = (SELECT id FROM member_groups
-                  WHERE name = ?) AND epoch = ? AND epoch = ?",
     },
     WrappedColumn {
         table: "access_keys",
@@ -157,12 +160,11 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: false,
         text: false,
         incarnation: false,
-        page: "SELECT api_user, epoch, epoch, encrypted_secret_key FROM access_keys
+        key: Key::Name("api_user"),
+        page: "SELECT api_user, epoch, epoch, epoch, encrypted_secret_key FROM access_keys
                WHERE api_user >= ?1 AND (api_user, epoch, epoch) > (?1, ?2, ?3)
                    AND encrypted_secret_key IS NOT NULL
                ORDER BY api_user, epoch LIMIT ?4",
-        set: "UPDATE access_keys SET encrypted_secret_key = ?
-              WHERE encrypted_secret_key = ? AND api_user = ? AND epoch = ? AND epoch = ?",
     },
     WrappedColumn {
         table: "component_keys",
@@ -171,11 +173,10 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         by_type: true,
         text: false,
         incarnation: true,
-        page: "SELECT name, incarnation, epoch, encrypted_key FROM component_keys
+        key: Key::Name("name"),
+        page: "SELECT name, incarnation, epoch, epoch, encrypted_key FROM component_keys
                WHERE name >= ?1 AND (name, incarnation, epoch) > (?1, ?2, ?3)
                ORDER BY name, incarnation, epoch LIMIT ?4",
-        set: "UPDATE component_keys SET encrypted_key = ?
-              WHERE encrypted_key = ? AND name = ? AND incarnation = ? AND epoch = ?",
     },
     of_token!("encrypted_secret"),
     of_token!("encrypted_verifier"),
@@ -189,6 +190,8 @@ pub(crate) struct WrappedValue {
     pub(crate) name: String,
     pub(crate) incarnation: u32,
     pub(crate) epoch: u32,
+    /// Of the row that it hangs on, where the column is found by that.
+    id: i64,
     /// As it was wrapped; empty if what is stored is no base64.
     pub(crate) bytes: Vec<u8>,
 }
@@ -217,38 +220,69 @@ impl WrappedColumn {
             after.map_or(("", 0, 0), |v| (v.name.as_str(), v.incarnation, v.epoch));
         let values = args![name, incarnation, epoch, limit];
         if self.text {
-            let rows: Vec<(String, u32, u32, String)> = conn.all(self.page, values).await?;
-            let decoded = |(name, incarnation, epoch, text): (_, _, _, String)| WrappedValue {
-                name,
-                incarnation,
-                epoch,
-                bytes: STANDARD.decode(text).unwrap_or_default(),
+            let rows: Vec<(String, u32, u32, i64, String)> = conn.all(self.page, values).await?;
+            let decoded = |(name, incarnation, epoch, id, text): (_, _, _, _, String)| {
+                let bytes = STANDARD.decode(text).unwrap_or_default();
+                WrappedValue { name, incarnation, epoch, id, bytes }
             };
             return Ok(rows.into_iter().map(decoded).collect());
         }
-        let rows: Vec<(String, u32, u32, Vec<u8>)> = conn.all(self.page, values).await?;
-        let value =
-            |(name, incarnation, epoch, bytes)| WrappedValue { name, incarnation, epoch, bytes };
+        let rows: Vec<(String, u32, u32, i64, Vec<u8>)> = conn.all(self.page, values).await?;
+        let value = |(name, incarnation, epoch, id, bytes)| WrappedValue {
+            name,
+            incarnation,
+            epoch,
+            id,
+            bytes,
+        };
         Ok(rows.into_iter().map(value).collect())
     }
 
-    /// Puts `new` in the place of the value, unless somebody else changed it meanwhile.
+    /// Puts new values in the place of old ones, unless somebody else changed one meanwhile; gives
+    /// how many went in. One statement for [`ROWS_AT_ONCE`]: no two values are alike, whatever
+    /// they hold, so that the old value says which new one is meant.
     pub(crate) async fn set(
         &self,
         conn: &mut Conn,
-        value: &WrappedValue,
-        new: &[u8],
-    ) -> Result<bool> {
-        let (new_text, old_text);
-        let (new, old) = if self.text {
-            (new_text, old_text) = (STANDARD.encode(new), STANDARD.encode(&value.bytes));
-            (Arg::from(&new_text), Arg::from(&old_text))
+        changes: &[(WrappedValue, Vec<u8>)],
+    ) -> Result<u64> {
+        let mut set = 0;
+        for some in changes.chunks(ROWS_AT_ONCE) {
+            set += self.set_at_once(conn, some).await?;
+        }
+        Ok(set)
+    }
+
+    async fn set_at_once(
+        &self,
+        conn: &mut Conn,
+        changes: &[(WrappedValue, Vec<u8>)],
+    ) -> Result<u64> {
+        let texts: Vec<(String, String)> = if self.text {
+            changes
+                .iter()
+                .map(|(old, new)| (STANDARD.encode(&old.bytes), STANDARD.encode(new)))
+                .collect()
         } else {
-            (Arg::from(new), Arg::from(&value.bytes))
+            Vec::new()
         };
-        let values =
-            &[new, old, (&value.name).into(), value.incarnation.into(), value.epoch.into()];
-        Ok(conn.execute(self.set, values).await? == 1)
+        let stored: Vec<(Arg<'_>, Arg<'_>)> = if self.text {
+            texts.iter().map(|(old, new)| (Arg::from(old), Arg::from(new))).collect()
+        } else {
+            changes.iter().map(|(old, new)| (Arg::from(&old.bytes), Arg::from(new))).collect()
+        };
+        let (Key::Name(by) | Key::Epoch(by) | Key::Id(by)) = self.key;
+        let WrappedColumn { table, column, .. } = self;
+        let (cases, list) = ("WHEN ? THEN ? ".repeat(changes.len()), listed("?", changes.len()));
+        let sql = format!(
+            "UPDATE {table} SET {column} = CASE {column} {cases}ELSE {column} END
+             WHERE {by} IN ({list}) AND {column} IN ({list})"
+        );
+        let mut values: Vec<Arg<'_>> = Vec::with_capacity(changes.len() * 4);
+        values.extend(stored.iter().flat_map(|(old, new)| [*old, *new]));
+        values.extend(changes.iter().map(|(value, _)| self.key.of(value)));
+        values.extend(stored.iter().map(|(old, _)| *old));
+        conn.execute(&sql, &values).await
     }
 }
 
@@ -300,8 +334,8 @@ mod tests {
             assert!(column.page(&mut conn, None, 1).await.unwrap().is_empty());
             assert_eq!(count(&mut conn, column).await.unwrap(), 0);
             let nothing =
-                WrappedValue { name: "x".into(), incarnation: 0, epoch: 1, bytes: vec![1] };
-            assert!(!column.set(&mut conn, &nothing, b"new").await.unwrap());
+                WrappedValue { name: "x".into(), incarnation: 0, epoch: 1, id: 1, bytes: vec![1] };
+            assert_eq!(column.set(&mut conn, &[(nothing, b"new".to_vec())]).await.unwrap(), 0);
         }
     }
 }

@@ -149,25 +149,26 @@ impl Keystore {
     ) -> Result<Option<WrappedValue>> {
         let mut tx = self.db.write().await?;
         let values = column.page(&mut tx, after.as_ref(), batch).await?;
-        for value in &values {
+        let last = values.last().cloned();
+        let mut changes = Vec::with_capacity(values.len());
+        for value in values {
             far.seen += 1;
-            let name = column.full_name(value);
+            let name = column.full_name(&value);
             let key = key_of(next, column, &name)?;
             if id_of(&value.bytes) == Some(key.id()) {
                 continue;
             }
-            let Some(opened) = self.open_value(column, value, &name)? else {
+            let Some(opened) = self.open_value(column, &value, &name)? else {
                 damaged.push(format!("{} of {name} in {}", column.column, column.table));
                 continue;
             };
-            let place = column.place(&name, value);
+            let place = column.place(&name, &value);
             let new = key.wrap(&mut OsRandom::default(), &place, &opened)?;
-            if column.set(&mut tx, value, &new).await? {
-                far.rewrapped += 1;
-            }
+            changes.push((value, new));
         }
+        far.rewrapped += column.set(&mut tx, &changes).await?;
         tx.commit().await?;
-        Ok(values.into_iter().last())
+        Ok(last)
     }
 
     /// `None` if it was altered or moved.
