@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bulla_broker::Survey;
 use bulla_journal::events;
-use bulla_keystore::{AgentKeys, Invitation, KeyType, Keystore};
+use bulla_keystore::{Invitation, KeyType, Keystore};
+use bulla_rpc::KeyFile;
 use bulla_rpc::identity::BusEntry;
 use bulla_seal::{Principal, Suite};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,8 +20,9 @@ use super::inject::{Kind, Packed};
 use super::private_folder;
 use crate::cli::{AgentAddArgs, FormatArg, KeyTypeArg};
 use crate::control::enrol::JoinFiles;
+use crate::control::key_file::{self, KeyFiles};
 use crate::control::logins::Logins;
-use crate::control::{key_file, open_keystore};
+use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
 use crate::journal::CommandJournal;
 use crate::output::{Output, date};
@@ -152,7 +154,7 @@ async fn add_key(
     let keys = keystore.add_agent(id, plan.key_type, plan.suite).await?;
     let written = async {
         let bus = logins.one(keystore, id).await?;
-        write_key(keystore, plan, (id, keys), bus, path).await
+        write_key(plan, id, &key_file::agent_key_file(keystore, id, keys, bus).await?, path, true)
     };
     let written = written.await;
     if written.is_err() {
@@ -162,15 +164,8 @@ async fn add_key(
     written
 }
 
-async fn write_key(
-    keystore: &Keystore,
-    plan: &Plan,
-    (id, keys): (&str, AgentKeys),
-    bus: Option<BusEntry>,
-    path: &Path,
-) -> Result<Added> {
-    let text = key_file::agent_key_file(keystore, id, keys, bus).await?.to_text()?;
-    write(plan, id, path, &text, true)?;
+fn write_key(plan: &Plan, id: &str, file: &KeyFile, path: &Path, durable: bool) -> Result<Added> {
+    write(plan, id, path, &file.to_text()?, durable)?;
     Ok(Added { id: id.to_owned(), path: path.to_owned(), expires: None })
 }
 
@@ -368,8 +363,10 @@ impl Many<'_> {
             Kind::Key => {
                 let keys = keystore.add_agents(ids, plan.key_type, plan.suite).await?;
                 known.extend_from_slice(ids);
+                let files = KeyFiles::new(keystore).await?;
                 for ((id, keys), bus) in ids.iter().zip(keys).zip(logins().await?) {
-                    added.push(write_key(keystore, plan, (id, keys), bus, &path(id)).await?);
+                    let file = files.agent(id, keys, bus)?;
+                    added.push(write_key(plan, id, &file, &path(id), false)?);
                     bar.inc(1);
                 }
             }

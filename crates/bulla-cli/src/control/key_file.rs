@@ -6,7 +6,7 @@ use bulla_keystore::{AgentKeys, HOST_LIFETIME, Keystore};
 use bulla_rpc::KeyFile;
 use bulla_rpc::identity::{AudienceEntry, BusEntry, PairEntry};
 use bulla_rpc::target::DEFAULT_EXCHANGE;
-use bulla_seal::{KemSecretKey, Party, Principal, SignedCredential, SigningKey};
+use bulla_seal::{KemSecretKey, Party, Principal, SignedCredential, SigningKey, TrustStore};
 
 use crate::failure::Result;
 use crate::settings::Settings;
@@ -36,27 +36,73 @@ pub(crate) async fn agent_key_file(
     keys: AgentKeys,
     bus: Option<BusEntry>,
 ) -> Result<KeyFile> {
-    let principal = Principal::agent(id)?;
-    match keys {
-        AgentKeys::Pair { signing, kem, credential } => {
-            let party = credential.party.clone();
-            let mut file = blank(keystore, &party, bus).await?;
-            sign_with(&mut file, &signing, &credential);
-            receive_with(&mut file, &kem, &credential);
-            Ok(file)
+    KeyFiles::new(keystore).await?.agent(id, keys, bus)
+}
+
+/// What key files have in common, read once however many are written.
+pub(crate) struct KeyFiles {
+    trust: TrustStore,
+    control: SignedCredential,
+}
+
+impl KeyFiles {
+    pub(crate) async fn new(keystore: &Keystore) -> Result<Self> {
+        let control = keystore.credential(&Principal::component(CONTROL)?).await?;
+        Ok(Self { trust: keystore.trust_store(), control })
+    }
+
+    /// The key file of a new agent.
+    pub(crate) fn agent(
+        &self,
+        id: &str,
+        keys: AgentKeys,
+        bus: Option<BusEntry>,
+    ) -> Result<KeyFile> {
+        let principal = Principal::agent(id)?;
+        match keys {
+            AgentKeys::Pair { signing, kem, credential } => {
+                let mut file = self.blank(&credential.party, bus);
+                sign_with(&mut file, &signing, &credential);
+                receive_with(&mut file, &kem, &credential);
+                Ok(file)
+            }
+            AgentKeys::Shared { key, incarnation, pairs } => {
+                let mut file = self.blank(&Party::new(principal, incarnation), bus);
+                file.shared_key = Some(BASE64.encode(key.expose()));
+                file.pairs = pairs
+                    .iter()
+                    .map(|pair| PairEntry {
+                        kid: pair.kid.to_string(),
+                        component: pair.component.to_string(),
+                        epoch: pair.epoch,
+                    })
+                    .collect();
+                Ok(file)
+            }
         }
-        AgentKeys::Shared { key, incarnation, pairs } => {
-            let mut file = blank(keystore, &Party::new(principal, incarnation), bus).await?;
-            file.shared_key = Some(BASE64.encode(key.expose()));
-            file.pairs = pairs
-                .iter()
-                .map(|pair| PairEntry {
-                    kid: pair.kid.to_string(),
-                    component: pair.component.to_string(),
-                    epoch: pair.epoch,
-                })
-                .collect();
-            Ok(file)
+    }
+
+    /// What every key file has: whose it is, what it trusts, and the control plane's credential.
+    fn blank(&self, party: &Party, bus: Option<BusEntry>) -> KeyFile {
+        let Self { trust, control } = self;
+        KeyFile {
+            version: 1,
+            principal: party.principal.to_string(),
+            incarnation: party.incarnation,
+            trust_domain: trust.domain().to_string(),
+            root: BASE64.encode(trust.root().as_bytes()),
+            root_sequence: trust.root_sequence(),
+            former_root: None,
+            issuers: trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect(),
+            shared_key: None,
+            signing_key: None,
+            signing_credential: None,
+            receive: Vec::new(),
+            peers: vec![BASE64.encode(control.as_bytes())],
+            pairs: Vec::new(),
+            statements: true,
+            renewed: false,
+            bus,
         }
     }
 }
@@ -71,37 +117,12 @@ pub(crate) async fn component_key_file(
 ) -> Result<KeyFile> {
     let receive = keystore.receive_keys(name).await?;
     let (signing, credential) = keystore.issue_signing(name, instance, HOST_LIFETIME).await?;
-    let mut file = blank(keystore, &credential.party.clone(), bus).await?;
+    let mut file = KeyFiles::new(keystore).await?.blank(&credential.party, bus);
     sign_with(&mut file, &signing, &credential);
     for (kem, audience) in &receive {
         receive_with(&mut file, kem, audience);
     }
     Ok(file)
-}
-
-/// What every key file has: whose it is, what it trusts, and the control plane's credential.
-async fn blank(keystore: &Keystore, party: &Party, bus: Option<BusEntry>) -> Result<KeyFile> {
-    let trust = keystore.trust_store();
-    let control = keystore.credential(&Principal::component(CONTROL)?).await?;
-    Ok(KeyFile {
-        version: 1,
-        principal: party.principal.to_string(),
-        incarnation: party.incarnation,
-        trust_domain: trust.domain().to_string(),
-        root: BASE64.encode(trust.root().as_bytes()),
-        root_sequence: trust.root_sequence(),
-        former_root: None,
-        issuers: trust.issuers().map(|(_, bytes)| BASE64.encode(bytes)).collect(),
-        shared_key: None,
-        signing_key: None,
-        signing_credential: None,
-        receive: Vec::new(),
-        peers: vec![BASE64.encode(control.as_bytes())],
-        pairs: Vec::new(),
-        statements: true,
-        renewed: false,
-        bus,
-    })
 }
 
 fn sign_with(file: &mut KeyFile, key: &SigningKey, credential: &SignedCredential) {

@@ -1,6 +1,8 @@
 //! Rows of `credentials` and `audience_keys`.
 
-use super::{Conn, Taken, args};
+use bulla_seal::Kid;
+
+use super::{Arg, Conn, Taken, args, listed};
 use crate::error::Result;
 
 pub(crate) struct CredentialRow<'a> {
@@ -32,6 +34,43 @@ pub(crate) async fn insert(conn: &mut Conn, row: &CredentialRow<'_>, now: i64) -
         now,
     ];
     conn.insert_new(sql, values, Taken::PrimaryKid).await
+}
+
+/// The same for many whose kids are free.
+pub(crate) async fn insert_many(
+    conn: &mut Conn,
+    rows: &[CredentialRow<'_>],
+    now: i64,
+) -> Result<()> {
+    let sql = format!(
+        "INSERT INTO credentials (kid, principal_id, purpose, instance, epoch, bytes,
+             not_before, not_after, created)
+         VALUES {}",
+        listed("(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows.len())
+    );
+    let mut values = Vec::with_capacity(9 * rows.len());
+    for row in rows {
+        values.extend(args![
+            row.kid,
+            row.principal_id,
+            row.purpose,
+            row.instance,
+            row.epoch,
+            row.bytes,
+            row.not_before,
+            row.not_after,
+            now,
+        ]);
+    }
+    conn.execute(&sql, &values).await?;
+    Ok(())
+}
+
+/// Those of `kids` that a credential has.
+pub(crate) async fn taken(conn: &mut Conn, kids: &[Kid]) -> Result<Vec<Vec<u8>>> {
+    let sql = format!("SELECT kid FROM credentials WHERE kid IN ({})", listed("?", kids.len()));
+    let values: Vec<Arg<'_>> = kids.iter().map(|kid| Arg::from(&kid.as_bytes()[..])).collect();
+    conn.all(&sql, &values).await
 }
 
 pub(crate) const CURRENT: &str = "SELECT p.incarnation, c.bytes FROM principals p

@@ -9,6 +9,7 @@ use bulla_seal::{
     SignedCredential, SigningKey, Suite, UnixTime,
 };
 
+use super::issue::NewHolder;
 use super::{
     EVERY_AGENT, KID_TRIES, Keystore, PairKeyId, SKEW, current_kek, from_column, kid_from, seconds,
     stored_agent, stored_component,
@@ -180,13 +181,17 @@ impl Keystore {
         };
         let now = self.now();
         let mut tx = self.db.write().await?;
-        let mut made = Vec::with_capacity(ids.len());
-        for (row_id, party) in self.insert_agents(&mut tx, ids, key_type, suite, now).await? {
-            made.push(match key_type {
-                KeyType::Pair => self.make_pair(&mut tx, row_id, party, suite, now).await?,
-                KeyType::Shared => self.make_shared(&mut tx, row_id, &party, now).await?,
-            });
-        }
+        let added = self.insert_agents(&mut tx, ids, key_type, suite, now).await?;
+        let made = match key_type {
+            KeyType::Pair => self.make_pairs(&mut tx, added, suite, now).await?,
+            KeyType::Shared => {
+                let mut made = Vec::with_capacity(added.len());
+                for (row_id, party) in added {
+                    made.push(self.make_shared(&mut tx, row_id, &party, now).await?);
+                }
+                made
+            }
+        };
         tx.commit().await?;
         Ok(made)
     }
@@ -330,7 +335,10 @@ impl Keystore {
             for party in parties {
                 let row_id = rows.get(party.principal.name());
                 let row_id = row_id.ok_or_else(|| KeystoreError::damaged("new agent"))?;
-                self.end_lost(conn, &party).await?;
+                // Nothing is lost that was never put back.
+                if base > 0 {
+                    self.end_lost(conn, &party).await?;
+                }
                 added.push((*row_id, party));
             }
             if let Some((group, _)) = group {
@@ -366,19 +374,26 @@ impl Keystore {
         Ok((row_id, party))
     }
 
-    async fn make_pair(
+    async fn make_pairs(
         &self,
         conn: &mut Conn,
-        principal_id: i64,
-        party: Party,
+        added: Vec<(i64, Party)>,
         suite: Suite,
         now: UnixTime,
-    ) -> Result<AgentKeys> {
-        let signing = SigningKey::generate(&mut OsRandom::default())?;
-        let kem = KemSecretKey::generate(suite, &mut OsRandom::default())?;
-        let keys = (signing.verifying_key(), kem.public().clone());
-        let credential = self.issue_agent(conn, principal_id, (party, 1), keys, now).await?;
-        Ok(AgentKeys::Pair { signing, kem, credential })
+    ) -> Result<Vec<AgentKeys>> {
+        let random = &mut OsRandom::default();
+        let (mut new, mut keys) =
+            (Vec::with_capacity(added.len()), Vec::with_capacity(added.len()));
+        for (principal_id, party) in added {
+            let (signing, kem) =
+                (SigningKey::generate(random)?, KemSecretKey::generate(suite, random)?);
+            let public = (signing.verifying_key(), kem.public().clone());
+            new.push(NewHolder { principal_id, party, epoch: 1, keys: public });
+            keys.push((signing, kem));
+        }
+        let issued = self.issue_agents(conn, new, now).await?;
+        let with = |((signing, kem), credential)| AgentKeys::Pair { signing, kem, credential };
+        Ok(keys.into_iter().zip(issued).map(with).collect())
     }
 
     async fn make_shared(

@@ -10,6 +10,7 @@ use bulla_seal::{
 };
 use thiserror::Error;
 
+use super::issue::NewHolder;
 use super::{EVERY_AGENT, KeyType, Keystore, current_kek, from_column, seconds, to_column};
 use crate::db::join::{self, NewToken, TokenRow};
 use crate::db::principals::PrincipalRow;
@@ -413,8 +414,9 @@ impl Keystore {
         // An agent that comes back goes on counting: its former credential and request count no more.
         let last = credentials::newest(tx, row.principal_id, "agent").await?;
         let epoch = last.as_ref().map_or(1, |last| last.epoch.saturating_add(1));
-        let of = (party.clone(), epoch);
-        let credential = self.issue_agent(tx, row.principal_id, of, keys, now).await?;
+        let new = NewHolder { principal_id: row.principal_id, party: party.clone(), epoch, keys };
+        let credential = self.issue_agents(tx, vec![new], now).await?.pop();
+        let credential = credential.ok_or_else(|| KeystoreError::damaged("new credential"))?;
         if last.is_some() {
             let reached = join::reached(tx, row.principal_id).await?;
             let counter = reached.map_or(0, |(counter, _)| counter).saturating_add(1);

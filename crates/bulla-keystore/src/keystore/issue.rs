@@ -1,5 +1,6 @@
 //! Issuing: taking an issuer's key out of its wrapping and signing a credential with it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use bulla_seal::{
@@ -8,9 +9,9 @@ use bulla_seal::{
 };
 
 use super::{KID_TRIES, Keystore, seconds, to_column};
-use crate::db::Conn;
 use crate::db::credentials::{self, CredentialRow};
 use crate::db::trust;
+use crate::db::{Conn, ROWS_AT_ONCE};
 use crate::error::{KeystoreError, Result};
 use crate::kek::Row;
 
@@ -39,6 +40,14 @@ pub const SKEW: Duration = Duration::from_secs(120);
 /// The place of an issuer's key.
 pub(super) fn issuer_row(right: IssuerRight, epoch: u32) -> Row<'static> {
     Row { table: "issuers", column: "encrypted_seed", name: right.as_str(), incarnation: 0, epoch }
+}
+
+/// Who gets an agent's credential of an epoch, for keys that were made here or by the agent.
+pub(super) struct NewHolder {
+    pub(super) principal_id: i64,
+    pub(super) party: Party,
+    pub(super) epoch: u32,
+    pub(super) keys: (VerifyingKey, KemPublicKey),
 }
 
 /// Where a credential is stored.
@@ -122,31 +131,74 @@ impl Keystore {
         Err(KeystoreError::NoFreeKid(KID_TRIES))
     }
 
-    /// The credential of this epoch of a key-pair agent that is added or joins, for keys that were
-    /// made here or by the agent.
-    pub(super) async fn issue_agent(
+    /// The credentials of key-pair agents that are added or join, in their order: by few statements,
+    /// however many they are.
+    pub(super) async fn issue_agents(
         &self,
         conn: &mut Conn,
-        principal_id: i64,
-        (party, epoch): (Party, u32),
-        (signing, kem): (VerifyingKey, KemPublicKey),
+        new: Vec<NewHolder>,
         now: UnixTime,
-    ) -> Result<SignedCredential> {
+    ) -> Result<Vec<SignedCredential>> {
         let issuer = self.issuer(conn, IssuerRight::Agents).await?;
-        let credential = Credential {
-            kid: Kid([0; Kid::LEN]),
-            party,
-            epoch,
-            signing: Some(signing),
-            kem: Some(kem),
-            // The set begins wide and shrinks by itself (protocol section 2).
-            suites: SuiteSet::all(),
-            validity: self.validity(&issuer, self.agent_life),
-            accepts: Level::Sealed,
-            sends: Level::Sealed,
-            roles: Vec::new(),
-            instance: None,
-        };
-        self.issue(conn, &issuer, Place::of(principal_id, "agent"), credential, now).await
+        let validity = self.validity(&issuer, self.agent_life);
+        let mut kids = self.free_kids(conn, new.len()).await?.into_iter();
+        let mut issued = Vec::with_capacity(new.len());
+        for NewHolder { principal_id, party, epoch, keys: (signing, kem) } in new {
+            let credential = Credential {
+                kid: kids.next().ok_or(KeystoreError::NoFreeKid(KID_TRIES))?,
+                party,
+                epoch,
+                signing: Some(signing),
+                kem: Some(kem),
+                // The set begins wide and shrinks by itself (protocol section 2).
+                suites: SuiteSet::all(),
+                validity,
+                accepts: Level::Sealed,
+                sends: Level::Sealed,
+                roles: Vec::new(),
+                instance: None,
+            };
+            issued.push((principal_id, issuer.issue(&credential)?));
+        }
+        for some in issued.chunks(ROWS_AT_ONCE) {
+            let mut rows = Vec::with_capacity(some.len());
+            for (principal_id, signed) in some {
+                rows.push(CredentialRow {
+                    kid: signed.kid.as_bytes(),
+                    principal_id: *principal_id,
+                    purpose: "agent",
+                    instance: None,
+                    epoch: signed.epoch,
+                    bytes: signed.as_bytes(),
+                    not_before: to_column(signed.validity.not_before),
+                    not_after: to_column(signed.validity.not_after),
+                });
+            }
+            credentials::insert_many(conn, &rows, seconds(now)).await?;
+        }
+        Ok(issued.into_iter().map(|(_, signed)| signed).collect())
+    }
+
+    /// Key ids that no credential has, and that stay free as long as the write lock is held.
+    async fn free_kids(&self, conn: &mut Conn, count: usize) -> Result<Vec<Kid>> {
+        let mut kids: Vec<Kid> = Vec::with_capacity(count);
+        let mut seen = HashSet::with_capacity(count);
+        for _ in 0..KID_TRIES {
+            let mut fresh = Vec::with_capacity(count - kids.len());
+            for _ in kids.len()..count {
+                let kid = self.kid()?;
+                if seen.insert(kid) {
+                    fresh.push(kid);
+                }
+            }
+            for some in fresh.chunks(ROWS_AT_ONCE) {
+                let taken = credentials::taken(conn, some).await?;
+                kids.extend(some.iter().filter(|kid| !taken.iter().any(|t| t == kid.as_bytes())));
+            }
+            if kids.len() == count {
+                return Ok(kids);
+            }
+        }
+        Err(KeystoreError::NoFreeKid(KID_TRIES))
     }
 }

@@ -4,13 +4,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bulla_keystore::{
-    Kek, KekRing, KekSource, KeyType, Keystore, KeystoreError, Rewrapped, StoreAddress, next_file,
+    Kek, KekRing, KekSource, KeyType, Keystore, KeystoreError, ROOT_OVERLAP, Rewrapped,
+    StoreAddress, next_file,
 };
-use bulla_seal::{GroupName, Secret, Suite};
+use bulla_seal::{GroupName, OsRandom, Secret, SigningKey, Suite, UnixTime};
 
 use crate::common::{Fixture, Raw, agent, component, fixture, many};
 
@@ -143,6 +145,42 @@ async fn everything_goes_over_while_others_read_and_write() {
     assert!(same(&before, &secrets(&after, 300).await));
     let error = Keystore::open(&fixture.address, &fixture.kek).await.unwrap_err();
     assert!(matches!(error, KeystoreError::WrongKek { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn roots_access_keys_and_join_tokens_go_over_too() {
+    let fixture = fixture!("control");
+    let owner = fixture.process().await;
+    let second = SigningKey::generate(&mut OsRandom::default()).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = UnixTime::from_secs(now.as_secs());
+    let state = owner.root_state().await.unwrap();
+    let handover = state.hand_over(&fixture.root, &second, ROOT_OVERLAP, now).unwrap();
+    owner.install_root(&handover).await.unwrap();
+    let user = "operator/alice".parse().unwrap();
+    let access = owner.add_access_key(&user, None).await.unwrap();
+    for i in 0..30 {
+        let life = Duration::from_secs(600);
+        owner.invite_agent(&format!("db-{i}"), Suite::X25519, life, false).await.unwrap();
+    }
+    let next = fixture.next();
+    // Batches that end within a statement's rows, and within one agent's.
+    owner.rotate_kek(&next, 7, |_| {}).await.unwrap();
+    let state = owner.kek_state().await.unwrap();
+    let of = |table, column| {
+        let found =
+            state.counts.iter().find(|count| (count.table, count.column) == (table, column));
+        found.map(|count| (count.current, count.other)).unwrap()
+    };
+    assert_eq!(of("roots", "encrypted_root"), (1, 0));
+    assert_eq!(of("access_keys", "encrypted_secret_key"), (1, 0));
+    assert_eq!(of("join_tokens", "encrypted_secret"), (30, 0));
+    assert_eq!(of("join_tokens", "encrypted_verifier"), (30, 0));
+    let after = Keystore::open(&fixture.address, next).await.unwrap();
+    let trust = after.trust_store();
+    assert_eq!((*trust.root(), trust.root_sequence()), (second.verifying_key(), 2));
+    let found = after.access_key(&access.record.id).await.unwrap().unwrap();
+    assert_eq!(found.secret.expose(), access.secret.expose());
 }
 
 /// Not a test of its own: what the process does that is killed in the next one.
