@@ -115,11 +115,11 @@ impl AgentState {
                 JoinState::Quarantined { .. } => JoinWord::Quarantined,
             }),
             alarms: match self.joining {
-                Some(JoinState::Quarantined { alarms }) => alarms.into(),
+                Some(JoinState::Quarantined { alarms }) => alarms,
                 _ => 0,
             },
             credentials: details.credentials.iter().map(credential).collect(),
-            renewals: details.counter.into(),
+            renewals: details.counter,
             renewed_ms: details.renewed.map(|at| millis(at.secs())),
             next_renewal_ms: self.due().map(millis),
             shared_key: details.shared.map(|(epoch, since)| SharedKey {

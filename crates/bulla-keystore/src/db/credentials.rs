@@ -69,7 +69,7 @@ pub(crate) async fn insert_many(
 /// Those of `kids` that a credential has.
 pub(crate) async fn taken(conn: &mut Conn, kids: &[Kid]) -> Result<Vec<Vec<u8>>> {
     let sql = format!("SELECT kid FROM credentials WHERE kid IN ({})", listed("?", kids.len()));
-    let values: Vec<Arg<'_>> = kids.iter().map(|kid| Arg::from(&kid.as_bytes()[..])).collect();
+    let values: Vec<Arg<'_>> = kids.iter().map(|kid| Arg::from(kid.as_bytes())).collect();
     conn.all(&sql, &values).await
 }
 
