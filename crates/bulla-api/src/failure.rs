@@ -51,10 +51,10 @@ pub enum CallFailure {
         target: String,
     },
     /// There is nothing of that name.
-    #[error("there is no {what}")]
+    #[error("{why}")]
     NotFound {
-        /// What was asked for.
-        what: String,
+        /// What there is not, and where to look.
+        why: String,
     },
     /// What there is stands in the way.
     #[error("{why}")]

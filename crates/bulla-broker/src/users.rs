@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use zeroize::Zeroizing;
 
 use crate::error::BrokerError;
@@ -172,8 +172,9 @@ impl BrokerUsers {
                 Some(false) => return Err(self.not_ours(name)),
             }
         }
-        let batches = stream::iter(agents.chunks(BATCH)).map(|batch| self.make(batch));
-        let made: Vec<Vec<_>> = batches.buffered(AT_A_TIME).try_collect().await?;
+        // Boxed: the compiler can't tell otherwise that the future may change threads.
+        let batches: Vec<_> = agents.chunks(BATCH).map(|batch| self.make(batch).boxed()).collect();
+        let made: Vec<Vec<_>> = stream::iter(batches).buffered(AT_A_TIME).try_collect().await?;
         Ok(made.into_iter().flatten().collect())
     }
 

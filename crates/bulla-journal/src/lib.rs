@@ -51,7 +51,7 @@ pub use error::{JournalError, KeyError};
 pub use instant::{now_nanos, rfc3339};
 pub use key::{PublicKey, SigningKey};
 pub use page::page;
-pub use read::{Entry, Reader, read_entries};
+pub use read::{Entry, Part, Reader, next_seq, read_entries, read_part};
 pub use schema::{Class, Event, Field, SCHEMA, Severity, Text, events};
 pub use segment::{CHECKPOINT_FILE, is_journal, journals};
 pub use writer::{Journal, OnFull, Options, Status, Sync};

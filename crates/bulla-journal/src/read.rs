@@ -1,7 +1,7 @@
 //! Reading a journal's records, without judging them.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -55,6 +55,16 @@ impl Reader {
         Self { dir: dir.to_owned(), at: None }
     }
 
+    /// From record `seq` on, or from a little before.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub fn from(dir: &Path, seq: u64) -> io::Result<Self> {
+        let mut reader = Self::new(dir);
+        reader.at = segment_of(dir, seq)?.map(|segment| (segment, 0));
+        Ok(reader)
+    }
+
     /// What came since it was asked last. Lines that are no records are left out: `verify` tells of
     /// those.
     ///
@@ -78,6 +88,76 @@ impl Reader {
         }
         Ok(out)
     }
+}
+
+/// The file that record `seq` is in, or would be.
+fn segment_of(dir: &Path, seq: u64) -> io::Result<Option<Segment>> {
+    let all = Segment::list(dir)?.into_iter();
+    Ok(all.take_while(|segment| segment.first <= seq).last())
+}
+
+/// The number that the next record of a journal gets.
+///
+/// # Errors
+/// A file can't be read.
+pub fn next_seq(dir: &Path) -> io::Result<u64> {
+    let Some(segment) = Segment::list(dir)?.pop() else { return Ok(0) };
+    let mut entries = Vec::new();
+    read_lines(&segment.path, 0, &mut entries)?;
+    Ok(entries.last().map_or(segment.first, |last| last.seq.saturating_add(1)))
+}
+
+/// A part of a journal's records.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Part {
+    /// The records that were wanted, in order.
+    pub entries: Vec<Entry>,
+    /// The number behind the last record that was looked at.
+    pub next: u64,
+    /// Whether there is no more.
+    pub ended: bool,
+}
+
+/// Reads from record `from` on, until `limit` records were taken or `most` were looked at.
+///
+/// # Errors
+/// A file can't be read.
+pub fn read_part(
+    dir: &Path,
+    from: u64,
+    (limit, most): (usize, u64),
+    takes: impl Fn(&Entry) -> bool,
+) -> io::Result<Part> {
+    let mut part = Part { next: from, ..Part::default() };
+    let begin = segment_of(dir, from)?.map_or(0, |segment| segment.first);
+    let mut looked = 0;
+    for segment in Segment::list(dir)?.into_iter().filter(|segment| segment.first >= begin) {
+        let file = match File::open(&segment.path) {
+            // It went meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let mut file = BufReader::new(file);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            file.read_until(b'\n', &mut line)?;
+            let Some(text) = line.strip_suffix(b"\n") else { break };
+            let Some(entry) = Entry::parse(text).filter(|entry| entry.seq >= from) else {
+                continue;
+            };
+            if part.entries.len() >= limit || looked >= most {
+                return Ok(part);
+            }
+            looked += 1;
+            part.next = entry.seq.saturating_add(1);
+            if takes(&entry) {
+                part.entries.push(entry);
+            }
+        }
+    }
+    part.ended = true;
+    Ok(part)
 }
 
 fn read_lines(path: &Path, from: u64, out: &mut Vec<Entry>) -> io::Result<u64> {

@@ -360,7 +360,7 @@ pub(crate) fn every_failure() -> Vec<CallFailure> {
         CallFailure::Timeout { target: target(), timeout_ms: 1500 },
         CallFailure::NobodyThere { target: target() },
         CallFailure::UnknownTarget { target: target() },
-        CallFailure::NotFound { what: "version 7".into() },
+        CallFailure::NotFound { why: why() },
         CallFailure::Conflict { why: why() },
         CallFailure::PolicyRefused {
             mistakes: vec![PolicyMistake { line: Some(3), column: None, message: why() }],

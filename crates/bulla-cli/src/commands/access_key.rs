@@ -5,7 +5,6 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use bulla_journal::{Text, events};
 use bulla_keystore::{AccessKey, AccessKeyRecord, ApiUser};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::UnixTime;
@@ -14,9 +13,9 @@ use zeroize::Zeroizing;
 
 use super::component::refuse_existing;
 use crate::cli::AccessKeyCommand;
+use crate::control::desk::Desk;
 use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
-use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::Home;
 use crate::when;
@@ -44,20 +43,12 @@ async fn add(
     let end = expires.map(|text| when::parse(text, SystemClock.now().secs())).transpose();
     let end = end.map_err(Failure::usage)?.map(UnixTime::from_secs);
     file.map_or(Ok(()), refuse_existing)?;
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let key = keystore.add_access_key(&user, end).await?;
-    if let Some(path) = file
-        && let Err(failure) = write(path, &key)
-    {
-        // Nobody has its secret.
-        keystore.remove_access_key(&key.record.id).await?;
-        return Err(failure);
-    }
-    keystore.close().await;
-    let made = events::AccessKeyMade { access: Text::new(&key.record.id), user: Text::of(&user) };
-    journal.record(made);
-    journal.finish()?;
+    let desk = Desk::open(home).await?;
+    let key = desk.add_access_key(&user, end, |key| file.map_or(Ok(()), |path| write(path, key)));
+    let key = key.await;
+    let closed = desk.close().await;
+    let key = key?;
+    closed?;
     let mut value = shown(&key.record);
     if let Some(map) = value.as_object_mut() {
         match file {
@@ -143,13 +134,11 @@ async fn list(home: &Home, out: Output) -> Result<()> {
 }
 
 async fn disable(home: &Home, id: &str, disabled: bool, out: Output) -> Result<()> {
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    keystore.disable_access_key(id, disabled).await?;
-    keystore.close().await;
-    let how = if disabled { "disabled" } else { "enabled" };
-    journal.record(events::AccessKeyChanged { how, access: Text::new(id) });
-    journal.finish()?;
+    let desk = Desk::open(home).await?;
+    let done = desk.disable_access_key(id, disabled).await;
+    let closed = desk.close().await;
+    done?;
+    closed?;
     out.result(&json!({ "access_key_id": id, "disabled": disabled }), |out| {
         out.say(if disabled {
             format!("Access key {id} is refused until `bulla access-key enable {id}`.")
@@ -160,12 +149,11 @@ async fn disable(home: &Home, id: &str, disabled: bool, out: Output) -> Result<(
 }
 
 async fn remove(home: &Home, id: &str, out: Output) -> Result<()> {
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    keystore.remove_access_key(id).await?;
-    keystore.close().await;
-    journal.record(events::AccessKeyChanged { how: "removed", access: Text::new(id) });
-    journal.finish()?;
+    let desk = Desk::open(home).await?;
+    let done = desk.remove_access_key(id).await;
+    let closed = desk.close().await;
+    done?;
+    closed?;
     out.result(&json!({ "access_key_id": id, "removed": true }), |out| {
         out.say(format!("Removed access key {id}; its secret is wiped."));
     })

@@ -4,8 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
-use bulla_journal::{Text, events};
-use bulla_keystore::{KeyType, KeystoreError, Page};
+use bulla_keystore::{KeyType, Page};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
 use bulla_seal::Suite;
@@ -15,12 +14,14 @@ use super::component::refuse_existing;
 use super::serve::StopSignals;
 use super::{agent_add, agent_join, agent_rotate, agent_show, private_folder};
 use crate::agent::AgentOptions;
-use crate::cli::{AgentCommand, AgentRunArgs};
+use crate::cli::{AgentCommand, AgentRunArgs, FormatArg};
+use crate::control::agent_file::{Kind, Packed};
+use crate::control::agents::{Plan, Revoked, Starter};
 use crate::control::bus::{Bus, endpoint_options};
-use crate::control::logins::Logins;
-use crate::control::{key_file, open_keystore};
+use crate::control::desk::Desk;
+use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
-use crate::journal::{CommandJournal, JournalSettings, Journalled};
+use crate::journal::{JournalSettings, Journalled};
 use crate::output::{Output, date};
 use crate::settings::{self, Home, Settings};
 
@@ -45,63 +46,28 @@ pub(crate) async fn add(
 ) -> Result<()> {
     bulla_seal::Principal::agent(id)?;
     refuse_existing(path)?;
-    let settings = Settings::load(home.dir())?;
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let logins = Logins::new(&settings, &keystore)?;
-    let keys = keystore.add_agent(id, key_type, suite).await?;
-    let written = async {
-        let bus = logins.one(&keystore, id).await?;
-        let file = key_file::agent_key_file(&keystore, id, keys, bus).await?;
+    let desk = Desk::open(home).await?;
+    let lifetime = bulla_keystore::TOKEN_LIFETIME;
+    let plan = Plan { kind: Kind::Key, key_type, suite, lifetime, again: false };
+    let mut take = |starter: Starter| {
         if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
             private_folder(dir)?;
         }
-        Ok(file.write(path)?)
+        Packed { kind: plan.kind, format: FormatArg::File, id, text: &starter.text }
+            .write(path, true)
     };
-    let written: Result<()> = written.await;
-    if written.is_err() {
-        // Nobody has its keys: the name is free again.
-        keystore.remove_agent(id).await?;
-        logins.take_back(id).await;
-    }
-    keystore.close().await;
-    written?;
-    let way = if key_type == KeyType::Shared { "shared-key" } else { "key" };
-    let agent = bulla_seal::Principal::agent(id)?;
-    journal.record(events::AgentAdded { agent, way, again: false });
-    journal.finish()
+    let added = desk.add_agent(&plan, id, &mut take).await;
+    let closed = desk.close().await;
+    added?;
+    closed
 }
 
 async fn revoke(home: &Home, id: &str, out: Output) -> Result<()> {
-    let settings = Settings::load(home.dir())?;
-    let keystore = open_keystore(home).await?;
-    let logins = Logins::new(&settings, &keystore);
-    // One that is gone is in none.
-    let groups = keystore.groups_of(&bulla_seal::Principal::agent(id)?).await.unwrap_or_default();
-    let journal = CommandJournal::open(home).await?;
-    let removed = keystore.remove_agent(id).await;
-    if let Ok(party) = &removed {
-        journal.record(events::AgentRevoked { agent: party.principal.clone() });
-        let rekeyed = keystore.list_groups().await.unwrap_or_default().into_iter();
-        for group in rekeyed.filter(|record| groups.contains(&record.name)) {
-            let (group, epoch) = (Text::of(&group.name), group.epoch);
-            journal.record(events::GroupRekeyed { group, epoch });
-        }
-    }
-    keystore.close().await;
-    // Revoked first: no fault of the broker's, or of its settings, may be in the way of that.
-    let cut = async { logins?.cut(id).await }.await;
-    if let (Ok(Some(true)), Ok(agent)) = (&cut, bulla_seal::Principal::agent(id)) {
-        journal.record(events::BrokerLoginRemoved { agent });
-    }
-    let journalled = journal.finish();
-    let party = match (removed, &cut) {
-        (Ok(party), _) => party,
-        // Its broker user was left over from a time when the broker could not be reached.
-        (Err(KeystoreError::UnknownPrincipal(_)), Ok(Some(true))) => return left_over(id, out),
-        (Err(error), _) => return Err(error.into()),
-    };
-    let groups: Vec<String> = groups.iter().map(ToString::to_string).collect();
+    let desk = Desk::open(home).await?;
+    let revoked = desk.revoke_agent(id).await;
+    let journalled = desk.close().await;
+    let Revoked { party, groups, cut } = revoked?;
+    let Some(party) = party else { return left_over(id, out) };
     let revoked = json!({
         "agent": party.principal.to_string(),
         "incarnation": party.incarnation,

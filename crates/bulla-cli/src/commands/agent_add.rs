@@ -5,26 +5,18 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulla_broker::Survey;
-use bulla_journal::events;
-use bulla_keystore::{Invitation, KeyType, Keystore};
-use bulla_rpc::KeyFile;
-use bulla_rpc::identity::BusEntry;
-use bulla_seal::{Principal, Suite};
+use bulla_keystore::KeyType;
+use bulla_seal::Principal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use super::component::refuse_existing;
-use super::inject::{Kind, Packed};
 use super::private_folder;
 use crate::cli::{AgentAddArgs, FormatArg, KeyTypeArg};
-use crate::control::enrol::JoinFiles;
-use crate::control::key_file::{self, KeyFiles};
-use crate::control::logins::Logins;
-use crate::control::open_keystore;
+use crate::control::agent_file::{Kind, Packed, instruction};
+use crate::control::agents::{Plan, Starter};
+use crate::control::desk::Desk;
 use crate::failure::{Failure, Result};
-use crate::journal::CommandJournal;
 use crate::output::{Output, date};
 use crate::settings::{Home, Settings};
 use crate::when;
@@ -35,13 +27,9 @@ const BATCH: usize = 500;
 const SHOW_FROM: usize = BATCH;
 const SHOW_USERS_FROM: usize = 100;
 
-/// What is to be made, for one agent or for many.
-struct Plan {
-    kind: Kind,
-    key_type: KeyType,
-    suite: Suite,
-    lifetime: Duration,
-    again: bool,
+/// What was asked for.
+struct Asked {
+    plan: Plan,
     format: FormatArg,
 }
 
@@ -52,17 +40,7 @@ struct Added {
     expires: Option<u64>,
 }
 
-impl Plan {
-    /// That an agent was added in this way.
-    fn event(&self, id: &str) -> Result<events::AgentAdded> {
-        let way = match (self.kind, self.key_type) {
-            (Kind::Token, _) => "token",
-            (Kind::Key, KeyType::Pair) => "key",
-            (Kind::Key, KeyType::Shared) => "shared-key",
-        };
-        Ok(events::AgentAdded { agent: Principal::agent(id)?, way, again: self.again })
-    }
-
+impl Asked {
     fn new(args: &AgentAddArgs) -> Result<Self> {
         let (key_type, kind) = match args.key_type {
             KeyTypeArg::Shared if args.token => {
@@ -83,127 +61,69 @@ impl Plan {
             )));
         };
         let lifetime = Duration::from_secs(seconds);
-        let (suite, again, format) = (args.suite.suite(), args.again, args.format);
-        Ok(Self { kind, key_type, suite, lifetime, again, format })
+        let plan = Plan { kind, key_type, suite: args.suite.suite(), lifetime, again: args.again };
+        Ok(Self { plan, format: args.format })
+    }
+
+    fn kind(&self) -> Kind {
+        self.plan.kind
+    }
+
+    /// Writes the file that an agent starts with.
+    fn write(&self, starter: &Starter, path: &Path, durable: bool) -> Result<Added> {
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            private_folder(dir)?;
+        }
+        let Starter { id, text, expires } = starter;
+        Packed { kind: self.kind(), format: self.format, id, text }.write(path, durable)?;
+        Ok(Added { id: id.to_owned(), path: path.to_owned(), expires: *expires })
     }
 }
 
 pub(super) async fn run(home: &Home, args: &AgentAddArgs, out: Output) -> Result<()> {
-    let plan = Plan::new(args)?;
+    let asked = Asked::new(args)?;
     match (&args.id, &args.from) {
-        (Some(id), _) => one(home, &plan, id, args.out.as_deref(), out).await,
-        (None, Some(from)) => many(home, &plan, from, args.out.as_deref(), out).await,
+        (Some(id), _) => one(home, &asked, id, args.out.as_deref(), out).await,
+        (None, Some(from)) => many(home, &asked, from, args.out.as_deref(), out).await,
         (None, None) => Err(Failure::usage("give an id, or --from FILE")),
     }
 }
 
-async fn one(home: &Home, plan: &Plan, id: &str, to: Option<&Path>, out: Output) -> Result<()> {
+async fn one(home: &Home, asked: &Asked, id: &str, to: Option<&Path>, out: Output) -> Result<()> {
     Principal::agent(id)?;
-    let default = || home.agents().join(plan.kind.file_name(id, plan.format));
+    let default = || home.agents().join(asked.kind().file_name(id, asked.format));
     let path = to.map_or_else(default, Path::to_owned);
-    let former = plan.again && path.is_file();
+    let former = asked.plan.again && path.is_file();
     if !former {
         refuse_existing(&path)?;
     }
-    let settings = Settings::load(home.dir())?;
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let logins = Logins::new(&settings, &keystore)?;
-    let added = match plan.kind {
-        Kind::Key => add_key(&keystore, &logins, plan, id, &path).await,
-        Kind::Token => {
-            let files = JoinFiles::new(&keystore).await?;
-            let invited = keystore.invite_agent(id, plan.suite, plan.lifetime, plan.again).await?;
-            if former {
-                bulla_rpc::identity::burn_file(&path)?;
-            }
-            let written = match logins.one(&keystore, id).await {
-                Ok(bus) => write_join(&files, plan, &invited, bus, &path, true),
-                Err(failure) => Err(failure),
-            };
-            if written.is_err() && !plan.again {
-                // Nobody has its token: the name is free again.
-                take_back(&keystore, &logins, id).await?;
-            }
-            written
+    let desk = Desk::open(home).await?;
+    let settings = desk.settings.clone();
+    let mut added = None;
+    let mut take = |starter: Starter| {
+        if former {
+            bulla_rpc::identity::burn_file(&path)?;
         }
+        added = Some(asked.write(&starter, &path, true)?);
+        Ok(())
     };
-    keystore.close().await;
-    let added = added?;
-    journal.record(plan.event(&added.id)?);
-    let journalled = journal.finish();
-    show_one(plan, &added, &settings, out)?;
+    let taken = desk.add_agent(&asked.plan, id, &mut take).await;
+    let journalled = desk.close().await;
+    taken?;
+    if let Some(added) = &added {
+        show_one(asked, added, &settings, out)?;
+    }
     journalled
 }
 
-/// Takes an agent back whose file could not be written.
-async fn take_back(keystore: &Keystore, logins: &Logins, id: &str) -> Result<()> {
-    keystore.remove_agent(id).await?;
-    logins.take_back(id).await;
-    Ok(())
-}
-
-/// An agent with its keys in its file.
-async fn add_key(
-    keystore: &Keystore,
-    logins: &Logins,
-    plan: &Plan,
-    id: &str,
-    path: &Path,
-) -> Result<Added> {
-    let keys = keystore.add_agent(id, plan.key_type, plan.suite).await?;
-    let written = async {
-        let bus = logins.one(keystore, id).await?;
-        write_key(plan, id, &key_file::agent_key_file(keystore, id, keys, bus).await?, path, true)
-    };
-    let written = written.await;
-    if written.is_err() {
-        // Nobody has its keys: the name is free again.
-        take_back(keystore, logins, id).await?;
-    }
-    written
-}
-
-fn write_key(plan: &Plan, id: &str, file: &KeyFile, path: &Path, durable: bool) -> Result<Added> {
-    write(plan, id, path, &file.to_text()?, durable)?;
-    Ok(Added { id: id.to_owned(), path: path.to_owned(), expires: None })
-}
-
-fn write_join(
-    files: &JoinFiles,
-    plan: &Plan,
-    invitation: &Invitation,
-    bus: Option<BusEntry>,
-    path: &Path,
-    durable: bool,
-) -> Result<Added> {
-    let id = invitation.party.principal.name();
-    write(plan, id, path, &files.make(invitation, bus).to_text()?, durable)?;
-    let expires = Some(invitation.expires);
-    Ok(Added { id: id.to_owned(), path: path.to_owned(), expires })
-}
-
-fn write(
-    plan: &Plan,
-    id: &str,
-    path: &Path,
-    text: &Zeroizing<String>,
-    durable: bool,
-) -> Result<()> {
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        private_folder(dir)?;
-    }
-    Packed { kind: plan.kind, format: plan.format, id, text }.write(path, durable)
-}
-
-fn shown(plan: &Plan, added: &Added) -> Value {
+fn shown(asked: &Asked, added: &Added) -> Value {
     let mut value = json!({
         "agent": format!("agent/{}", added.id),
-        "kind": plan.kind.as_str(),
-        "key_type": plan.key_type.as_str(),
+        "kind": asked.kind().as_str(),
+        "key_type": asked.plan.key_type.as_str(),
         "expires": added.expires,
     });
-    let name = match plan.kind {
+    let name = match asked.kind() {
         Kind::Key => "key_file",
         Kind::Token => "join_file",
     };
@@ -213,10 +133,10 @@ fn shown(plan: &Plan, added: &Added) -> Value {
     value
 }
 
-fn show_one(plan: &Plan, added: &Added, settings: &Settings, out: Output) -> Result<()> {
+fn show_one(asked: &Asked, added: &Added, settings: &Settings, out: Output) -> Result<()> {
     let id = &added.id;
-    out.result(&shown(plan, added), |out| {
-        match (plan.kind, added.expires) {
+    out.result(&shown(asked, added), |out| {
+        match (asked.kind(), added.expires) {
             (Kind::Token, Some(expires)) => {
                 out.say(format!("Added agent/{id}. Its join file, with a one-time token:"));
                 out.say(format!("  {}", out.bold(&added.path.display().to_string())));
@@ -226,18 +146,18 @@ fn show_one(plan: &Plan, added: &Added, settings: &Settings, out: Output) -> Res
                 ));
             }
             _ => {
-                let key_type = plan.key_type.as_str();
+                let key_type = asked.plan.key_type.as_str();
                 out.say(format!("Added agent/{id} with a {key_type} key. Its key file:"));
                 out.say(format!("  {}", out.bold(&added.path.display().to_string())));
                 out.say(format!("Whoever has it is agent/{id}, for as long as the key is good."));
             }
         }
-        if plan.key_type == KeyType::Shared {
+        if asked.plan.key_type == KeyType::Shared {
             out.say(
                 "The keystore holds a shared key too: whoever gets it reads all that was recorded.",
             );
         }
-        for line in super::inject::instruction(plan.kind, plan.format, id, &added.path) {
+        for line in instruction(asked.kind(), asked.format, id, &added.path) {
             out.say(line);
         }
     })?;
@@ -246,46 +166,47 @@ fn show_one(plan: &Plan, added: &Added, settings: &Settings, out: Output) -> Res
 }
 
 /// Adds every agent of a list, in batches of one transaction each.
-async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Output) -> Result<()> {
+async fn many(
+    home: &Home,
+    asked: &Asked,
+    from: &Path,
+    to: Option<&Path>,
+    out: Output,
+) -> Result<()> {
     let ids = read_ids(from)?;
     let folder = to.map_or_else(|| home.agents(), Path::to_owned);
-    let path = |id: &str| folder.join(plan.kind.file_name(id, plan.format));
+    let path = |id: &str| folder.join(asked.kind().file_name(id, asked.format));
     for id in &ids {
         refuse_existing(&path(id))?;
     }
     private_folder(&folder)?;
-    let settings = Settings::load(home.dir())?;
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let logins = Logins::new(&settings, &keystore)?;
-    let survey = logins.survey().await?;
-    let files = JoinFiles::new(&keystore).await?;
-    let many = Many { keystore: &keystore, logins: &logins, survey, files: &files, plan };
-    let from = if logins.users().is_some() { SHOW_USERS_FROM } else { SHOW_FROM };
+    let desk = Desk::open(home).await?;
+    let settings = desk.settings.clone();
+    let batches = desk.batches().await?;
+    let from = if desk.logins()?.users().is_some() { SHOW_USERS_FROM } else { SHOW_FROM };
     let bar = progress(ids.len(), from, out);
     let mut all = Vec::with_capacity(ids.len());
     let mut failed = None;
     for batch in ids.chunks(BATCH) {
-        let added = many.add(batch, &path, &bar).await;
-        match added {
-            Ok(added) => {
-                added.iter().try_for_each(|added| {
-                    journal.record(plan.event(&added.id)?);
-                    Ok::<_, Failure>(())
-                })?;
-                // A list may be longer than what the journal lets wait.
-                journal.flush()?;
-                all.extend(added);
+        let mut written = Vec::with_capacity(batch.len());
+        let mut take = |starter: Starter| {
+            written.push(asked.write(&starter, &path(&starter.id), false)?);
+            bar.inc(1);
+            Ok(())
+        };
+        let added = desk.add_agents((&asked.plan, &batches), batch, &mut take).await;
+        if let Err(failure) = added {
+            for one in written.iter().filter(|one| one.path.is_file()) {
+                // The agent is gone: what stands there is worth nothing.
+                let _ = bulla_rpc::identity::burn_file(&one.path);
             }
-            Err(failure) => {
-                failed = Some(failure);
-                break;
-            }
+            failed = Some(failure);
+            break;
         }
+        all.extend(written);
     }
     bar.finish_and_clear();
-    keystore.close().await;
-    journal.finish()?;
+    desk.close().await?;
     // What was written without waiting for the disk is there before it is spoken of.
     if let Ok(folder) = std::fs::File::open(&folder) {
         rustix::fs::syncfs(&folder).ok();
@@ -297,94 +218,20 @@ async fn many(home: &Home, plan: &Plan, from: &Path, to: Option<&Path>, out: Out
             ids.len()
         )));
     }
-    let value: Vec<_> = all.iter().map(|added| shown(plan, added)).collect();
+    let value: Vec<_> = all.iter().map(|added| shown(asked, added)).collect();
     out.result(&value, |out| {
-        let what = plan.kind.as_str();
+        let what = asked.kind().as_str();
         out.say(format!("Added {} agents, with a {what} file each in:", all.len()));
         out.say(format!("  {}", out.bold(&folder.display().to_string())));
         if let Some(expires) = all.iter().filter_map(|added| added.expires).min() {
             out.say(format!("Good for one use each, the first until {}.", date(expires)));
         }
-        for line in super::inject::instruction(plan.kind, plan.format, "ID", &path("ID")) {
+        for line in instruction(asked.kind(), asked.format, "ID", &path("ID")) {
             out.say(line);
         }
     })?;
     super::agent::bus_notice(&settings, out);
     Ok(())
-}
-
-/// What a batch of agents is added with.
-struct Many<'a> {
-    keystore: &'a Keystore,
-    logins: &'a Logins,
-    survey: Option<Survey>,
-    files: &'a JoinFiles,
-    plan: &'a Plan,
-}
-
-impl Many<'_> {
-    /// Adds a batch whole, or not at all.
-    async fn add(
-        &self,
-        ids: &[String],
-        path: impl Fn(&str) -> PathBuf,
-        bar: &ProgressBar,
-    ) -> Result<Vec<Added>> {
-        let mut known = Vec::new();
-        let mut added = Vec::with_capacity(ids.len());
-        let tried = self.try_add(ids, path, (&mut known, &mut added), bar).await;
-        if let Err(failure) = tried {
-            self.undo(&known, &added).await?;
-            return Err(failure);
-        }
-        Ok(added)
-    }
-
-    /// The same, noting which ids the keystore knows by now, and which files were written.
-    async fn try_add(
-        &self,
-        ids: &[String],
-        path: impl Fn(&str) -> PathBuf,
-        (known, added): (&mut Vec<String>, &mut Vec<Added>),
-        bar: &ProgressBar,
-    ) -> Result<()> {
-        let Self { keystore, plan, .. } = self;
-        let logins = || self.logins.many(self.survey.as_ref(), ids);
-        match plan.kind {
-            Kind::Token => {
-                let invited = keystore.invite_agents(ids, plan.suite, plan.lifetime).await?;
-                known.extend_from_slice(ids);
-                for (invitation, bus) in invited.iter().zip(logins().await?) {
-                    let path = path(invitation.party.principal.name());
-                    added.push(write_join(self.files, plan, invitation, bus, &path, false)?);
-                    bar.inc(1);
-                }
-            }
-            Kind::Key => {
-                let keys = keystore.add_agents(ids, plan.key_type, plan.suite).await?;
-                known.extend_from_slice(ids);
-                let files = KeyFiles::new(keystore).await?;
-                for ((id, keys), bus) in ids.iter().zip(keys).zip(logins().await?) {
-                    let file = files.agent(id, keys, bus)?;
-                    added.push(write_key(plan, id, &file, &path(id), false)?);
-                    bar.inc(1);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a batch back whose files could not all be written.
-    async fn undo(&self, known: &[String], written: &[Added]) -> Result<()> {
-        for id in known {
-            take_back(self.keystore, self.logins, id).await?;
-        }
-        for one in written.iter().filter(|one| one.path.is_file()) {
-            // The agent is gone: what stands there is worth nothing.
-            let _ = bulla_rpc::identity::burn_file(&one.path);
-        }
-        Ok(())
-    }
 }
 
 fn progress(count: usize, from: usize, out: Output) -> ProgressBar {

@@ -4,18 +4,18 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_api::{Agent, CallFailure, CallRequest, CastRequest, Client, ClientError, KeyType};
-use bulla_rpc::builtin::{self, Renew, Renewed};
+use bulla_api::{Agent, Client, KeyType, RotateAgentRequest, Rotation};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::{OsRandom, Random};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::api_client;
 use crate::cli::AgentRotateArgs;
+use crate::control::agents::RENEWAL_WAITS;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::settings::Home;
@@ -23,8 +23,6 @@ use crate::when;
 
 /// Agents asked at the same time at the most.
 const AT_ONCE: usize = 64;
-/// How long the request waits for an agent that is away.
-const WAITS: Duration = Duration::from_secs(86_400);
 /// Longest time to spread over.
 const LONGEST: Duration = Duration::from_secs(7 * 86_400);
 /// Names that are shown to people of each sort.
@@ -60,7 +58,8 @@ pub(super) async fn run(home: &Home, args: &AgentRotateArgs, out: Output) -> Res
     if args.id.is_some() && args.over.is_some() {
         return Err(Failure::usage("--over spreads --all: one agent is asked at once"));
     }
-    let patience = when::duration(&args.timeout).filter(|time| !time.is_zero() && *time <= WAITS);
+    let patience =
+        when::duration(&args.timeout).filter(|time| !time.is_zero() && *time <= RENEWAL_WAITS);
     let patience = patience.ok_or_else(|| {
         Failure::usage(format!("--timeout {}: give a while such as 30s, 24h at most", args.timeout))
     })?;
@@ -142,42 +141,20 @@ async fn slot_at(slots: &Arc<Semaphore>, at: Instant) -> Option<tokio::sync::Own
 
 impl Asking {
     async fn ask(&self, id: &str) -> Outcome {
-        let target = format!("agent/{id}");
-        let args = json!(Renew { issued_by: Some(self.issued_by) });
-        let request = CallRequest {
-            namespace: Some(builtin::NAMESPACE.to_owned()),
-            args: args.clone(),
+        let request = RotateAgentRequest {
             timeout_ms: u64::try_from(self.patience.as_millis()).ok(),
-            ..CallRequest::new(&target, builtin::RENEW)
+            issued_by_ms: Some(self.issued_by.saturating_mul(1000)),
         };
-        match self.client.call(&request).await {
-            Ok(value) => match serde_json::from_value::<Renewed>(value) {
-                Ok(_) => Outcome::Rotated,
-                Err(error) => Outcome::Failed(format!("its answer can't be read: {error}")),
+        match self.client.rotate_agent(id, &request).await {
+            Ok(rotated) => match rotated.outcome {
+                Rotation::Rotated => Outcome::Rotated,
+                Rotation::Away => Outcome::Away { queued: true },
+                Rotation::NeverThere => Outcome::Away { queued: false },
+                Rotation::WithoutKeys => Outcome::Keyless,
+                Rotation::Failed => Outcome::Failed(rotated.problem.unwrap_or_default()),
             },
-            Err(ClientError::Failed(CallFailure::Timeout { .. })) => {
-                Outcome::Away { queued: self.leave(&target, args).await }
-            }
-            Err(ClientError::Failed(CallFailure::NobodyThere { .. })) => {
-                Outcome::Away { queued: false }
-            }
-            Err(ClientError::Failed(CallFailure::UnknownTarget { .. })) => Outcome::Keyless,
-            Err(ClientError::Failed(CallFailure::Remote { error, message, .. })) => {
-                Outcome::Failed(format!("{error}: {message}"))
-            }
             Err(error) => Outcome::Failed(error.to_string()),
         }
-    }
-
-    /// Leaves the request in the agent's queue. Whether it is there.
-    async fn leave(&self, target: &str, args: Value) -> bool {
-        let request = CastRequest {
-            namespace: Some(builtin::NAMESPACE.to_owned()),
-            args,
-            ttl_ms: u64::try_from(WAITS.as_millis()).ok(),
-            ..CastRequest::new(target, builtin::RENEW)
-        };
-        self.client.cast(&request).await.is_ok()
     }
 }
 

@@ -1,15 +1,15 @@
 //! `bulla audit`: what happened, and whether that is what was written down.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bulla_journal::verify::{Report, origin_of, verify};
-use bulla_journal::{Class, Entry, Reader, SCHEMA, journals, rfc3339};
+use bulla_journal::{Entry, Reader, journals};
 use bulla_rpc::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use crate::cli::{AuditCommand, AuditShowArgs, AuditVerifyArgs};
+use crate::control::journal_read::Filter;
 use crate::failure::{Failure, Result};
 use crate::journal::public_key;
 use crate::output::Output;
@@ -48,51 +48,14 @@ fn name(dir: &Path) -> String {
     dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What is shown of all that is there.
-struct Filter {
-    since: Option<String>,
-    kinds: BTreeSet<String>,
-    principal: Option<String>,
-}
-
-impl Filter {
-    fn new(args: &AuditShowArgs) -> Result<Self> {
-        let since = args.since.as_deref().map(|text| when::ago(text, SystemClock.now().secs()));
-        let since = since.transpose().map_err(Failure::usage)?;
-        for kind in &args.kinds {
-            let event = SCHEMA.iter().any(|info| info.name == kind);
-            if !event && !Class::ALL.iter().any(|class| class.as_str() == kind) {
-                let classes = Class::ALL.map(Class::as_str).join(", ");
-                return Err(Failure::usage(format!(
-                    "there is no event and no class `{kind}`; classes are {classes}, and \
-                     docs/events.md has the events"
-                )));
-            }
-        }
-        Ok(Self {
-            since: since.map(|secs| rfc3339(secs.saturating_mul(1_000_000_000))),
-            kinds: args.kinds.iter().cloned().collect(),
-            principal: args.principal.clone(),
-        })
-    }
-
-    fn takes(&self, entry: &Entry) -> bool {
-        let late = self.since.as_ref().is_none_or(|since| entry.time >= *since);
-        let kinds = &self.kinds;
-        let kind = kinds.is_empty() || kinds.contains(&entry.event) || kinds.contains(&entry.class);
-        late && kind && self.principal.as_ref().is_none_or(|name| is_about(entry, name))
-    }
-}
-
-/// Whether one of its fields is that principal, in any incarnation or the one that is named.
-fn is_about(entry: &Entry, name: &str) -> bool {
-    entry.fields.values().filter_map(Value::as_str).any(|text| {
-        text == name || text.split_once('#').is_some_and(|(principal, _)| principal == name)
-    })
+fn filter(args: &AuditShowArgs) -> Result<Filter> {
+    let since = args.since.as_deref().map(|text| when::ago(text, SystemClock.now().secs()));
+    let since = since.transpose().map_err(Failure::usage)?.map(|secs| secs.saturating_mul(1000));
+    Filter::new((since, None), args.kinds.iter().cloned(), args.principal.clone())
 }
 
 async fn show(home: &Home, args: &AuditShowArgs, out: Output) -> Result<()> {
-    let filter = Filter::new(args)?;
+    let filter = filter(args)?;
     let folders = folders(home, args.path.as_ref())?;
     let mut readers: Vec<_> = folders.iter().map(|dir| (name(dir), Reader::new(dir))).collect();
     loop {

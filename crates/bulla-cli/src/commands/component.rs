@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 
-use bulla_journal::{Text, events};
-use bulla_keystore::{KeystoreError, Reach};
+use bulla_keystore::Reach;
 use bulla_seal::{Principal, SuiteSet};
 use serde_json::json;
 
 use super::private_folder;
 use crate::cli::ComponentCommand;
+use crate::control::agent_file::create;
+use crate::control::components::{AddedHost, reach_of};
+use crate::control::desk::Desk;
 use crate::control::kek::Sources;
-use crate::control::{CONTROL, key_file, open_keystore};
+use crate::control::{CONTROL, open_keystore};
 use crate::failure::{Failure, Result};
-use crate::journal::CommandJournal;
 use crate::output::{Output, date};
-use crate::settings::{Home, Settings};
+use crate::settings::Home;
 
 pub(crate) async fn run(home: &Home, command: &ComponentCommand, out: Output) -> Result<()> {
     match command {
@@ -40,33 +41,20 @@ async fn add(
     suites: SuiteSet,
     out: Output,
 ) -> Result<()> {
-    if name == CONTROL {
-        return Err(Failure::usage(format!(
-            "component/{CONTROL} is the control plane itself; choose another name"
-        )));
-    }
-    bulla_seal::principal::check_name("instance", instance)?;
     let path = file.unwrap_or_else(|| home.components().join(format!("{instance}.key")));
     refuse_existing(&path)?;
-    let settings = Settings::load(home.dir())?;
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    // Another host of a type that exists gets a signing key of its own.
-    match keystore.add_component(name, &[], suites).await {
-        Ok(_) | Err(KeystoreError::NameTaken { .. }) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let bus = key_file::bus_entry(&settings);
-    let key_file = key_file::component_key_file(&keystore, name, instance, bus).await?;
-    if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
-        private_folder(dir)?;
-    }
-    key_file.write(&path)?;
-    let (component, host) = (Principal::component(name)?, Text::new(instance));
-    journal.record(events::ComponentAdded { component, host });
-    journal.finish()?;
-    let without_role = keystore.components_without_role().await?;
-    keystore.close().await;
+    let desk = Desk::open(home).await?;
+    let settings = desk.settings.clone();
+    let added = desk.add_component((name, instance), suites, |text| {
+        if let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) {
+            private_folder(dir)?;
+        }
+        create(&path, text, true)
+    });
+    let added = added.await;
+    let closed = desk.close().await;
+    let AddedHost { without_role, .. } = added?;
+    closed?;
     let made = json!({
         "component": Principal::component(name)?.to_string(),
         "instance": instance,
@@ -131,13 +119,11 @@ async fn kek(
 }
 
 async fn rotate(home: &Home, name: &str, out: Output) -> Result<()> {
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let audience = keystore.rotate_component(name).await?;
-    keystore.close().await;
-    let (component, epoch) = (audience.party.principal.clone(), audience.epoch);
-    journal.record(events::ComponentRotated { component, epoch, by: "operator" });
-    journal.finish()?;
+    let desk = Desk::open(home).await?;
+    let audience = desk.rotate_component(name).await;
+    let closed = desk.close().await;
+    let audience = audience?;
+    closed?;
     let rotated = json!({
         "component": audience.party.principal.to_string(),
         "epoch": audience.epoch,
@@ -159,22 +145,11 @@ async fn rotate(home: &Home, name: &str, out: Output) -> Result<()> {
 }
 
 async fn revoke(home: &Home, name: &str, instance: &str, out: Output) -> Result<()> {
-    let reach = if name == CONTROL { Reach::Everything } else { Reach::Type };
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let revoked = keystore.revoke_host(name, instance, reach).await?;
-    let component = Principal::component(name)?;
-    let host = Text::new(instance);
-    journal.record(events::ComponentRevoked { component: component.clone(), host });
-    let (epoch, by) = (revoked.epoch, "operator");
-    journal.record(events::ComponentRotated { component, epoch, by });
-    for (group, epoch) in &revoked.groups {
-        journal.record(events::GroupRekeyed { group: Text::of(group), epoch: *epoch });
-    }
-    journal.finish()?;
-    // Where hosts of the type read the database themselves.
-    keystore.fill_component_keys().await?;
-    keystore.close().await;
+    let desk = Desk::open(home).await?;
+    let revoked = desk.revoke_host(name, instance).await;
+    let closed = desk.close().await;
+    let revoked = revoked?;
+    closed?;
     let groups: Vec<String> = revoked.groups.iter().map(|(group, _)| group.to_string()).collect();
     let value = json!({
         "component": Principal::component(name)?.to_string(),
@@ -193,7 +168,7 @@ async fn revoke(home: &Home, name: &str, instance: &str, out: Output) -> Result<
         if !groups.is_empty() {
             out.say(format!("New: keys of {}.", groups.join(" ")));
         }
-        if reach == Reach::Everything {
+        if reach_of(name) == Reach::Everything {
             out.say(
                 "It was a host of the control plane, which could read the whole keystore: take away \
                  its access to that and to the key-encryption key, and add agents with shared keys \

@@ -16,7 +16,6 @@ pub(crate) mod doctor;
 mod grants;
 pub(crate) mod group;
 pub(crate) mod init;
-mod inject;
 pub(crate) mod kek;
 pub(crate) mod peers;
 pub(crate) mod policy;

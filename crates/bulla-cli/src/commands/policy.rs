@@ -1,24 +1,19 @@
 //! `bulla policy`: who may call what.
 
-use std::fs;
 use std::path::Path;
 
-use bulla_journal::events;
-use bulla_keystore::{KeystoreError, PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText};
-use bulla_policy::{Mistake, Peer, Policy, Reach, Source, starter};
-use bulla_seal::SignedPolicy;
+use bulla_keystore::{KeystoreError, PolicyDifference, PolicyOrigin, PolicyRecord};
+use bulla_policy::{Peer, Reach, starter};
 use serde_json::{Value, json};
 
 use super::policy_explain;
 use crate::cli::{PolicyCommand, StarterArg};
+use crate::control::desk::Desk;
 use crate::control::open_keystore;
-use crate::failure::{Failure, Result};
-use crate::journal::CommandJournal;
+use crate::control::policy_text::{self, Checked, no_shadow};
+use crate::failure::Result;
 use crate::output::{Output, date};
 use crate::settings::Home;
-
-/// Largest text of a policy, in bytes.
-const MAX_TEXT: u64 = 4 * 1024 * 1024;
 
 pub(crate) async fn run(home: &Home, command: &PolicyCommand, out: Output) -> Result<()> {
     match command {
@@ -44,56 +39,6 @@ fn starter_text(kind: StarterArg) -> &'static str {
     }
 }
 
-/// A policy that was read, validated and compiled.
-pub(crate) struct Checked {
-    pub(crate) source: String,
-    pub(crate) policy: Policy,
-    compiled: Vec<u8>,
-}
-
-impl Checked {
-    /// Reads, validates and compiles a file; every mistake is told with its place.
-    pub(crate) fn read(file: &Path) -> Result<Self> {
-        let show = file.display();
-        let size = fs::metadata(file)
-            .map_err(|error| Failure::new(format!("can't read the policy {show}: {error}")))?;
-        if size.len() > MAX_TEXT {
-            return Err(Failure::new(format!("the policy {show} is larger than 4 MiB")));
-        }
-        let source = fs::read_to_string(file)
-            .map_err(|error| Failure::new(format!("can't read the policy {show}: {error}")))?;
-        let policy = Source::parse(&source).and_then(|source| source.compile());
-        let policy = policy.map_err(|mistakes| told(file, &mistakes))?;
-        let compiled = policy.to_bytes();
-        // What receivers would refuse is told here.
-        Policy::from_bytes(&compiled)
-            .map_err(|_| Failure::new(format!("the policy {show} is too large or too deep")))?;
-        Ok(Self { source, policy, compiled })
-    }
-
-    pub(crate) fn text(&self) -> PolicyText<'_> {
-        PolicyText { source: &self.source, compiled: &self.compiled }
-    }
-}
-
-/// Every mistake as compilers tell them: a place that editors jump to, what is wrong, what to do.
-fn told(file: &Path, mistakes: &[Mistake]) -> Failure {
-    let count = match mistakes.len() {
-        1 => "a mistake".to_owned(),
-        n => format!("{n} mistakes"),
-    };
-    let mut text = format!("the policy {} has {count}:", file.display());
-    for mistake in mistakes {
-        let place = match (mistake.line, mistake.column) {
-            (Some(line), Some(column)) => format!("{}:{line}:{column}", file.display()),
-            (Some(line), None) => format!("{}:{line}", file.display()),
-            (None, _) => file.display().to_string(),
-        };
-        text += &format!("\n  {place}: {}", mistake.message);
-    }
-    Failure::new(text)
-}
-
 async fn check(home: &Home, file: &Path, out: Output) -> Result<()> {
     let checked = Checked::read(file)?;
     let policy = &checked.policy;
@@ -102,7 +47,7 @@ async fn check(home: &Home, file: &Path, out: Output) -> Result<()> {
         "file": file,
         "rules": policy.rules().len(),
         "bytes": checked.compiled.len(),
-        "reach": rows.iter().map(reach_json).collect::<Vec<_>>(),
+        "reach": rows.iter().map(policy_text::reach).collect::<Vec<_>>(),
     });
     out.result(&value, |out| {
         out.say(format!(
@@ -127,22 +72,9 @@ async fn known(home: &Home) -> Vec<Peer> {
         return Vec::new();
     }
     let Ok(keystore) = open_keystore(home).await else { return Vec::new() };
-    let found = keystore.list_components().await.unwrap_or_default();
+    let found = policy_text::known(&keystore).await;
     keystore.close().await;
-    let named = |name: &str| Peer::Named(bulla_policy::EntityKind::Component, name.to_owned());
-    found.iter().map(|component| named(component.party.principal.name())).collect()
-}
-
-fn reach_json(row: &Reach<'_>) -> Value {
-    json!({
-        "from": row.sender.to_string(),
-        "to": row.receiver.to_string(),
-        "effect": row.rule.effect().name(),
-        "actions": row.actions.iter().map(|action| action.name()).collect::<Vec<_>>(),
-        "method": row.method,
-        "conditions": row.conditions,
-        "rule": row.rule.id(),
-    })
+    found
 }
 
 fn reach_row(row: &Reach<'_>) -> Vec<String> {
@@ -164,24 +96,17 @@ fn reach_row(row: &Reach<'_>) -> Vec<String> {
 
 async fn activate(home: &Home, file: &Path, out: Output) -> Result<()> {
     let checked = Checked::read(file)?;
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let signed = keystore.activate_policy(checked.text(), PolicyOrigin::Command).await;
-    keystore.close().await;
+    let desk = Desk::open(home).await?;
+    let signed = desk.activate_policy(&checked).await;
+    let closed = desk.close().await;
     let signed = signed?;
-    journal_change(journal, "activated", &signed)?;
+    closed?;
     let value = json!({ "version": signed.version, "sequence": signed.sequence });
     out.result(&value, |out| {
         out.say(format!("Version {} of the policy is active.", signed.version));
         say_when(out);
         out.say("Take it back with: bulla policy rollback");
     })
-}
-
-fn journal_change(journal: CommandJournal, how: &'static str, signed: &SignedPolicy) -> Result<()> {
-    let (version, sequence) = (signed.version, signed.sequence);
-    journal.record(events::PolicyChanged { how, version, sequence });
-    journal.finish()
 }
 
 fn say_when(out: Output) {
@@ -192,15 +117,11 @@ fn say_when(out: Output) {
 }
 
 async fn roll_back(home: &Home, version: Option<u32>, out: Output) -> Result<()> {
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let signed = keystore.roll_back_policy(version).await;
-    let records = keystore.policies().await;
-    keystore.close().await;
-    let signed = signed?;
-    journal_change(journal, "rolled-back", &signed)?;
-    let record = records?.into_iter().find(|record| record.version == signed.version);
-    let to = record.and_then(|record| record.again_of).unwrap_or_default();
+    let desk = Desk::open(home).await?;
+    let rolled = desk.roll_back(version).await;
+    let closed = desk.close().await;
+    let (signed, to) = rolled?;
+    closed?;
     let value = json!({ "version": signed.version, "sequence": signed.sequence, "again": to });
     out.result(&value, |out| {
         out.say(match to {
@@ -268,12 +189,11 @@ fn record_row(record: &PolicyRecord, active: u32) -> Vec<String> {
 
 async fn shadow(home: &Home, file: &Path, out: Output) -> Result<()> {
     let checked = Checked::read(file)?;
-    let keystore = open_keystore(home).await?;
-    let journal = CommandJournal::open(home).await?;
-    let signed = keystore.shadow_policy(Some(checked.text())).await;
-    keystore.close().await;
+    let desk = Desk::open(home).await?;
+    let signed = desk.begin_shadow(&checked).await;
+    let closed = desk.close().await;
     let signed = signed?;
-    journal_change(journal, "shadowed", &signed)?;
+    closed?;
     let value = json!({ "sequence": signed.sequence, "shadow": true });
     out.result(&value, |out| {
         out.say(format!(
@@ -286,23 +206,13 @@ async fn shadow(home: &Home, file: &Path, out: Output) -> Result<()> {
 }
 
 async fn stop_shadow(home: &Home, out: Output) -> Result<()> {
-    let keystore = open_keystore(home).await?;
-    let held = keystore.policy_document().await?;
-    if held.is_none_or(|held| held.shadow.is_none()) {
-        keystore.close().await;
-        return Err(no_shadow());
-    }
-    let journal = CommandJournal::open(home).await?;
-    let signed = keystore.shadow_policy(None).await;
-    keystore.close().await;
+    let desk = Desk::open(home).await?;
+    let signed = desk.end_shadow().await;
+    let closed = desk.close().await;
     let signed = signed?;
-    journal_change(journal, "shadow-ended", &signed)?;
+    closed?;
     let value = json!({ "sequence": signed.sequence, "shadow": false });
     out.result(&value, |out| out.say("No policy judges in the shadow any more."))
-}
-
-fn no_shadow() -> Failure {
-    Failure::new("no policy judges in the shadow; let one do so with `bulla policy shadow FILE`")
 }
 
 async fn differences(home: &Home, out: Output) -> Result<()> {

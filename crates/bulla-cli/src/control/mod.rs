@@ -1,16 +1,27 @@
 //! One control-plane process: `component/control` on the bus, with the keystore behind it.
 
+pub(crate) mod admin;
+pub(crate) mod agent_file;
 pub(crate) mod agent_state;
+pub(crate) mod agents;
+mod answers;
 pub(crate) mod bus;
 pub(crate) mod claims;
+pub(crate) mod components;
+pub(crate) mod desk;
 pub(crate) mod directory;
 pub(crate) mod enrol;
+pub(crate) mod examine;
+pub(crate) mod explain;
+pub(crate) mod journal_read;
 pub(crate) mod kek;
 pub(crate) mod key_file;
 pub(crate) mod logins;
 mod peers;
 mod plane;
 mod policies;
+mod policy_api;
+pub(crate) mod policy_text;
 mod renewal;
 mod statements;
 pub(crate) mod told;
@@ -37,7 +48,9 @@ pub(crate) use plane::{Plane, tap_event};
 use crate::failure::{Failure, Result};
 use crate::journal::Journalled;
 use crate::settings::{Home, Settings, password};
+use answers::Answers;
 use bus::Bus;
+use desk::Desk;
 use directory::{KeystoreDirectory, directory_router};
 
 /// The component type of the control plane itself.
@@ -54,6 +67,10 @@ pub(crate) struct ControlNode {
     pub(crate) bus: Bus,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) started: UnixTime,
+    /// Where operators change the deployment over the API.
+    pub(crate) desk: Desk,
+    /// The first answers to requests that may come again.
+    answers: Answers,
     /// What is wrong with the bus, if anything.
     pub(crate) bus_problem: Arc<Mutex<Option<String>>>,
     server: Mutex<Option<Server>>,
@@ -155,6 +172,7 @@ impl ControlNode {
         if let Some(document) = keystore.policy_document().await? {
             rule.take(&document);
         }
+        let kept = claims.clone();
         let server_options = ServerOptions {
             authorization: rule.clone(),
             only_host: settings.claims.only_host,
@@ -166,6 +184,9 @@ impl ControlNode {
         let logins = Arc::new(logins);
         let router = directory_router(keystore.clone());
         let router = renewal::with_renewal(router, &keystore, &logins, &events);
+        let desk = Desk::of_process(home, settings, &keystore, &logins, &events);
+        let party = endpoint.identity().party().clone();
+        let answers = Answers::new(&keystore, kept, party, server_options.worker);
         let server = Server::start(endpoint.clone(), router, server_options).await?;
         let enroller =
             Arc::new(enrol::KeystoreEnroller { keystore: keystore.clone(), logins, events });
@@ -178,6 +199,8 @@ impl ControlNode {
             bus,
             transport,
             started: SystemClock.now(),
+            desk,
+            answers,
             bus_problem: Arc::default(),
             server: Mutex::new(Some(server)),
             enrolment: Mutex::new(Some(enrolment)),

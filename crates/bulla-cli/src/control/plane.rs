@@ -158,10 +158,8 @@ impl ControlPlane for Plane {
     }
 }
 
-impl bulla_api::Administration for Plane {}
-
 impl Plane {
-    fn domain(&self) -> bulla_seal::TrustDomain {
+    pub(super) fn domain(&self) -> bulla_seal::TrustDomain {
         self.0.client.endpoint().identity().domain()
     }
 
@@ -313,7 +311,7 @@ pub(super) fn agent_details(
     }
 }
 
-fn component(record: &ComponentRecord, domain: &bulla_seal::TrustDomain) -> Component {
+pub(super) fn component(record: &ComponentRecord, domain: &bulla_seal::TrustDomain) -> Component {
     let principal: &Principal = &record.party.principal;
     let end = record.audience.validity.not_after;
     Component {

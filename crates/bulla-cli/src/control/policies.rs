@@ -13,7 +13,7 @@ use bulla_seal::{GroupName, SignedPolicy};
 use tokio::time::Instant;
 
 use super::CONTROL;
-use crate::commands::policy::Checked;
+use super::policy_text::Checked;
 use crate::failure::Result;
 use crate::settings::Settings;
 

@@ -316,6 +316,15 @@ events! {
         /// `call`, `cast` or `fanout`.
         kind: &'static str,
     }
+    /// An operator has something changed over the API. What came of it follows, under its own name.
+    OperatorChanges = "operator-changes": Call, info, "change", operator_changes by operation {
+        /// The operator.
+        operator: Text,
+        /// The operation, as the API's description names it.
+        operation: &'static str,
+        /// What is changed.
+        subject: Text,
+    }
     /// An operator looks at what the bus carries.
     OperatorTapped = "operator-tapped": Call, info, "tap", operator_taps {
         /// The operator.

@@ -2,6 +2,7 @@
 
 mod access_keys;
 mod agents;
+mod answers;
 mod component_keystore;
 mod components;
 mod convert;

@@ -9,13 +9,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::private_folder;
 use crate::cli::FormatArg;
+use crate::commands::private_folder;
 use crate::failure::{Failure, Result};
 
 /// What is in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A one-time token.
     Token,
     /// The agent's keys.
@@ -23,7 +23,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Token => "join",
             Self::Key => "key",
@@ -31,7 +31,7 @@ impl Kind {
     }
 
     /// The name of the file for an agent, in this format.
-    pub(super) fn file_name(self, id: &str, format: FormatArg) -> String {
+    pub(crate) fn file_name(self, id: &str, format: FormatArg) -> String {
         match format {
             FormatArg::File => format!("{id}.{}", self.as_str()),
             FormatArg::CloudInit => format!("{id}.{}.cloud-init.yaml", self.as_str()),
@@ -47,27 +47,39 @@ impl Kind {
 }
 
 /// A file about to be written.
-pub(super) struct Packed<'a> {
-    pub(super) kind: Kind,
-    pub(super) format: FormatArg,
-    pub(super) id: &'a str,
-    pub(super) text: &'a Zeroizing<String>,
+pub(crate) struct Packed<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) format: FormatArg,
+    pub(crate) id: &'a str,
+    pub(crate) text: &'a Zeroizing<String>,
 }
 
 impl Packed<'_> {
     /// Writes it; waits for the disk if it is to be `durable`.
-    pub(super) fn write(&self, path: &Path, durable: bool) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path, durable: bool) -> Result<()> {
+        if self.format != FormatArg::ConfigDrive {
+            return self.files().iter().try_for_each(|(_, text)| create(path, text, durable));
+        }
+        for (name, text) in self.files() {
+            let path = path.join(name);
+            path.parent().map_or(Ok(()), private_folder)?;
+            create(&path, &text, durable)?;
+        }
+        Ok(())
+    }
+
+    /// What there is to write: names within the folder of a config drive, or the one file's own.
+    pub(crate) fn files(&self) -> Vec<(String, Zeroizing<String>)> {
+        let named = |text| vec![(self.kind.file_name(self.id, self.format), text)];
         match self.format {
-            FormatArg::File => create(path, self.text, durable),
-            FormatArg::CloudInit => create(path, &self.cloud_config(), durable),
-            FormatArg::Trove => create(path, &self.guest_info(), durable),
+            FormatArg::File => named(self.text.clone()),
+            FormatArg::CloudInit => named(self.cloud_config()),
+            FormatArg::Trove => named(self.guest_info()),
             FormatArg::ConfigDrive => {
-                let latest = path.join("openstack").join("latest");
-                private_folder(&latest)?;
                 let meta = json!({ "uuid": self.id, "name": self.id, "hostname": self.id });
                 let meta = Zeroizing::new(format!("{meta:#}\n"));
-                create(&latest.join("meta_data.json"), &meta, durable)?;
-                create(&latest.join("user_data"), &self.cloud_config(), durable)
+                let within = |name| format!("openstack/latest/{name}");
+                vec![(within("meta_data.json"), meta), (within("user_data"), self.cloud_config())]
             }
         }
     }
@@ -105,7 +117,8 @@ impl Packed<'_> {
     }
 }
 
-fn create(path: &Path, text: &Zeroizing<String>, durable: bool) -> Result<()> {
+/// Writes a new file of mode 0600.
+pub(crate) fn create(path: &Path, text: &Zeroizing<String>, durable: bool) -> Result<()> {
     let mut options = std::fs::OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| {
@@ -116,7 +129,7 @@ fn create(path: &Path, text: &Zeroizing<String>, durable: bool) -> Result<()> {
 }
 
 /// Where the file goes, what to run there, and who can read it on the way.
-pub(super) fn instruction(kind: Kind, format: FormatArg, id: &str, path: &Path) -> Vec<String> {
+pub(crate) fn instruction(kind: Kind, format: FormatArg, id: &str, path: &Path) -> Vec<String> {
     let (flag, file) = (kind.as_str(), path.display());
     let guest = kind.guest_path();
     let mut lines = match format {
