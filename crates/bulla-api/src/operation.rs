@@ -1,5 +1,6 @@
 //! The table of operations: from one line of it come the route and its description.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Extension;
@@ -39,6 +40,8 @@ pub struct Operation {
 pub(crate) struct Table {
     entries: Vec<Entry>,
     schemas: Vec<(String, RefOr<Schema>)>,
+    /// Of problems.
+    statuses: BTreeSet<u16>,
 }
 
 struct Entry {
@@ -103,8 +106,10 @@ impl Table {
         statuses.sort_unstable();
         statuses.dedup();
         for status in statuses {
-            let response = problem(status);
-            described.responses.responses.entry(status.to_string()).or_insert(response);
+            self.statuses.insert(status);
+            let named = Ref::new(format!("#/components/responses/{}", name(status)));
+            let responses = &mut described.responses.responses;
+            responses.entry(status.to_string()).or_insert(RefOr::Ref(named));
         }
         self.entries.push(Entry {
             path,
@@ -151,7 +156,9 @@ impl Table {
         schemas.dedup_by(|(one, _), (other, _)| one == other);
         let components = document.components.take().unwrap_or_default();
         let components: ComponentsBuilder = components.into();
-        document.components = Some(components.schemas_from_iter(schemas).build());
+        let problems = self.statuses.into_iter().map(|status| (name(status), problem(status)));
+        let components = components.schemas_from_iter(schemas).responses_from_iter(problems);
+        document.components = Some(components.build());
     }
 }
 
@@ -166,6 +173,12 @@ fn filter(method: &HttpMethod) -> MethodFilter {
         HttpMethod::Patch => MethodFilter::PATCH,
         HttpMethod::Trace => MethodFilter::TRACE,
     }
+}
+
+/// What the description calls the answer with a problem of this status.
+fn name(status: u16) -> String {
+    let text = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    text.unwrap_or("Problem").chars().filter(char::is_ascii_alphabetic).collect()
 }
 
 fn problem(status: u16) -> RefOr<utoipa::openapi::Response> {

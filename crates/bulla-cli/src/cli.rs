@@ -78,6 +78,9 @@ pub(crate) enum Command {
     /// What happened: refusals, denials, keys, floors, calls; and whether the journal is whole.
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// The control plane's HTTPS API: its description.
+    #[command(subcommand)]
+    Api(ApiCommand),
     /// Attack a deployment of its own, and yours if you say so: exit code 1 if anything works.
     Attack(AttackArgs),
     /// Measure plain and sealed side by side.
@@ -350,6 +353,12 @@ pub(crate) struct RootRotateArgs {
     /// Where what was signed goes, for `bulla root install`.
     #[arg(long, value_name = "FILE", requires = "request")]
     pub(crate) handover: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ApiCommand {
+    /// Print the API's description: OpenAPI 3.1, as JSON.
+    Openapi,
 }
 
 #[derive(Debug, Subcommand)]

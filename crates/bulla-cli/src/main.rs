@@ -17,7 +17,7 @@ use clap::Parser;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-use cli::{AgentCommand, Cli, Command};
+use cli::{AgentCommand, ApiCommand, Cli, Command};
 use control::bus::Bus;
 use failure::Result;
 use output::Output;
@@ -70,6 +70,10 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Fanout(args) => commands::call::cast(&home, args, true, out).await,
         Command::Tap(args) => commands::tap::run(&home, args, out).await,
         Command::Audit(command) => commands::audit::run(&home, command, out).await,
+        Command::Api(ApiCommand::Openapi) => {
+            out.line(bulla_api::openapi().trim_end());
+            Ok(())
+        }
         Command::Attack(args) => commands::attack::run(&home, args, out).await,
         Command::Bench(args) => bench(&home, args.clone(), out).await,
     }

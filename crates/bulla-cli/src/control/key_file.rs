@@ -29,16 +29,6 @@ pub(crate) fn bus_entry(settings: &Settings) -> Option<BusEntry> {
     })
 }
 
-/// The key file of a new agent.
-pub(crate) async fn agent_key_file(
-    keystore: &Keystore,
-    id: &str,
-    keys: AgentKeys,
-    bus: Option<BusEntry>,
-) -> Result<KeyFile> {
-    KeyFiles::new(keystore).await?.agent(id, keys, bus)
-}
-
 /// What key files have in common, read once however many are written.
 pub(crate) struct KeyFiles {
     trust: TrustStore,

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::control::key_file::{agent_key_file, component_key_file};
+use crate::control::key_file::{KeyFiles, component_key_file};
 
 pub(crate) struct Deployment {
     pub(crate) keystore: Keystore,
@@ -77,7 +77,7 @@ impl Deployment {
 
     pub(crate) async fn agent_file(&self, id: &str, key_type: KeyType) -> KeyFile {
         let keys = self.keystore.add_agent(id, key_type, Suite::X25519).await.unwrap();
-        agent_key_file(&self.keystore, id, keys, None).await.unwrap()
+        KeyFiles::new(&self.keystore).await.unwrap().agent(id, keys, None).unwrap()
     }
 
     async fn service_file(&self, name: &str) -> KeyFile {
