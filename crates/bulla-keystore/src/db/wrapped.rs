@@ -23,9 +23,11 @@ pub(crate) struct WrappedColumn {
     incarnation: bool,
     /// What its rows are found by.
     key: Key,
-    /// Name, incarnation, epoch, id and value of the rows after a name, incarnation and epoch, in
-    /// their order, up to a limit. Not every database sees from the row of three that it can begin
-    /// in the middle of its index, so the name is said once more.
+    /// Name, incarnation, epoch, id and value of the rows after an id and epoch, in their order, up
+    /// to a limit; after a name, incarnation and epoch where rows are found by something else than
+    /// an id. It is the order of an index of the table itself, so that every database goes along
+    /// that and looks up the names. Not every one sees from the row of two that it can begin in the
+    /// middle of the index, so the first of them is said once more.
     page: &'static str,
 }
 
@@ -63,12 +65,10 @@ macro_rules! of_token {
             page: concat!(
                 "SELECT p.name, p.incarnation, t.epoch, p.id, t.",
                 $column,
-                " FROM principals p JOIN join_tokens t ON t.principal_id = p.id AND t.",
+                " FROM join_tokens t JOIN principals p ON p.id = t.principal_id
+                 WHERE t.principal_id >= ?1 AND (t.principal_id, t.epoch) > (?1, ?2) AND t.",
                 $column,
-                " IS NOT NULL
-                 WHERE p.kind = 'agent' AND p.name >= ?1
-                     AND (p.name, p.incarnation, t.epoch) > (?1, ?2, ?3)
-                 ORDER BY p.name, p.incarnation, t.epoch LIMIT ?4"
+                " IS NOT NULL ORDER BY t.principal_id, t.epoch LIMIT ?3"
             ),
         }
     };
@@ -119,12 +119,12 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         text: true,
         incarnation: true,
         key: Key::Id("principal_id"),
-        // One a principal, so that its name and incarnation are their order.
+        // One a principal.
         page: "SELECT p.name, p.incarnation, k.epoch, p.id, k.encrypted_key
-               FROM principals p JOIN instance_keys k ON k.principal_id = p.id AND k.deleted = 0
-               WHERE p.kind = 'agent' AND p.name >= ?1
-                   AND (p.name, p.incarnation, k.epoch) > (?1, ?2, ?3)
-               ORDER BY p.name, p.incarnation LIMIT ?4",
+               FROM instance_keys k JOIN principals p ON p.id = k.principal_id
+               WHERE k.principal_id >= ?1 AND (k.principal_id, k.epoch) > (?1, ?2)
+                   AND k.deleted = 0
+               ORDER BY k.principal_id LIMIT ?3",
     },
     WrappedColumn {
         table: "audience_keys",
@@ -135,10 +135,9 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         incarnation: true,
         key: Key::Id("principal_id"),
         page: "SELECT p.name, p.incarnation, k.epoch, p.id, k.encrypted_key
-               FROM principals p JOIN audience_keys k ON k.principal_id = p.id
-               WHERE p.kind = 'component' AND p.name >= ?1
-                   AND (p.name, p.incarnation, k.epoch) > (?1, ?2, ?3)
-               ORDER BY p.name, p.incarnation, k.epoch LIMIT ?4",
+               FROM audience_keys k JOIN principals p ON p.id = k.principal_id
+               WHERE k.principal_id >= ?1 AND (k.principal_id, k.epoch) > (?1, ?2)
+               ORDER BY k.principal_id, k.epoch LIMIT ?3",
     },
     WrappedColumn {
         table: "group_keys",
@@ -149,9 +148,9 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         incarnation: false,
         key: Key::Id("group_id"),
         page: "SELECT g.name, k.epoch, k.epoch, g.id, k.encrypted_key
-               FROM member_groups g JOIN group_keys k ON k.group_id = g.id
-               WHERE g.name >= ?1 AND (g.name, k.epoch, k.epoch) > (?1, ?2, ?3)
-               ORDER BY g.name, k.epoch LIMIT ?4",
+               FROM group_keys k JOIN member_groups g ON g.id = k.group_id
+               WHERE k.group_id >= ?1 AND (k.group_id, k.epoch) > (?1, ?2)
+               ORDER BY k.group_id, k.epoch LIMIT ?3",
     },
     WrappedColumn {
         table: "access_keys",
@@ -216,9 +215,10 @@ impl WrappedColumn {
         after: Option<&WrappedValue>,
         limit: u32,
     ) -> Result<Vec<WrappedValue>> {
-        let (name, incarnation, epoch) =
-            after.map_or(("", 0, 0), |v| (v.name.as_str(), v.incarnation, v.epoch));
-        let values = args![name, incarnation, epoch, limit];
+        let (name, incarnation, epoch, id) =
+            after.map_or(("", 0, 0, 0), |v| (v.name.as_str(), v.incarnation, v.epoch, v.id));
+        let (by_id, by_name) = (args![id, epoch, limit], args![name, incarnation, epoch, limit]);
+        let values: &[Arg<'_>] = if matches!(self.key, Key::Id(_)) { by_id } else { by_name };
         if self.text {
             let rows: Vec<(String, u32, u32, i64, String)> = conn.all(self.page, values).await?;
             let decoded = |(name, incarnation, epoch, id, text): (_, _, _, _, String)| {
