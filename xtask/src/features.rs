@@ -14,6 +14,7 @@ const FEATURES: &[&str] = &[
     "bulla-cli/postgres",
     "bulla-cli/mariadb",
     "bulla-cli/pkcs11",
+    "bulla-cli/otel",
 ];
 
 /// For `--features`.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::journal::CallsSetting;
+use crate::logs::LogFormat;
 use crate::settings::{Kek, Provider};
 
 /// Sealed RPC over a message broker that nobody has to trust.
@@ -24,6 +25,9 @@ pub(crate) struct Cli {
     /// JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
+    /// How logs look [default: as JSON with --json, else text].
+    #[arg(long, global = true, value_enum, env = "BULLA_LOG_FORMAT", hide_env = true, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -85,6 +89,16 @@ pub(crate) enum Command {
     Attack(AttackArgs),
     /// Measure plain and sealed side by side.
     Bench(crate::bench::BenchArgs),
+    /// Write what a package ships beside the program: completions, man pages, the table of metrics.
+    #[command(hide = true)]
+    Package(PackageArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PackageArgs {
+    /// The folder.
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -301,6 +315,9 @@ pub(crate) struct AgentRunArgs {
     /// Which calls are in the journal too.
     #[arg(long, value_enum, default_value_t, value_name = "WHICH", requires = "journal")]
     pub(crate) journal_calls: CallsSetting,
+    /// Serve metrics, health and readiness there (127.0.0.1:9465), without authentication.
+    #[arg(long, value_name = "ADDRESS", env = "BULLA_METRICS_LISTEN")]
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]

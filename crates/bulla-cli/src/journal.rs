@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulla_journal::{
-    Event, Events, Journal, JournalError, OnFull, Options, PublicKey, SigningKey, Sync,
+    Event, Events, Health, Journal, JournalError, OnFull, Options, PublicKey, SigningKey, Sync,
 };
 use bulla_rpc::JournalCalls;
 use bulla_seal::TrustDomain;
@@ -167,6 +167,16 @@ impl Journalled {
         }
     }
 
+    /// How it does; `None` if none is kept.
+    pub(crate) fn health(&self) -> Option<Health> {
+        Some(self.journal.as_ref()?.health())
+    }
+
+    /// Bytes that are left on its disk.
+    pub(crate) fn disk_free(&self) -> Option<u64> {
+        disk_free(self.journal.as_ref()?.dir())
+    }
+
     /// Writes what is left.
     pub(crate) async fn close(&self) {
         let Some(journal) = self.journal.clone() else { return };
@@ -174,6 +184,12 @@ impl Journalled {
             tracing::error!(%error, "the journal ended badly");
         }
     }
+}
+
+/// Bytes that this user may still write to the disk that `path` is on.
+pub(crate) fn disk_free(path: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(path).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// The journal of commands, which take turns with it.

@@ -7,6 +7,8 @@ mod commands;
 mod control;
 mod failure;
 mod journal;
+mod logs;
+mod observe;
 mod output;
 mod settings;
 mod when;
@@ -14,18 +16,17 @@ mod when;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::prelude::*;
 
 use cli::{AgentCommand, ApiCommand, Cli, Command};
 use control::bus::Bus;
 use failure::Result;
+use logs::LogFormat;
 use output::Output;
 use settings::{Home, Settings};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logs(&cli.command, cli.json);
+    start_logs(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -75,6 +76,7 @@ async fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Attack(args) => commands::attack::run(&home, args, out).await,
+        Command::Package(args) => commands::package::run(&args.folder, out),
         Command::Bench(args) => bench(&home, args.clone(), out).await,
     }
 }
@@ -90,21 +92,9 @@ async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
     Ok(bench::run(args, bus, out.is_json()).await?)
 }
 
-/// Logs go to standard error: warnings for short commands, what happens for services. The
-/// broker client's own logs stay above the level at which they would show a login.
-fn start_logs(command: &Command, json: bool) {
-    let service = matches!(command, Command::Serve(_) | Command::Agent(AgentCommand::Run(_)));
-    let default = if service { LevelFilter::INFO } else { LevelFilter::WARN };
-    let asked = std::env::var("BULLA_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let asked = asked.unwrap_or_else(|| Targets::new().with_default(default));
-    let broker_client = asked.default_level().unwrap_or(default).min(LevelFilter::INFO);
-    let filter =
-        asked.with_target("lapin", broker_client).with_target("amq_protocol", broker_client);
-    let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry();
-    if json {
-        registry.with(logs.json().with_filter(filter)).init();
-    } else {
-        registry.with(logs.with_target(false).with_filter(filter)).init();
-    }
+fn start_logs(cli: &Cli) {
+    let service =
+        matches!(&cli.command, Command::Serve(_) | Command::Agent(AgentCommand::Run(_)));
+    let format = if cli.json { LogFormat::Json } else { LogFormat::Text };
+    logs::start(service, cli.log_format.unwrap_or(format));
 }

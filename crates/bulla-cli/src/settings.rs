@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Result};
 use crate::journal::JournalSettings;
+use crate::observe::traces::TraceSettings;
 use crate::when;
 
 /// The file with the settings, in the home folder.
@@ -34,6 +35,8 @@ pub(crate) struct Settings {
     pub(crate) components: Components,
     pub(crate) policy: Policy,
     pub(crate) journal: JournalSettings,
+    pub(crate) metrics: Metrics,
+    pub(crate) traces: TraceSettings,
 }
 
 /// Who may call what.
@@ -41,6 +44,13 @@ pub(crate) struct Settings {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Policy {
     pub(crate) file: Option<PathBuf>,
+}
+
+/// Where metrics are served beside the API's own door.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(crate) struct Metrics {
+    pub(crate) listen: Option<SocketAddr>,
 }
 
 /// What holds for all agents.
@@ -348,6 +358,21 @@ impl Settings {
         if let Some(listen) = get("BULLA_API_LISTEN") {
             self.api.listen = Some(listen.parse().map_err(|_| bad("BULLA_API_LISTEN"))?);
         }
+        if let Some(listen) = get("BULLA_METRICS_LISTEN") {
+            self.metrics.listen = Some(listen.parse().map_err(|_| bad("BULLA_METRICS_LISTEN"))?);
+        }
+        if let Some(endpoint) = get("BULLA_TRACES_ENDPOINT") {
+            self.traces.endpoint = Some(endpoint);
+        }
+        if let Some(ca) = get("BULLA_TRACES_CA") {
+            self.traces.ca = Some(ca.into());
+        }
+        if let Some(sample) = get("BULLA_TRACES_SAMPLE") {
+            self.traces.sample = Some(sample.parse().map_err(|_| bad("BULLA_TRACES_SAMPLE"))?);
+        }
+        if let Some(service) = get("BULLA_TRACES_SERVICE") {
+            self.traces.service = Some(service);
+        }
         if let Some(instance) = get("BULLA_CONTROL_INSTANCE") {
             self.control.instance = Some(instance);
         }
@@ -514,6 +539,9 @@ mod tests {
         assert!(settings.keystore.url.is_some() && settings.keystore.password_file.is_some());
         let keystore = &settings.keystore;
         assert!(keystore.owner_url.is_some() && keystore.owner_password_file.is_some());
+        let traces = &settings.traces;
+        assert!(settings.metrics.listen.is_some() && traces.endpoint.is_some());
+        assert!(traces.ca.is_some() && traces.sample.is_some() && traces.service.is_some());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -111,6 +112,16 @@ impl Dialer {
     /// When a certificate or key can't be used.
     pub fn tls(files: &ClientTls) -> Result<Self, CertError> {
         Ok(Self { tls: Some(TlsConnector::from(tls::client_config(files)?)) })
+    }
+
+    /// TLS 1.3 with a server of others, whose certificate is from an authority in `ca`; nothing is proven
+    /// to it.
+    ///
+    /// # Errors
+    ///
+    /// When the authority's certificate can't be used.
+    pub fn trusting(ca: &Path) -> Result<Self, CertError> {
+        Ok(Self { tls: Some(TlsConnector::from(tls::trusting(ca)?)) })
     }
 
     /// Plain TCP, to loopback addresses only.

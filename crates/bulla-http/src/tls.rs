@@ -75,6 +75,17 @@ pub(crate) fn client_config(files: &ClientTls) -> Result<Arc<ClientConfig>, Cert
     Ok(Arc::new(config))
 }
 
+/// A client without a certificate of its own.
+pub(crate) fn trusting(ca: &Path) -> Result<Arc<ClientConfig>, CertError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])
+        .map_err(|e| CertError::unusable(ca, e))?
+        .with_root_certificates(load_ca(ca)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
 /// The operator that a verified certificate names.
 pub(crate) fn operator(leaf: &CertificateDer<'_>) -> Option<Identity> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;

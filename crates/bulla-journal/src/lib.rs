@@ -54,4 +54,4 @@ pub use page::page;
 pub use read::{Entry, Part, Reader, next_seq, read_entries, read_part};
 pub use schema::{Class, Event, Field, SCHEMA, Severity, Text, events};
 pub use segment::{CHECKPOINT_FILE, is_journal, journals};
-pub use writer::{Journal, OnFull, Options, Status, Sync};
+pub use writer::{Health, Journal, OnFull, Options, Status, Sync};

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use bulla_seal::Refusal;
 use parking_lot::Mutex;
 
+use crate::error::CallError;
+use crate::histogram::Histogram;
+
 /// Counters of one endpoint, since it was made.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -28,7 +31,93 @@ pub struct Counters {
     pub exempted: Counter,
     /// Messages below a floor that is rehearsed.
     pub below_target: Counter,
+    /// What became of the methods that were run here, in the order of [`RanOutcome::ALL`].
+    pub ran: [Counter; RanOutcome::ALL.len()],
+    /// Messages that could not be judged just now and went back to their queue.
+    pub retried: Counter,
+    /// How long messages were here: from when one was taken from the bus until its reply was handed
+    /// over and it was acknowledged.
+    pub handling: Histogram,
+    /// How long the claim store took to grant or refuse a claim, and to keep an outcome.
+    pub claiming: Histogram,
+    /// Claims and outcomes that the claim store could not keep.
+    pub claim_errors: Counter,
+    /// What became of the calls that were made here, in the order of [`CallOutcome::ALL`].
+    pub calls: [Counter; CallOutcome::ALL.len()],
+    /// How long those calls took, from when one was sent until its outcome was there.
+    pub calling: Histogram,
+    /// Casts, notifications and fanouts that the bus took over.
+    pub sent: Counter,
     refused: Mutex<BTreeMap<&'static str, Refused>>,
+}
+
+/// What became of a method that was run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RanOutcome {
+    /// It returned a value.
+    Value,
+    /// It returned an error.
+    Error,
+    /// Its caller gave up, and it was stopped.
+    Cancelled,
+}
+
+impl RanOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Value, Self::Error, Self::Cancelled];
+
+    /// Its stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Error => "error",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// The peer answered with a value.
+    Value,
+    /// The peer answered with an error.
+    Error,
+    /// No answer came in time.
+    Timeout,
+    /// Nobody takes messages there.
+    Unroutable,
+    /// It could not be sealed, sent or opened, or the client was closed.
+    Failed,
+    /// Its caller gave up.
+    GivenUp,
+}
+
+impl CallOutcome {
+    /// Every outcome.
+    pub const ALL: [Self; 6] =
+        [Self::Value, Self::Error, Self::Timeout, Self::Unroutable, Self::Failed, Self::GivenUp];
+
+    pub(crate) fn of(error: &CallError) -> Self {
+        match error {
+            CallError::Remote(_) => Self::Error,
+            CallError::Timeout { .. } => Self::Timeout,
+            CallError::Unroutable { .. } => Self::Unroutable,
+            _ => Self::Failed,
+        }
+    }
+
+    /// Its stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Value => "value",
+            Self::Error => "error",
+            Self::Timeout => "timeout",
+            Self::Unroutable => "unroutable",
+            Self::Failed => "failed",
+            Self::GivenUp => "given-up",
+        }
+    }
 }
 
 /// How often a refusal was given, and when it was last told.
@@ -63,6 +152,19 @@ impl Counter {
 }
 
 impl Counters {
+    pub(crate) fn ran(&self, outcome: RanOutcome) {
+        self.executed.add(1);
+        if let Some(counter) = self.ran.get(outcome as usize) {
+            counter.add(1);
+        }
+    }
+
+    pub(crate) fn called(&self, outcome: CallOutcome) {
+        if let Some(counter) = self.calls.get(outcome as usize) {
+            counter.add(1);
+        }
+    }
+
     pub(crate) fn refuse(&self, name: &'static str) {
         self.refused.lock().entry(name).or_default().count += 1;
     }

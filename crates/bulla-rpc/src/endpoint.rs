@@ -20,6 +20,7 @@ use crate::rate::SenderRates;
 use crate::sessions::{Incoming, Outgoing};
 use crate::standing::Revocation;
 use crate::target::DEFAULT_EXCHANGE;
+use crate::trace::Tracer;
 
 /// One process as one principal on one bus. Cheap to clone.
 #[derive(Clone)]
@@ -74,6 +75,8 @@ pub struct EndpointOptions {
     pub events: Events,
     /// Which calls that are run here are events.
     pub journal_calls: JournalCalls,
+    /// What takes spans of traces; there are none unless given.
+    pub tracer: Option<Arc<dyn Tracer>>,
 }
 
 /// Which calls are told one by one as events.
@@ -106,6 +109,7 @@ impl Default for EndpointOptions {
             floors: None,
             events: Events::default(),
             journal_calls: JournalCalls::None,
+            tracer: None,
         }
     }
 }
@@ -234,9 +238,13 @@ impl Endpoint {
         }
     }
 
+    pub(crate) fn next_random(&self) -> Result<[u8; 16], RandomFailed> {
+        self.0.random.lock().next16()
+    }
+
     /// What the hedged rule needs for the next message (protocol section 3).
     pub(crate) fn hedge(&self) -> Result<Hedge, RandomFailed> {
-        let random = self.0.random.lock().next16()?;
+        let random = self.next_random()?;
         Ok(Hedge {
             random,
             now: self.now(),

@@ -101,6 +101,7 @@ pub mod directory;
 mod endpoint;
 pub mod enrol;
 mod error;
+pub mod histogram;
 pub mod identity;
 mod notice;
 mod pipeline;
@@ -112,12 +113,13 @@ mod server;
 mod sessions;
 mod standing;
 pub mod target;
+pub mod trace;
 pub mod value;
 
 pub use client::{Client, Progress, Request};
 pub use clock::{Clock, SystemClock};
 pub use context::Context;
-pub use counters::{Counter, Counters};
+pub use counters::{CallOutcome, Counter, Counters, RanOutcome};
 pub use directory::{
     Directory, DirectoryError, LookupLimits, Lookups, PairKey, PeerKeys, RemoteDirectory,
     StaticDirectory,
@@ -130,5 +132,5 @@ pub use pipeline::{
 };
 pub use renewal::{RenewalError, Renewer};
 pub use router::{Access, Effect, HandlerResult, Method, Router, Version};
-pub use server::{ServeError, Server, ServerOptions};
+pub use server::{Load, ServeError, Server, ServerOptions};
 pub use target::Target;

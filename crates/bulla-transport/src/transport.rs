@@ -209,6 +209,15 @@ pub trait Transport: Send + Sync + 'static {
         Err(TransportError::Unsupported { what: "count of a queue's consumers" })
     }
 
+    /// How many messages wait in an inbox's queue and are in nobody's hands: the broker's word. None if
+    /// there is no such queue.
+    ///
+    /// # Errors
+    /// [`TransportError::Unsupported`] where it can't be asked; or the broker does not say.
+    async fn waiting(&self, _inbox: &Inbox) -> Result<u64, TransportError> {
+        Err(TransportError::Unsupported { what: "count of a queue's messages" })
+    }
+
     /// The logins with which it comes back after a loss; `None` if they can't be changed.
     fn logins(&self) -> Option<&Logins> {
         None

@@ -137,6 +137,11 @@ impl Serving {
         &self.server
     }
 
+    /// The server, to be looked at by others.
+    pub fn shared(&self) -> Arc<Server> {
+        self.server.clone()
+    }
+
     fn keep_up_with_groups(&self) {
         let (server, stop) = (self.server.clone(), self.stop.clone());
         self.tasks.spawn(async move {

@@ -1,6 +1,7 @@
 //! `bulla agent run|list|revoke`; the others have files of their own.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bulla::{Claims, Connection, ServeOptions, Serving};
@@ -9,6 +10,8 @@ use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
 use bulla_seal::Suite;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::component::refuse_existing;
 use super::serve::StopSignals;
@@ -22,6 +25,8 @@ use crate::control::desk::Desk;
 use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
 use crate::journal::{JournalSettings, Journalled};
+use crate::observe::traces::{Service, Traces};
+use crate::observe::{self, BusWatch, Door, Notify, Observer, Parts};
 use crate::output::{Output, date};
 use crate::settings::{self, Home, Settings};
 
@@ -206,6 +211,12 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     let (file, path) = agent_join::key_file(args, out).await?;
     let (bus, mut endpoint) = agent_bus(args, &file.principal, file.bus.as_ref())?;
     let journal = journal(args, &file)?;
+    let door = observe::open_door(args.metrics).await?;
+    let mut settings = Settings::default();
+    settings.overlay_environment()?;
+    let service = Service { name: "bulla-agent", instance: &file.principal };
+    let traces = Traces::start(&settings.traces, &service)?;
+    endpoint.tracer = traces.tracer();
     endpoint.events = journal.events.clone();
     endpoint.journal_calls = args.journal_calls.into();
     let agent = AgentOptions { exec: args.exec.clone(), ..AgentOptions::default() };
@@ -215,7 +226,16 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     }
     let (connection, serving) = start((&file, &path), (&bus, endpoint), &agent, options).await?;
     let mut signals = StopSignals::listen()?;
+    let mut hangup = signal(SignalKind::hangup())?;
     let principal = connection.principal().clone();
+    let stop = CancellationToken::new();
+    let observer = observer(&connection, &serving, &journal, &stop);
+    let metrics = door.as_ref().map(Door::url);
+    if let Some(door) = door {
+        door.serve(observer.clone(), stop.clone());
+    }
+    let notify = Notify::from_env();
+    let _alive = observe::keep_informed(&notify, &observer, &stop);
     if out.is_json() {
         out.json_line(&json!({ "agent": principal.to_string(), "bus": bus.address() }))?;
     }
@@ -224,11 +244,27 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
         out.bold(principal.as_str()),
         bus.address()
     ));
-    signals.wait().await;
+    if let Some(metrics) = &metrics {
+        out.say(format!("Metrics at {metrics}/metrics."));
+    }
+    notify.ready(&observer.status_line().await);
+    loop {
+        tokio::select! {
+            () = signals.wait() => break,
+            // It has no settings to take over; who asks is told that it is as it was.
+            _ = hangup.recv() => {
+                notify.reloading();
+                notify.ready(&observer.status_line().await);
+            }
+        }
+    }
     out.say("Stopping: letting what runs end.");
+    notify.stopping();
+    stop.cancel();
     let cut = serving.drain(Duration::from_secs(args.grace)).await;
     connection.close().await;
     journal.close().await;
+    traces.close().await;
     if cut > 0 {
         return Err(Failure::new(format!(
             "{cut} methods were still running after {} s and were cut off; their callers will be \
@@ -237,6 +273,28 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// What is shown of an agent.
+fn observer(
+    connection: &Connection,
+    serving: &Serving,
+    journal: &Journalled,
+    stop: &CancellationToken,
+) -> Arc<Observer> {
+    let server = serving.shared();
+    let load = {
+        let server = Arc::downgrade(&server);
+        move || server.upgrade().map(|server| server.load())
+    };
+    Observer::new(Parts {
+        client: connection.client().clone(),
+        claims: server.claims().clone(),
+        load: Box::new(load),
+        bus: BusWatch::start(connection.transport(), stop),
+        journal: journal.clone(),
+        keystore: None,
+    })
 }
 
 /// The agent's journal, if it is to keep one.

@@ -7,11 +7,14 @@ use bulla_http::certs::Files;
 use bulla_http::{Limits, Listener, Options, Token};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::cli::ServeArgs;
 use crate::control::bus::Bus;
 use crate::control::{ControlNode, Plane};
 use crate::failure::{Failure, Result};
+use crate::observe::traces::{Service, Traces};
+use crate::observe::{self, Door, Notify, Observer};
 use crate::output::Output;
 use crate::settings::{DEFAULT_LISTEN, Home, Settings};
 
@@ -22,11 +25,17 @@ const GRACE: Duration = Duration::from_secs(30);
 pub(crate) struct Running {
     pub(crate) node: Arc<ControlNode>,
     pub(crate) url: String,
+    /// Where metrics are served beside the API.
+    pub(crate) metrics: Option<String>,
     stop: CancellationToken,
     api: tokio::task::JoinHandle<()>,
     home: Home,
     signals: StopSignals,
     hangup: Signal,
+    observer: Arc<Observer>,
+    traces: Traces,
+    notify: Notify,
+    _alive: Option<AbortOnDropHandle<()>>,
 }
 
 pub(crate) async fn run(home: &Home, args: &ServeArgs, out: Output) -> Result<()> {
@@ -40,6 +49,10 @@ pub(crate) async fn run(home: &Home, args: &ServeArgs, out: Output) -> Result<()
     let bus = Bus::from_settings(&settings.bus, "serve")?;
     let mut running = start(home, &settings, bus).await?;
     out.say(format!("Control plane on {}, API at {}.", running.node.bus.address(), running.url));
+    if let Some(metrics) = &running.metrics {
+        out.say(format!("Metrics at {metrics}/metrics."));
+    }
+    running.tell_ready().await;
     running.wait_for_stop().await;
     out.say("Stopping: letting what runs end.");
     running.stop().await;
@@ -63,21 +76,38 @@ pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<
     // The door first: a port in use should not cost a half-started control plane.
     let listener = listen(home, settings).await?;
     let url = listener.url();
-    let node = Arc::new(ControlNode::start(home, settings, bus).await?);
+    let door = observe::open_door(settings.metrics.listen).await?;
+    let instance = crate::control::instance_name(settings);
+    let service = Service { name: "bulla-control", instance: &instance };
+    let traces = Traces::start(&settings.traces, &service)?;
+    let node = Arc::new(ControlNode::start(home, settings, bus, &traces).await?);
     std::fs::write(home.api_url(), &url).map_err(|error| {
         Failure::new(format!("can't write {}: {error}", home.api_url().display()))
     })?;
     let stop = CancellationToken::new();
+    let observer = node.observer();
     let router = bulla_api::router(Arc::new(Plane(node.clone())));
+    let router = observe::observed(router, &observer);
     let api = tokio::spawn(listener.serve(router, stop.clone()));
+    let metrics = door.as_ref().map(Door::url);
+    if let Some(door) = door {
+        door.serve(observer.clone(), stop.clone());
+    }
+    let notify = Notify::from_env();
+    let alive = observe::keep_informed(&notify, &observer, &stop);
     Ok(Running {
         node,
         url,
+        metrics,
         stop,
         api,
         home: home.clone(),
         signals: StopSignals::listen()?,
         hangup: signal(SignalKind::hangup())?,
+        observer,
+        traces,
+        notify,
+        _alive: alive,
     })
 }
 
@@ -125,17 +155,28 @@ impl Running {
         loop {
             tokio::select! {
                 () = self.signals.wait() => return,
-                _ = self.hangup.recv() => self.node.reload(&self.home).await,
+                _ = self.hangup.recv() => {
+                    self.notify.reloading();
+                    self.node.reload(&self.home).await;
+                    self.tell_ready().await;
+                }
             }
         }
     }
 
+    /// Tells the service manager.
+    pub(crate) async fn tell_ready(&self) {
+        self.notify.ready(&self.observer.status_line().await);
+    }
+
     pub(crate) async fn stop(self) {
+        self.notify.stopping();
         self.stop.cancel();
         if let Err(error) = self.api.await {
             tracing::error!(%error, "the API ended badly");
         }
         self.node.stop(GRACE).await;
+        self.traces.close().await;
         // Nobody is there any more.
         let _ = std::fs::remove_file(self.home.api_url());
     }

@@ -58,6 +58,7 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
     let shown = first.and_then(|first| show_first(&first, &running, home, begun, out));
     if shown.is_ok() && !args.once {
         next_steps(&running, home, out);
+        running.tell_ready().await;
         running.wait_for_stop().await;
         out.say("Stopping: letting what runs end.");
     }

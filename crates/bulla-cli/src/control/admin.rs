@@ -340,7 +340,7 @@ impl Administration for Plane {
         examine::keystore(&node.keystore, Some(settings), &mut findings).await;
         examine::backup(home, settings, &mut findings).await;
         examine::certificates(home, &mut findings);
-        let bus = match node.bus_problem.lock().clone() {
+        let bus = match node.bus_watch.problem() {
             None => Ok(()),
             Some(problem) => Err(Failure::new(problem)),
         };

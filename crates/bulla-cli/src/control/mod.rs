@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_guard::ClaimStore;
 use bulla_journal::{Events, Text, events};
 use bulla_keystore::{KekRing, Keystore, KeystoreError, SIGNING_LIFETIME, StoreAddress};
 use bulla_rpc::enrol::EnrolServer;
@@ -38,7 +39,7 @@ use bulla_rpc::{
     ServerOptions, SystemClock,
 };
 use bulla_seal::UnixTime;
-use bulla_transport::{Transport, TransportEvent};
+use bulla_transport::Transport;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -47,6 +48,8 @@ pub(crate) use plane::{Plane, tap_event};
 
 use crate::failure::{Failure, Result};
 use crate::journal::Journalled;
+use crate::observe::traces::Traces;
+use crate::observe::{BusWatch, Observer, Parts};
 use crate::settings::{Home, Settings, password};
 use answers::Answers;
 use bus::Bus;
@@ -71,9 +74,9 @@ pub(crate) struct ControlNode {
     pub(crate) desk: Desk,
     /// The first answers to requests that may come again.
     answers: Answers,
-    /// What is wrong with the bus, if anything.
-    pub(crate) bus_problem: Arc<Mutex<Option<String>>>,
+    pub(crate) bus_watch: BusWatch,
     server: Mutex<Option<Server>>,
+    claims: Arc<dyn ClaimStore>,
     enrolment: Mutex<Option<EnrolServer>>,
     journal: Journalled,
     stop: CancellationToken,
@@ -145,7 +148,12 @@ fn address(
 }
 
 impl ControlNode {
-    pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<Self> {
+    pub(crate) async fn start(
+        home: &Home,
+        settings: &Settings,
+        bus: Bus,
+        traces: &Traces,
+    ) -> Result<Self> {
         let keystore = open_keystore(home).await?;
         let domain = keystore.trust_store().domain().clone();
         let journal = Journalled::control(home, &settings.journal, &domain)?;
@@ -158,6 +166,7 @@ impl ControlNode {
             floors: Some(Arc::new(keystore.floors())),
             events: journal.events.clone(),
             journal_calls: settings.journal.calls.into(),
+            tracer: traces.tracer(),
             ..bus::endpoint_options(&settings.bus)?
         };
         let endpoint = Endpoint::new(identity, directory, transport.clone(), options)?;
@@ -177,7 +186,7 @@ impl ControlNode {
             authorization: rule.clone(),
             only_host: settings.claims.only_host,
             only_host_by_bus: true,
-            ..ServerOptions::new(claims)
+            ..ServerOptions::new(claims.clone())
         };
         let events = journal.events.clone();
         let logins = logins::Logins::new(settings, &keystore)?.with_events(&events);
@@ -193,6 +202,8 @@ impl ControlNode {
         let enrolment = EnrolServer::start(endpoint.clone(), enroller).await?;
         let client = Client::new(endpoint);
         client.listen().await?;
+        let stop = CancellationToken::new();
+        let bus_watch = BusWatch::start(&transport, &stop);
         let node = Self {
             keystore,
             client,
@@ -201,17 +212,17 @@ impl ControlNode {
             started: SystemClock.now(),
             desk,
             answers,
-            bus_problem: Arc::default(),
+            bus_watch,
             server: Mutex::new(Some(server)),
+            claims,
             enrolment: Mutex::new(Some(enrolment)),
             journal,
-            stop: CancellationToken::new(),
+            stop,
         };
         node.renew(instance);
         node.fill();
         node.rotate();
         statements::keep(home, &node.keystore, &node.client, &rule, &node.stop);
-        node.watch();
         Ok(node)
     }
 
@@ -307,34 +318,18 @@ impl ControlNode {
         });
     }
 
-    fn watch(&self) {
-        let (mut events, problem) = (self.transport.events(), self.bus_problem.clone());
-        let stop = self.stop.clone();
-        tokio::spawn(async move {
-            loop {
-                let event = tokio::select! {
-                    () = stop.cancelled() => return,
-                    event = events.recv() => event,
-                };
-                use tokio::sync::broadcast::error::RecvError;
-                match event {
-                    Ok(TransportEvent::Lost { why }) => {
-                        tracing::warn!(%why, "the bus is lost; reconnecting");
-                        *problem.lock() = Some(format!("connection lost: {why}"));
-                    }
-                    Ok(TransportEvent::Blocked { why }) => {
-                        tracing::warn!(%why, "the broker asks to wait");
-                        *problem.lock() = Some(format!("the broker asks to wait: {why}"));
-                    }
-                    Ok(TransportEvent::Connected | TransportEvent::Unblocked) => {
-                        tracing::info!("the bus is back");
-                        *problem.lock() = None;
-                    }
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
-                }
-            }
-        });
+    /// What is shown of it.
+    pub(crate) fn observer(self: &Arc<Self>) -> Arc<Observer> {
+        let node = Arc::downgrade(self);
+        let load = move || node.upgrade()?.server.lock().as_ref().map(Server::load);
+        Observer::new(Parts {
+            client: self.client.clone(),
+            claims: self.claims.clone(),
+            load: Box::new(load),
+            bus: self.bus_watch.clone(),
+            journal: self.journal.clone(),
+            keystore: Some(self.keystore.clone()),
+        })
     }
 
     /// Lets what runs end, then closes the bus.
@@ -372,7 +367,7 @@ async fn receive_keys(keystore: &Keystore) -> bulla_keystore::Result<Vec<Receive
 }
 
 /// The host's name as far as it can be a name, unless set.
-fn instance_name(settings: &Settings) -> String {
+pub(crate) fn instance_name(settings: &Settings) -> String {
     if let Some(instance) = &settings.control.instance {
         return instance.clone();
     }

@@ -123,7 +123,7 @@ impl ControlPlane for Plane {
     }
 
     async fn status(&self) -> Result<Status, CallFailure> {
-        let problem = self.0.bus_problem.lock().clone();
+        let problem = self.0.bus_watch.problem();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             trust_domain: self.domain().to_string(),

@@ -61,6 +61,17 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The last file alone.
+    pub(super) fn last(&mut self) -> Found<()> {
+        let segments = Segment::list(self.dir)
+            .map_err(|error| self.wrong(self.dir, format!("can't be read: {error}")))?;
+        let Some(last) = segments.last() else {
+            return Err(self.wrong(self.dir, "it holds no journal: its files are missing"));
+        };
+        self.segment(last, true)?;
+        self.newest()
+    }
+
     pub(super) fn all(&mut self) -> Found<()> {
         let segments = Segment::list(self.dir)
             .map_err(|error| self.wrong(self.dir, format!("can't be read: {error}")))?;

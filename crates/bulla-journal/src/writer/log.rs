@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use crate::checkpoint::Checkpoint;
@@ -16,6 +17,7 @@ use crate::schema::Text;
 use crate::schema::events::{JournalCut, JournalRolledBack, JournalTrimmed};
 use crate::segment::{CHECKPOINT_FILE, Segment, sync_folder, take_folder, write_whole};
 
+use super::queue::Gauges;
 use super::{Options, Sync};
 
 /// So much may be written and not on the disk yet; it is kept in memory, to be written again if
@@ -39,6 +41,10 @@ pub(super) struct Log {
     /// How many of those were written, and may be on the disk or not.
     written: usize,
     synced: Instant,
+    /// When the oldest event happened that is not on the disk, in Unix nanoseconds; 0 for none.
+    unsynced: u64,
+    /// When the last checkpoint was made, in Unix seconds; 0 if it is not known.
+    signed_at: u64,
     /// Records that the last checkpoint covers, and when the first that it does not came.
     checkpointed: u64,
     uncovered: Option<Instant>,
@@ -85,6 +91,8 @@ impl Log {
             pending: Vec::new(),
             written: 0,
             synced: now,
+            unsynced: 0,
+            signed_at: modified(&dir.join(CHECKPOINT_FILE)),
             checkpointed: recovered.checkpointed,
             uncovered: (recovered.state.size() > recovered.checkpointed).then_some(now),
             note: None,
@@ -111,6 +119,14 @@ impl Log {
         self.state.size()
     }
 
+    /// Tells how far it is.
+    pub(super) fn show(&self, gauges: &Gauges) {
+        gauges.records.store(self.state.size(), Ordering::Relaxed);
+        gauges.signed.store(self.checkpointed, Ordering::Relaxed);
+        gauges.signed_at.store(self.signed_at, Ordering::Relaxed);
+        gauges.unsynced.store(self.unsynced, Ordering::Relaxed);
+    }
+
     /// Adds an event of the journal's own.
     pub(super) fn own(&mut self, event: &Event) {
         event.log();
@@ -119,6 +135,9 @@ impl Log {
 
     pub(super) fn add(&mut self, time: u64, event: &Event) {
         self.state.record(&mut self.pending, &mut self.clock, time, event);
+        if self.unsynced == 0 {
+            self.unsynced = time;
+        }
         self.uncovered.get_or_insert_with(Instant::now);
     }
 
@@ -181,6 +200,7 @@ impl Log {
             self.durable += self.pending.len() as u64;
             self.pending.clear();
             self.written = 0;
+            self.unsynced = 0;
         }
         self.synced = Instant::now();
         Ok(())
@@ -192,6 +212,7 @@ impl Log {
             let (origin, key) = (&self.options.origin, &self.key);
             self.note = Some(self.state.checkpoint(&mut self.pending, origin, key));
             self.checkpointed = self.state.size();
+            self.signed_at = now_nanos() / 1_000_000_000;
             self.uncovered = None;
         }
         self.sync()?;
@@ -244,6 +265,13 @@ impl Log {
         let since = modified.ok().and_then(|at| SystemTime::now().duration_since(at).ok());
         since.is_some_and(|since| since >= age)
     }
+}
+
+/// When a file was last written, in Unix seconds; 0 if nobody knows.
+fn modified(path: &Path) -> u64 {
+    let modified = fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    let since = modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// The first file of a new journal.

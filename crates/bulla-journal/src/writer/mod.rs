@@ -102,6 +102,27 @@ pub enum Status {
     Closed,
 }
 
+/// How a journal does, and how far it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it can be written.
+    pub status: Status,
+    /// Events that wait for the writer.
+    pub queued: usize,
+    /// How many may.
+    pub capacity: usize,
+    /// Events that were lost since it was opened.
+    pub lost: u64,
+    /// How old the oldest event is that is not on the disk.
+    pub lag: Duration,
+    /// Records in it.
+    pub records: u64,
+    /// How many of them the last checkpoint covers.
+    pub signed: u64,
+    /// When that was made, in Unix seconds, if that is known.
+    pub signed_at: Option<u64>,
+}
+
 /// An open journal. Events go in as into any [`Sink`]; it ends in order when it is closed or
 /// dropped.
 pub struct Journal {
@@ -141,6 +162,11 @@ impl Journal {
     /// How it does.
     pub fn status(&self) -> Status {
         self.queue.status()
+    }
+
+    /// How it does, and how far it is.
+    pub fn health(&self) -> Health {
+        self.queue.health()
     }
 
     /// How many events were lost for want of room, since it was opened.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{OnFull, Status};
+use super::{Health, OnFull, Status};
 use crate::emit::NoRoom;
+use crate::instant::now_nanos;
 use crate::schema::Event;
 
 /// Events with their times, in Unix nanoseconds.
@@ -21,6 +22,19 @@ pub(super) struct Queue {
     /// Something was done.
     done: Condvar,
     lost: AtomicU64,
+    pub(super) gauges: Gauges,
+}
+
+/// How far the writer is.
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    /// Records in the journal, and how many of them the last checkpoint covers.
+    pub(super) records: AtomicU64,
+    pub(super) signed: AtomicU64,
+    /// When that was made, in Unix seconds; 0 if it is not known.
+    pub(super) signed_at: AtomicU64,
+    /// When the oldest event happened that is not on the disk, in Unix nanoseconds; 0 for none.
+    pub(super) unsynced: AtomicU64,
 }
 
 struct Inner {
@@ -59,6 +73,30 @@ impl Queue {
             work: Condvar::new(),
             done: Condvar::new(),
             lost: AtomicU64::new(0),
+            gauges: Gauges::default(),
+        }
+    }
+
+    /// How it does, and how far it is.
+    pub(super) fn health(&self) -> Health {
+        let (status, queued, oldest) = {
+            let inner = self.inner.lock();
+            let oldest = inner.events.first().map(|(time, _)| *time);
+            (inner.status.clone(), inner.events.len(), oldest)
+        };
+        let read = |gauge: &AtomicU64| gauge.load(Ordering::Relaxed);
+        let known = |value: u64| Some(value).filter(|value| *value > 0);
+        let oldest = known(read(&self.gauges.unsynced)).into_iter().chain(oldest).min();
+        let lag = oldest.map_or(0, |oldest| now_nanos().saturating_sub(oldest));
+        Health {
+            status,
+            queued,
+            capacity: self.capacity,
+            lost: self.lost_in_all(),
+            lag: Duration::from_nanos(lag),
+            records: read(&self.gauges.records),
+            signed: read(&self.gauges.signed),
+            signed_at: known(read(&self.gauges.signed_at)),
         }
     }
 

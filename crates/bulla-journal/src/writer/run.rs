@@ -71,7 +71,9 @@ impl Writer {
 
     /// Whether all that is due is done.
     fn settle(&mut self, all: bool) -> bool {
-        match self.log.settle(all) {
+        let settled = self.log.settle(all);
+        self.log.show(&self.queue.gauges);
+        match settled {
             Ok(()) => {
                 if self.queue.set_status(Status::Writing) {
                     tracing::warn!("the journal can be written again");

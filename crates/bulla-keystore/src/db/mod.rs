@@ -18,6 +18,7 @@ pub(crate) mod recalls;
 pub(crate) mod revocation;
 pub(crate) mod roles;
 pub(crate) mod rotation;
+pub(crate) mod summary;
 pub(crate) mod trust;
 pub(crate) mod wrapped;
 

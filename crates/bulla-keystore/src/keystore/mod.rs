@@ -25,6 +25,7 @@ mod roots;
 mod rotation;
 mod schedule;
 mod schema;
+mod summary;
 
 use std::fmt;
 use std::sync::Arc;
@@ -63,6 +64,7 @@ pub use roots::{ROOT_OVERLAP, ROOTS_AT_ONCE, RootHandover, RootRecord, RootState
 pub use rotation::{Reach, RevokedHost};
 pub use schedule::KEY_LIFETIMES;
 pub use schema::{MigrationStep, SchemaStatus};
+pub use summary::{ENDS_WITHIN, KeyEnds, LevelCount, Summary};
 
 use crate::db::Db;
 use crate::error::{KeystoreError, Result};

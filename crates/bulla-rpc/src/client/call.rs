@@ -12,8 +12,10 @@ use super::Client;
 use super::pending::{Event, Events, Pending, PendingCall, Reply, SentCall};
 use super::request::Request;
 use crate::builtin::{CANCEL, Cancel, NAMESPACE};
+use crate::counters::CallOutcome;
 use crate::error::CallError;
 use crate::target::Target;
+use crate::trace::OpenSpan;
 
 /// A call that was sent. Dropping it before its end tells the peer to stop.
 pub(super) struct Waiting {
@@ -25,6 +27,8 @@ pub(super) struct Waiting {
     timeout: Duration,
     cancel: bool,
     ended: bool,
+    counted: bool,
+    span: Option<OpenSpan>,
 }
 
 /// Where events of a call come from.
@@ -74,6 +78,29 @@ impl Waiting {
             timeout: request.timeout,
             cancel,
             ended: false,
+            counted: false,
+            span: None,
+        }
+    }
+
+    /// The call's span ends with it.
+    pub(super) fn traced_by(&mut self, span: Option<OpenSpan>) {
+        self.span = span;
+    }
+
+    /// Counts the call, once.
+    fn count(&mut self, outcome: CallOutcome, error: Option<&str>) {
+        if std::mem::replace(&mut self.counted, true) {
+            return;
+        }
+        let counters = &self.client.endpoint().counters;
+        counters.called(outcome);
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        counters.calling.observe(self.timeout.saturating_sub(left));
+        if let Some(mut span) = self.span.take()
+            && outcome != CallOutcome::Value
+        {
+            span.fail(error.unwrap_or(outcome.as_str()));
         }
     }
 
@@ -84,12 +111,19 @@ impl Waiting {
             Ok(None) => Err(CallError::Closed),
             Err(_) => {
                 self.forget_session();
+                self.count(CallOutcome::Timeout, None);
                 return Err(CallError::Timeout {
                     target: self.target.to_string(),
                     after: self.timeout,
                 });
             }
         };
+        match &event {
+            Ok(Reply::Progress(_)) => {}
+            Ok(Reply::Value(_)) => self.count(CallOutcome::Value, None),
+            Err(CallError::Remote(error)) => self.count(CallOutcome::Error, Some(&error.kind)),
+            Err(error) => self.count(CallOutcome::of(error), None),
+        }
         self.ended = !matches!(event, Ok(Reply::Progress(_)));
         event.map_err(|error| match error {
             CallError::Unroutable { .. } => {
@@ -103,7 +137,8 @@ impl Waiting {
 impl Waiting {
     /// The message was not sent: nothing is to be stopped.
     pub(super) fn not_sent(mut self) {
-        self.ended = true;
+        // Who could not send it counts it.
+        (self.ended, self.counted) = (true, true);
         self.client.0.pending.remove(&self.id);
     }
 
@@ -122,6 +157,7 @@ impl Drop for Waiting {
         if self.ended {
             return;
         }
+        self.count(CallOutcome::GivenUp, None);
         self.client.0.pending.remove(&self.id);
         let runtime = tokio::runtime::Handle::try_current();
         if let (true, Ok(runtime)) = (self.cancel, runtime) {

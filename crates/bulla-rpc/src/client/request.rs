@@ -1,5 +1,6 @@
 //! A request with its options.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,13 @@ use serde::de::DeserializeOwned;
 use super::call::Waiting;
 use super::pending::{Reply, SentCall};
 use super::{Client, DEFAULT_TIMEOUT, DEFAULT_TTL, Progress};
+use crate::counters::CallOutcome;
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
 use crate::sessions::{OutSession, Path};
 use crate::standing::fitting;
 use crate::target::Target;
+use crate::trace::{self, OpenSpan, SpanKind, TraceContext};
 use crate::value;
 
 /// A request in the making: options first, then [`call`](Self::call), [`cast`](Self::cast),
@@ -31,7 +34,7 @@ pub struct Request<'a> {
     namespace: Option<&'a str>,
     version: &'a str,
     context: Option<Vec<u8>>,
-    trace_parent: Option<&'a str>,
+    trace_parent: Option<Cow<'a, str>>,
     pub(super) timeout: Duration,
     pub(super) ttl: Duration,
     protect: Protect,
@@ -77,10 +80,11 @@ impl<'a> Request<'a> {
         Ok(self)
     }
 
-    /// W3C trace context. Travels inside the seal.
+    /// W3C trace context, if it is not the [current](crate::trace::current) one. Travels inside the
+    /// seal.
     #[must_use]
     pub fn trace_parent(mut self, trace_parent: &'a str) -> Self {
-        self.trace_parent = Some(trace_parent);
+        self.trace_parent = Some(Cow::Borrowed(trace_parent));
         self
     }
 
@@ -171,27 +175,70 @@ impl<'a> Request<'a> {
     }
 
     async fn start<A: Serialize + ?Sized>(
-        self,
+        mut self,
         args: &A,
         progress: bool,
     ) -> Result<Waiting, CallError> {
         check_life(self.timeout)?;
+        let span = self.begin_span(SpanKind::Client);
+        match self.send_call(args, progress).await {
+            Ok(mut waiting) => {
+                waiting.traced_by(span);
+                Ok(waiting)
+            }
+            Err(error) => {
+                self.client.endpoint().counters.called(CallOutcome::of(&error));
+                fail(span, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// The trace that is told to the peer: this request's own span if there are spans, else what
+    /// it was given, else the current one.
+    pub(super) fn begin_span(&mut self, kind: SpanKind) -> Option<OpenSpan> {
+        let given = self.trace_parent.as_deref().and_then(TraceContext::parse);
+        let parent = given.or_else(trace::current);
+        let endpoint = self.client.endpoint();
+        let (target, method, namespace) = (self.target, self.method, self.namespace);
+        let full = || match namespace {
+            Some(namespace) => format!("{namespace}.{method}"),
+            None => method.to_owned(),
+        };
+        let span = endpoint.span(kind, parent.into(), || Cow::Owned(full())).map(|mut span| {
+            span.set("rpc.system", "bulla");
+            span.set("rpc.service", target);
+            span.set("rpc.method", method);
+            span
+        });
+        let own = span.as_ref().map(OpenSpan::context).or(parent.filter(|_| given.is_none()));
+        if let Some(context) = own {
+            self.trace_parent = Some(Cow::Owned(context.to_string()));
+        }
+        span
+    }
+
+    async fn send_call<A: Serialize + ?Sized>(
+        &self,
+        args: &A,
+        progress: bool,
+    ) -> Result<Waiting, CallError> {
         let client = self.client;
         if client.0.closed.is_cancelled() {
             return Err(CallError::Closed);
         }
         client.start_replies().await?;
-        let prepared = client.prepare(&self, MessageKind::Call, self.timeout, args).await?;
+        let prepared = client.prepare(self, MessageKind::Call, self.timeout, args).await?;
         let payload = prepared.frame.bytes().clone();
         let (sent, address) = prepared.into_sent(self.asks_statement);
-        let waiting = Waiting::register(client, &self, sent, progress, self.cancel_on_drop);
+        let waiting = Waiting::register(client, self, sent, progress, self.cancel_on_drop);
         let outbound = Outbound {
             ttl: Some(self.timeout),
             reply_hint: Some(client.reply_name().clone()),
             mandatory: true,
             ..Outbound::new(payload)
         };
-        if let Err(error) = client.publish(&self, &address, outbound).await {
+        if let Err(error) = client.publish(self, &address, outbound).await {
             waiting.not_sent();
             return Err(error);
         }
@@ -208,13 +255,34 @@ impl<'a> Request<'a> {
         self.one_way(MessageKind::Notification, args).await
     }
 
-    async fn one_way<A>(self, kind: MessageKind, args: &A) -> Result<MessageId, CallError>
+    async fn one_way<A>(mut self, kind: MessageKind, args: &A) -> Result<MessageId, CallError>
     where
         A: Serialize + ?Sized,
     {
         check_life(self.ttl)?;
+        let span = self.begin_span(SpanKind::Producer);
+        let sent = self.send_one_way(kind, args).await;
+        self.was_sent(span, sent)
+    }
+
+    fn was_sent(
+        &self,
+        span: Option<OpenSpan>,
+        sent: Result<MessageId, CallError>,
+    ) -> Result<MessageId, CallError> {
+        match &sent {
+            Ok(_) => self.client.endpoint().counters.sent.add(1),
+            Err(error) => fail(span, error),
+        }
+        sent
+    }
+
+    async fn send_one_way<A>(&self, kind: MessageKind, args: &A) -> Result<MessageId, CallError>
+    where
+        A: Serialize + ?Sized,
+    {
         let client = self.client;
-        let prepared = client.prepare(&self, kind, self.ttl, args).await?;
+        let prepared = client.prepare(self, kind, self.ttl, args).await?;
         let outbound = Outbound {
             ttl: Some(self.ttl),
             persistent: true,
@@ -223,14 +291,19 @@ impl<'a> Request<'a> {
             ..Outbound::new(prepared.frame.bytes().clone())
         };
         client.declare_target(self.target).await;
-        client.publish(&self, &prepared.path.address, outbound).await?;
+        client.publish(self, &prepared.path.address, outbound).await?;
         Ok(prepared.frame.id())
     }
 
     /// Sends to every member of a group.
-    pub async fn fanout<A: Serialize + ?Sized>(self, args: &A) -> Result<MessageId, CallError> {
+    pub async fn fanout<A>(mut self, args: &A) -> Result<MessageId, CallError>
+    where
+        A: Serialize + ?Sized,
+    {
         check_life(self.ttl)?;
-        self.client.send_fanout(&self, args).await
+        let span = self.begin_span(SpanKind::Producer);
+        let sent = self.client.send_fanout(&self, args).await;
+        self.was_sent(span, sent)
     }
 
     /// The plaintext in a buffer with room for the envelope around it.
@@ -246,7 +319,7 @@ impl<'a> Request<'a> {
             version: self.version,
             args: &[],
             context: self.context.as_deref(),
-            trace_parent: self.trace_parent,
+            trace_parent: self.trace_parent.as_deref(),
             reply_to,
         };
         let mut buf = MessageBuf::with_capacity(1024);
@@ -266,6 +339,13 @@ enum Protect {
     Sealed,
     SealedSigned,
     Signed,
+}
+
+/// Ends a span with the stable name of what went wrong.
+fn fail(span: Option<OpenSpan>, error: &CallError) {
+    if let Some(mut span) = span {
+        span.fail(CallOutcome::of(error).as_str());
+    }
 }
 
 fn check_life(life: Duration) -> Result<(), CallError> {

@@ -17,6 +17,7 @@ use bulla_seal::mutants::{Check, off};
 use bulla_transport::Address;
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::authorize::{Authorized, Verdict};
@@ -36,6 +37,9 @@ const SHORTEST_LEASE: Duration = Duration::from_millis(30);
 const HELD_COPIES: u32 = 4;
 /// Answers that are sealed anew for duplicates, per second and sender.
 const REPEATS_PER_SECOND: u32 = 1000;
+
+/// Dealt with, and nobody is told.
+const UNANSWERED: Settlement = Settlement::Done { reply: None, error: None };
 
 #[derive(Clone)]
 pub(crate) struct ClaimLayer {
@@ -106,11 +110,10 @@ where
             }
             if request.effect() == Effect::ReadOnly {
                 shared.tell_call(&request);
-                let Outcome { reply } = inner.call(Arc::new(request)).await?;
-                return Ok(done(reply));
+                return Ok(settled(inner.call(Arc::new(request)).await?));
             }
             let key = shared.key(&request);
-            match shared.store.claim(shared.claim_request(&request, key.clone())).await {
+            match shared.timed(shared.store.claim(shared.claim_request(&request, key.clone()))).await {
                 Ok(ClaimOutcome::Granted(grant)) => {
                     shared.journal(&mut request);
                     let request = Arc::new(request);
@@ -225,7 +228,7 @@ impl Shared {
     {
         let mut grant = grant;
         let mut running = std::pin::pin!(running);
-        let Outcome { reply } = loop {
+        let Outcome { reply, error } = loop {
             match tokio::time::timeout(self.lease / 3, &mut running).await {
                 Ok(outcome) => break outcome?,
                 Err(_) => {
@@ -245,14 +248,23 @@ impl Shared {
             }
         };
         let stored = reply.as_ref().map(stored);
-        match self.store.complete(&key, grant, Completion::Done { reply: stored }).await {
-            Ok(Completed::Stored) => Ok(done(reply)),
+        let completion = Completion::Done { reply: stored };
+        match self.timed(self.store.complete(&key, grant, completion)).await {
+            Ok(Completed::Stored) => Ok(settled(Outcome { reply, error })),
             Ok(Completed::Lost(lost)) => {
                 tracing::warn!(reason = lost.as_str(), "an outcome came too late and is dropped");
                 Ok(self.lost(request, &key, lost).await)
             }
             Err(error) => Ok(self.retry(&error)),
         }
+    }
+
+    /// How long the store takes is counted.
+    async fn timed<T>(&self, asked: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let answer = asked.await;
+        self.endpoint.counters.claiming.observe(begun.elapsed());
+        answer
     }
 
     /// The claim is not this run's any more. Who ended it answers, unless nobody did: then the
@@ -291,10 +303,10 @@ impl Shared {
             Duplicate::Held { until_ms } => {
                 Settlement::Hold(Duration::from_millis(until_ms.saturating_sub(self.now_ms()) + 1))
             }
-            Duplicate::Done { reply: None } => Settlement::Done { reply: None },
+            Duplicate::Done { reply: None } => UNANSWERED,
             Duplicate::Done { reply: Some(reply) } => match reply.sealed {
                 Some(sealed) => self.reply(request, sealed),
-                None if !self.may_repeat(request) => Settlement::Done { reply: None },
+                None if !self.may_repeat(request) => UNANSWERED,
                 None => {
                     let error = RemoteError::new(
                         kinds::RESULT_NOT_HELD,
@@ -318,30 +330,31 @@ impl Shared {
     /// The first sealed "outcome unknown" stays; everybody sends that one.
     async fn answer_in_doubt(&self, request: &Authorized, key: &ClaimKey) -> Settlement {
         if !self.may_repeat(request) {
-            return Settlement::Done { reply: None };
+            return UNANSWERED;
         }
         let Some(sealed) = seal_error(&self.endpoint, request, &outcome_unknown()) else {
-            return Settlement::Done { reply: None };
+            return UNANSWERED;
         };
         match self.store.answer_in_doubt(key, stored(&sealed)).await {
             Ok(Some(Reply { sealed: Some(sealed), .. })) => self.reply(request, sealed),
-            Ok(_) => Settlement::Done { reply: None },
+            Ok(_) => UNANSWERED,
             Err(error) => self.retry(&error),
         }
     }
 
     fn sealed_error(&self, request: &Authorized, error: &RemoteError) -> Settlement {
-        done(seal_error(&self.endpoint, request, error))
+        settled(Outcome { reply: seal_error(&self.endpoint, request, error), error: None })
     }
 
     fn reply(&self, request: &Authorized, sealed: Bytes) -> Settlement {
         let exchange = &self.endpoint.options.exchange;
         let me = self.endpoint.identity.party();
         let path: Option<(_, Address)> = request.opened().reply_path(exchange, me);
-        Settlement::Done { reply: path.map(|(_, address)| (address, sealed)) }
+        Settlement::Done { reply: path.map(|(_, address)| (address, sealed)), error: None }
     }
 
     fn retry(&self, error: &StoreError) -> Settlement {
+        self.endpoint.counters.claim_errors.add(1);
         tracing::error!(%error, "the claim store failed; the message goes back to the queue");
         Settlement::Retry
     }
@@ -364,8 +377,9 @@ fn stored(sealed: &Sealed) -> Reply {
     Reply::new(sealed.frame.digest(), sealed.frame.bytes().clone())
 }
 
-fn done(reply: Option<Sealed>) -> Settlement {
-    Settlement::Done { reply: reply.map(|sealed| (sealed.address, sealed.frame.bytes().clone())) }
+fn settled(Outcome { reply, error }: Outcome) -> Settlement {
+    let reply = reply.map(|sealed| (sealed.address, sealed.frame.bytes().clone()));
+    Settlement::Done { reply, error }
 }
 
 fn outcome_unknown() -> RemoteError {

@@ -16,15 +16,24 @@ use super::running::Running;
 use super::{BoxFuture, Sealed};
 use crate::builtin::Cancel;
 use crate::context::{Answer, Context, ContextInner};
+use crate::counters::RanOutcome;
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, RemoteError, kinds};
 use crate::router::Method;
+use crate::trace::{self, OpenSpan, Parent, SpanKind, TraceContext};
 use crate::value;
 
 /// What is left of a request when it ran: the sealed reply, if it is of a kind that is answered.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) reply: Option<Sealed>,
+    /// What went wrong, by its stable name, if anybody traces it.
+    pub(crate) error: Option<String>,
+}
+
+impl Outcome {
+    /// Nothing is answered.
+    const NONE: Self = Self { reply: None, error: None };
 }
 
 /// Runs handlers.
@@ -55,9 +64,10 @@ impl Service<Arc<Authorized>> for Dispatch {
             Ok(match request.verdict() {
                 Verdict::Run(method) => this.run(&request, method).await,
                 Verdict::Cancel => this.cancel(&request),
-                Verdict::Noted => Outcome { reply: None },
+                Verdict::Noted => Outcome::NONE,
                 Verdict::Deny(error) => {
-                    Outcome { reply: seal_error(&this.endpoint, &request, error) }
+                    let reply = seal_error(&this.endpoint, &request, error);
+                    Outcome { reply, error: traced(&error.kind) }
                 }
             })
         })
@@ -67,7 +77,7 @@ impl Service<Arc<Authorized>> for Dispatch {
 impl Dispatch {
     async fn run(&self, request: &Authorized, method: &Method) -> Outcome {
         let opened = request.opened();
-        let Ok(body) = opened.body() else { return Outcome { reply: None } };
+        let Ok(body) = opened.body() else { return Outcome::NONE };
         let (token, entry) = self.running.enter(opened.id(), opened.sender());
         let context = Context(Arc::new(ContextInner {
             sender: opened.sender().clone(),
@@ -83,6 +93,8 @@ impl Dispatch {
         // Inside, so that arguments that make a decoder panic, or a handler before its first
         // await, are answered like any other failure and not delivered again and again.
         let handler = AssertUnwindSafe(async move { method.run(own, args).await }).catch_unwind();
+        let mut span = self.span(method);
+        let handler = within(span.as_ref().map(OpenSpan::context), handler);
         let result = tokio::select! {
             biased;
             () = token.cancelled() => {
@@ -94,8 +106,24 @@ impl Dispatch {
             }),
         };
         drop(entry);
-        self.endpoint.counters.executed.add(1);
-        self.seal_result(&context, result)
+        self.endpoint.counters.ran(match &result {
+            Ok(_) => RanOutcome::Value,
+            Err(_) if token.is_cancelled() => RanOutcome::Cancelled,
+            Err(_) => RanOutcome::Error,
+        });
+        let error = result.as_ref().err().and_then(|error| traced(&error.kind));
+        if let (Some(span), Some(error)) = (&mut span, &error) {
+            span.fail(error);
+        }
+        drop(span);
+        Outcome { error, ..self.seal_result(&context, result) }
+    }
+
+    /// The method itself, apart from what is around it.
+    fn span(&self, method: &Method) -> Option<OpenSpan> {
+        let parent = trace::current()?;
+        let name = || format!("run {}", method.full_name()).into();
+        self.endpoint.span(SpanKind::Internal, Parent::Own(parent), name)
     }
 
     fn seal_result(&self, context: &Context, result: Result<MessageBuf, RemoteError>) -> Outcome {
@@ -103,7 +131,7 @@ impl Dispatch {
             if let Err(error) = result {
                 tracing::warn!(%error, sender = %context.sender(), "a request that is not answered failed");
             }
-            return Outcome { reply: None };
+            return Outcome::NONE;
         };
         let sealed = match result {
             Ok(value) => answer.seal(ReplyOutcome::Value, value),
@@ -118,10 +146,13 @@ impl Dispatch {
             answer.seal(ReplyOutcome::Error, error_plaintext(&error))
         });
         match sealed {
-            Ok(frame) => Outcome { reply: Some(Sealed { address: answer.address.clone(), frame }) },
+            Ok(frame) => {
+                let reply = Some(Sealed { address: answer.address.clone(), frame });
+                Outcome { reply, error: None }
+            }
             Err(error) => {
                 tracing::error!(%error, "a reply could not be sealed");
-                Outcome { reply: None }
+                Outcome::NONE
             }
         }
     }
@@ -132,8 +163,21 @@ impl Dispatch {
         if let Some(id) = id {
             self.running.cancel(id, opened.sender());
         }
-        Outcome { reply: None }
+        Outcome::NONE
     }
+}
+
+/// Runs a method as part of its span, if it has one.
+async fn within<F: Future>(context: Option<TraceContext>, method: F) -> F::Output {
+    match context {
+        Some(context) => trace::within(context, method).await,
+        None => method.await,
+    }
+}
+
+/// The name of an error, if what runs is traced.
+fn traced(error: &str) -> Option<String> {
+    trace::current().map(|_| error.to_owned())
 }
 
 fn cancelled_id(body: &RequestBody<'_>) -> Option<MessageId> {

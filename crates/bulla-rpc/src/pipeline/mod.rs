@@ -37,7 +37,11 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>
 #[derive(Debug)]
 pub(crate) enum Settlement {
     /// Dealt with, and that is durable: send `reply` if there is one, then acknowledge.
-    Done { reply: Option<(Address, Bytes)> },
+    Done {
+        reply: Option<(Address, Bytes)>,
+        /// What went wrong at the method, by its stable name, if anybody traces it.
+        error: Option<String>,
+    },
     /// Refused: acknowledge it away, answer nothing.
     Refused,
     /// Another worker holds it: keep it unacknowledged that long, then give it back.

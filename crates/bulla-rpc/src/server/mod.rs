@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_guard::SweepRequest;
+use bulla_guard::{ClaimStore, SweepRequest};
 use bulla_seal::GroupName;
 use bulla_transport::{Consumer, Inbox, TransportError};
 use parking_lot::Mutex;
@@ -50,6 +50,19 @@ pub struct Server {
     consumers: TaskTracker,
     stop: CancellationToken,
     groups: Mutex<HashSet<GroupName>>,
+    claims: Arc<dyn ClaimStore>,
+    capacity: usize,
+}
+
+/// What a server has in hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Messages that were taken from the bus and are not dealt with.
+    pub messages: usize,
+    /// How many of them hold a worker.
+    pub running: usize,
+    /// Workers.
+    pub capacity: usize,
 }
 
 /// A server could not start.
@@ -105,8 +118,15 @@ impl Server {
             tasks: TaskTracker::new(),
             stop: stop.clone(),
         });
-        let server =
-            Self { endpoint, work, consumers: TaskTracker::new(), stop, groups: Mutex::default() };
+        let server = Self {
+            endpoint,
+            work,
+            consumers: TaskTracker::new(),
+            stop,
+            groups: Mutex::default(),
+            claims: options.claims.clone(),
+            capacity: options.concurrency,
+        };
         // An exemption that is not known yet lets nothing through.
         refresh_floors(&server.endpoint).await;
         let exchange = server.endpoint.options.exchange.clone();
@@ -126,6 +146,20 @@ impl Server {
         server.sweep(&options);
         server.keep_floors();
         Ok(server)
+    }
+
+    /// What it has in hand just now.
+    pub fn load(&self) -> Load {
+        Load {
+            messages: self.work.tasks.len(),
+            running: self.capacity.saturating_sub(self.work.permits.available_permits()),
+            capacity: self.capacity,
+        }
+    }
+
+    /// What remembers which messages ran here.
+    pub fn claims(&self) -> &Arc<dyn ClaimStore> {
+        &self.claims
     }
 
     /// The endpoint.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_seal::mutants::{Check, off};
-use bulla_transport::{Consumer, Delivery, Outbound};
+use bulla_transport::{Address, Consumer, Delivery, Outbound};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
@@ -14,6 +16,7 @@ use crate::endpoint::Endpoint;
 use crate::pipeline::open::Sifted;
 use crate::pipeline::shares::Slot;
 use crate::pipeline::{Pipeline, Settlement};
+use crate::trace::{OpenSpan, Parent, SpanKind};
 
 /// How long a message waits before it goes back to its queue when it could not be judged.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -86,23 +89,46 @@ impl Work {
         slot: &Slot,
     ) -> Option<(Delivery, Duration)> {
         let message = (sifted, delivery, slot.clone());
-        let Ok((settlement, delivery)) = self.pipeline.clone().call(message).await;
+        let begun = Instant::now();
+        let Ok((settlement, delivery, mut span)) = self.pipeline.clone().call(message).await;
+        let counters = &self.endpoint.counters;
         match settlement {
-            Settlement::Refused => drop_refused(delivery),
-            Settlement::Done { reply } => {
+            Settlement::Refused => {
+                if let Some(span) = &mut span {
+                    span.fail("refused");
+                }
+                drop_refused(delivery);
+            }
+            Settlement::Done { reply, error } => {
+                if let (Some(span), Some(error)) = (&mut span, error) {
+                    span.fail(&error);
+                }
                 if let Some((address, payload)) = reply {
-                    let outbound = Outbound::new(payload);
-                    // A reply that is lost here is sent again when the request comes again.
-                    if let Err(error) = self.endpoint.transport.publish(&address, outbound).await {
-                        tracing::warn!(%error, "a reply could not be sent");
-                    }
+                    self.reply(&address, payload, span.as_ref()).await;
                 }
                 delivery.acker.ack();
+                counters.handling.observe(begun.elapsed());
             }
             Settlement::Hold(pause) => return Some((delivery, pause.min(HOLD_AT_MOST))),
-            Settlement::Retry => return Some((delivery, RETRY_AFTER)),
+            Settlement::Retry => {
+                counters.retried.add(1);
+                return Some((delivery, RETRY_AFTER));
+            }
         }
         None
+    }
+
+    async fn reply(&self, address: &Address, payload: Bytes, span: Option<&OpenSpan>) {
+        let parent = span.map(|span| Parent::Own(span.context()));
+        let mut span = parent
+            .and_then(|parent| self.endpoint.span(SpanKind::Producer, parent, || "reply".into()));
+        // A reply that is lost here is sent again when the request comes again.
+        if let Err(error) = self.endpoint.transport.publish(address, Outbound::new(payload)).await {
+            tracing::warn!(%error, "a reply could not be sent");
+            if let Some(span) = &mut span {
+                span.fail("not-sent");
+            }
+        }
     }
 }
 

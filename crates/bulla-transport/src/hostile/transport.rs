@@ -116,6 +116,10 @@ impl Transport for HostileTransport {
         self.inner.consumers(inbox).await
     }
 
+    async fn waiting(&self, inbox: &Inbox) -> Result<u64, TransportError> {
+        self.inner.waiting(inbox).await
+    }
+
     fn events(&self) -> broadcast::Receiver<TransportEvent> {
         self.events.subscribe()
     }

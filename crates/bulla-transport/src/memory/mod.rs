@@ -235,6 +235,11 @@ impl Transport for MemoryTransport {
         Ok(self.bus.table.get(inbox).map_or(0, |queue| queue.consumers()))
     }
 
+    async fn waiting(&self, inbox: &Inbox) -> Result<u64, TransportError> {
+        self.ensure_open()?;
+        Ok(self.bus.table.get(inbox).map_or(0, |queue| queue.waiting()))
+    }
+
     fn events(&self) -> broadcast::Receiver<TransportEvent> {
         self.events.subscribe()
     }

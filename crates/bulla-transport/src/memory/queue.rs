@@ -59,6 +59,11 @@ impl Queue {
         self.consumers.load(Ordering::Acquire)
     }
 
+    /// Messages that wait, those whose time is over among them.
+    pub(super) fn waiting(&self) -> u64 {
+        self.ready.lock().len() as u64
+    }
+
     pub(super) fn consumer_comes(&self) {
         self.consumers.fetch_add(1, Ordering::AcqRel);
     }

@@ -111,11 +111,11 @@ async fn found(connection: &Connection, inbox: &Inbox) -> Result<(), TransportEr
     Ok(())
 }
 
-/// How many consumers the queue of an inbox has; none if there is no queue.
-pub(super) async fn consumers(
+/// How many consumers and waiting messages the queue of an inbox has; none if there is no queue.
+pub(super) async fn counts(
     connection: &Connection,
     inbox: &Inbox,
-) -> Result<u32, TransportError> {
+) -> Result<(u32, u32), TransportError> {
     let queue = inbox.queue_name();
     let channel = open(connection).await?;
     let found = channel
@@ -124,9 +124,9 @@ pub(super) async fn consumers(
     match found {
         Ok(found) => {
             close(&channel).await;
-            Ok(found.consumer_count())
+            Ok((found.consumer_count(), found.message_count()))
         }
-        Err(error) if code(&error) == Some(NOT_FOUND) => Ok(0),
+        Err(error) if code(&error) == Some(NOT_FOUND) => Ok((0, 0)),
         Err(error) => Err(refused(format!("to say who consumes from {queue}"), &error)),
     }
 }

@@ -159,7 +159,12 @@ impl Transport for RabbitTransport {
 
     async fn consumers(&self, inbox: &Inbox) -> Result<u32, TransportError> {
         let live = self.link.live().await?;
-        declare::consumers(&live.connection, inbox).await
+        Ok(declare::counts(&live.connection, inbox).await?.0)
+    }
+
+    async fn waiting(&self, inbox: &Inbox) -> Result<u64, TransportError> {
+        let live = self.link.live().await?;
+        Ok(declare::counts(&live.connection, inbox).await?.1.into())
     }
 
     fn logins(&self) -> Option<&Logins> {

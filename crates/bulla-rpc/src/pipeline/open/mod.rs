@@ -32,6 +32,7 @@ use crate::notice::OfferNeeded;
 use crate::renewal::wire;
 use crate::server::ServerOptions;
 use crate::sessions::{Found, InSession};
+use crate::trace::{self, OpenSpan, Parent, SpanKind, TraceContext};
 
 use opened::Content;
 pub(crate) use opened::Opened;
@@ -146,7 +147,7 @@ where
     S: Service<Opened, Response = Settlement, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    type Response = (Settlement, Delivery);
+    type Response = (Settlement, Delivery, Option<OpenSpan>);
     type Error = Infallible;
     type Future = BoxFuture<Self::Response>;
 
@@ -157,20 +158,46 @@ where
     fn call(&mut self, (sifted, delivery, slot): (Sifted, Delivery, Slot)) -> Self::Future {
         let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
         Box::pin(async move {
+            let mut span = None;
             let settlement = match shared.open(sifted, &delivery).await {
                 Ok(opened) => match shared.turn(&opened, &slot).await {
                     // Held until it ran.
-                    Ok(_turn) => inner.call(opened).await?,
+                    Ok(_turn) => {
+                        let context = shared.trace(&opened, &mut span);
+                        let rest = inner.call(opened);
+                        match context {
+                            Some(context) => trace::within(context, rest).await?,
+                            None => rest.await?,
+                        }
+                    }
                     Err(stop) => shared.stop(stop),
                 },
                 Err(stop) => shared.stop(stop),
             };
-            Ok((settlement, delivery))
+            Ok((settlement, delivery, span))
         })
     }
 }
 
 impl Shared {
+    /// The trace that a message belongs to, with a span of its own if there are spans.
+    fn trace(&self, opened: &Opened, span: &mut Option<OpenSpan>) -> Option<TraceContext> {
+        let body = opened.body().ok()?;
+        let told = body.trace_parent.and_then(TraceContext::parse);
+        let kind = match opened.kind() {
+            MessageKind::Call => SpanKind::Server,
+            _ => SpanKind::Consumer,
+        };
+        let parent = Parent::of_sender(opened.sender(), told);
+        let name = || full_name(body.namespace, body.method).into();
+        *span = self.endpoint.span(kind, parent, name);
+        let Some(span) = span else { return told };
+        span.set("rpc.system", "bulla");
+        span.set("rpc.method", body.method);
+        span.set("bulla.sender", &opened.sender().principal);
+        Some(span.context())
+    }
+
     fn sift(&self, payload: Bytes, delivery: &Delivery) -> Result<Sifted, Refusal> {
         #[cfg(bulla_mutants)]
         if let Some(opened) = self.open_plaintext(&payload, delivery) {
