@@ -1,10 +1,11 @@
 //! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `attacks`,
-//! `models`, `fuzz`, `chaos`.
+//! `models`, `fuzz`, `chaos`, `deb`.
 
 mod attacks;
 mod bench;
 mod chaos;
 mod console;
+mod deb;
 mod debian;
 mod deps;
 mod features;
@@ -12,6 +13,7 @@ mod fuzz;
 mod lint;
 mod models;
 mod outcome;
+mod package;
 mod python;
 mod report;
 mod run;
@@ -33,6 +35,7 @@ cargo xtask attacks   write docs/attacks.md anew, and show that every attack's r
 cargo xtask models [--full]              the symbolic and the state models; --full: the slow ones too
 cargo xtask fuzz [TARGET] [--hours N]    libFuzzer where there is a nightly compiler, else the stable engine
 cargo xtask chaos [RUN]... [--calls N] [--json]  20,000 calls each while workers, servers and networks fail
+cargo xtask deb [--profile NAME | --no-build BINARY]  the Debian package, in target/deb
 ";
 
 fn main() -> ExitCode {
@@ -52,6 +55,13 @@ fn main() -> ExitCode {
     }
     if chore == "chaos" {
         return chaos::run(report, &more);
+    }
+    if chore == "deb" {
+        match package::Wish::parse(&more) {
+            Ok(wish) => package::run(&mut report, &wish),
+            Err(why) => return usage(&why),
+        }
+        return report.close("cargo xtask deb");
     }
     let full = chore == "models" && more == ["--full"];
     if let Some(more) = more.first().filter(|_| !full) {

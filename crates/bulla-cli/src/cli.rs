@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::journal::CallsSetting;
-use crate::logs::LogFormat;
 use crate::settings::{Kek, Provider};
 
 /// Sealed RPC over a message broker that nobody has to trust.
@@ -25,9 +24,6 @@ pub(crate) struct Cli {
     /// JSON instead of text.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// How logs look [default: as JSON with --json, else text].
-    #[arg(long, global = true, value_enum, env = "BULLA_LOG_FORMAT", hide_env = true, value_name = "FORMAT")]
-    pub(crate) log_format: Option<LogFormat>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }

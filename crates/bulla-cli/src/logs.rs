@@ -4,7 +4,6 @@ use std::fmt;
 
 use bulla_journal::{now_nanos, rfc3339};
 use bulla_rpc::trace;
-use clap::ValueEnum;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -14,12 +13,27 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::failure::{Failure, Result};
+
 /// How logs look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogFormat {
-    // Plain comments: the command line lists the values in one line.
+    /// Lines for people.
     Text,
+    /// One object a line.
     Json,
+}
+
+impl LogFormat {
+    /// By `BULLA_LOG_FORMAT`, if that is set.
+    pub(crate) fn from_env() -> Result<Option<Self>> {
+        match std::env::var("BULLA_LOG_FORMAT").as_deref() {
+            Err(_) | Ok("") => Ok(None),
+            Ok("text") => Ok(Some(Self::Text)),
+            Ok("json") => Ok(Some(Self::Json)),
+            Ok(_) => Err(Failure::usage("BULLA_LOG_FORMAT is `text` or `json`")),
+        }
+    }
 }
 
 /// What stands in every line. An event's own field of that name has `field_` before it.

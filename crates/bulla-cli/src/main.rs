@@ -26,7 +26,10 @@ use settings::{Home, Settings};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logs(&cli);
+    if let Err(failure) = start_logs(&cli) {
+        eprintln!("bulla: {failure}");
+        return ExitCode::from(failure.code());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -92,9 +95,10 @@ async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
     Ok(bench::run(args, bus, out.is_json()).await?)
 }
 
-fn start_logs(cli: &Cli) {
-    let service =
-        matches!(&cli.command, Command::Serve(_) | Command::Agent(AgentCommand::Run(_)));
-    let format = if cli.json { LogFormat::Json } else { LogFormat::Text };
-    logs::start(service, cli.log_format.unwrap_or(format));
+/// As JSON with `--json`, unless the environment says how.
+fn start_logs(cli: &Cli) -> Result<()> {
+    let service = matches!(&cli.command, Command::Serve(_) | Command::Agent(AgentCommand::Run(_)));
+    let default = if cli.json { LogFormat::Json } else { LogFormat::Text };
+    logs::start(service, LogFormat::from_env()?.unwrap_or(default));
+    Ok(())
 }

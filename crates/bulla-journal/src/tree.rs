@@ -1,6 +1,9 @@
 //! The Merkle tree of RFC 6962 (section 2.1), of which only the right edge is kept.
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, Digest, SHA256, digest};
+
+/// What is hashed at once, in bytes; nearly every record is shorter.
+const SHORT: usize = 1024;
 
 /// A node's hash.
 pub(crate) type Hash = [u8; 32];
@@ -54,10 +57,26 @@ fn node(left: &Hash, right: &Hash) -> Hash {
     sha256(&[&[1], left, right])
 }
 
+/// Records are short: put together, they are hashed at once, without a context on the heap.
 pub(crate) fn sha256(parts: &[&[u8]]) -> Hash {
+    let (mut buffer, mut at) = ([0; SHORT], 0);
+    for part in parts {
+        let Some(to) = buffer.get_mut(at..).and_then(|rest| rest.get_mut(..part.len())) else {
+            return sha256_of_long(parts);
+        };
+        to.copy_from_slice(part);
+        at += part.len();
+    }
+    hash(&digest(&SHA256, buffer.get(..at).unwrap_or_default()))
+}
+
+fn sha256_of_long(parts: &[&[u8]]) -> Hash {
     let mut context = Context::new(&SHA256);
     parts.iter().for_each(|part| context.update(part));
-    let digest = context.finish();
+    hash(&context.finish())
+}
+
+fn hash(digest: &Digest) -> Hash {
     let mut out = [0; 32];
     out.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
     out
@@ -93,6 +112,15 @@ mod tests {
             entries.push(entry);
         }
         assert!(Tree::from_frontier(3, vec![[0; 32]]).is_none());
+    }
+
+    #[test]
+    fn short_and_long_are_hashed_alike() {
+        let bytes: Vec<u8> = (0..3000).map(|n| (n % 251) as u8).collect();
+        for length in [0, 1, 64, SHORT - 1, SHORT, SHORT + 1, 3000] {
+            let (one, two) = bytes[..length].split_at(length / 3);
+            assert_eq!(sha256(&[one, two]), sha256_of_long(&[&bytes[..length]]), "{length}");
+        }
     }
 
     #[test]

@@ -82,13 +82,13 @@ pub use kek::{
 pub use keystore::{
     AGENT_LIFETIME, AGENT_LIFETIMES, AccessKey, AccessKeyRecord, AccessKeyRefusal, AgentDetails,
     AgentKeys, AgentPage, AgentRecord, ApiUser, CREDENTIAL_LIFETIME, ComponentKeystore,
-    ComponentRecord, Converted, CredentialRecord, ENDS_WITHIN, EVERY_AGENT, EnrolRefusal, Enrolment,
-    GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized, Invitation,
-    JoinState, KEY_LIFETIMES, KekCount, KekState, KeyEnds, KeyType, Keystore, KeystoreFloors, LevelCount,
-    MAX_SIGNING_LIFETIME, MigrationStep, News, Page, PairKey, PairKeyId, PeerKeys,
-    PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText, REWRAP_BATCH, ROOT_OVERLAP,
-    ROOTS_AT_ONCE, Reach, Recalled, RenewRefusal, Renewal, Renewed, RevokedHost, Rewrapped,
-    RootHandover, RootRecord, RootState, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME, SchemaStatus,
-    SecretKey, Sighting, Summary, TOKEN_LIFETIME, TOKEN_LIFETIMES,
+    ComponentRecord, Converted, CredentialRecord, ENDS_WITHIN, EVERY_AGENT, EnrolRefusal,
+    Enrolment, GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized,
+    Invitation, JoinState, KEY_LIFETIMES, KekCount, KekState, KeyEnds, KeyType, Keystore,
+    KeystoreFloors, LevelCount, MAX_SIGNING_LIFETIME, MigrationStep, News, Page, PairKey,
+    PairKeyId, PeerKeys, PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText, REWRAP_BATCH,
+    ROOT_OVERLAP, ROOTS_AT_ONCE, Reach, Recalled, RenewRefusal, Renewal, Renewed, RevokedHost,
+    Rewrapped, RootHandover, RootRecord, RootState, SIGNING_LIFETIME, SKEW, STATEMENT_LIFETIME,
+    SchemaStatus, SecretKey, Sighting, Summary, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };
 pub use rights::{DatabaseLogin, DatabaseRole, GrantedRole, GrantsState, Plan, RolePassword};

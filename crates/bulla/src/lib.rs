@@ -106,6 +106,8 @@ mod statements;
 /// Who may call what: see [`PolicyRule`].
 pub use bulla_policy as policy;
 pub use bulla_rpc::client::{DEFAULT_TIMEOUT, DEFAULT_TTL, Progress, Request, Step};
+/// Traces across processes: what a context is, and who takes spans.
+pub use bulla_rpc::trace;
 pub use bulla_rpc::{
     Access, Authorization, CallError, Client, Context, Decision, DefaultRule, Difference, Effect,
     Endpoint, EndpointOptions, HandlerResult, Identity, KeyFile, KeyFileError, Method, PolicyRule,

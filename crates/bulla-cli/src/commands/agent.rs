@@ -239,14 +239,14 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     if out.is_json() {
         out.json_line(&json!({ "agent": principal.to_string(), "bus": bus.address() }))?;
     }
+    if let Some(metrics) = &metrics {
+        out.say(format!("Metrics at {metrics}/metrics."));
+    }
     out.say(format!(
         "{} answers on {}. Stop with Ctrl-C.",
         out.bold(principal.as_str()),
         bus.address()
     ));
-    if let Some(metrics) = &metrics {
-        out.say(format!("Metrics at {metrics}/metrics."));
-    }
     notify.ready(&observer.status_line().await);
     loop {
         tokio::select! {

@@ -88,9 +88,8 @@ fn journal(home: &Home, settings: &Settings, findings: &mut Findings) {
     }
     let written = write_probe(&folder);
     let Some(()) = findings.judge(WHAT, written, |()| {
-        let free = disk_free(&folder).map_or_else(String::new, |free| {
-            format!(", {} MiB are left on its disk", free >> 20)
-        });
+        let free = disk_free(&folder)
+            .map_or_else(String::new, |free| format!(", {} MiB are left on its disk", free >> 20));
         format!("{} can be written{free}", folder.display())
     }) else {
         return;
@@ -115,11 +114,13 @@ fn journal(home: &Home, settings: &Settings, findings: &mut Findings) {
         match &report.finding {
             None => {
                 let (size, rest) = (report.first + report.records, report.unsigned());
-                let text = format!("{name}: {size} records, the last checkpoint signs all but {rest}");
+                let text =
+                    format!("{name}: {size} records, the last checkpoint signs all but {rest}");
                 findings.add(WHAT, Grade::Good, text);
             }
             Some(finding) => {
-                let text = format!("{name} is not as it was written: {finding}; `bulla audit verify`");
+                let text =
+                    format!("{name} is not as it was written: {finding}; `bulla audit verify`");
                 findings.add(WHAT, Grade::Bad, text);
             }
         }
@@ -134,9 +135,9 @@ fn write_probe(folder: &Path) -> Result<()> {
         file.sync_all()
     });
     let removed = std::fs::remove_file(&path);
-    written.and(removed).map_err(|error| {
-        Failure::new(format!("{} can't be written: {error}", folder.display()))
-    })
+    written
+        .and(removed)
+        .map_err(|error| Failure::new(format!("{} can't be written: {error}", folder.display())))
 }
 
 async fn api(home: &Home, findings: &mut Findings) {

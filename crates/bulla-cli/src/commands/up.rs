@@ -224,6 +224,9 @@ fn next_steps(running: &Running, home: &Home, out: Output) {
         (format!("bulla{home_flag} doctor"), "is all well"),
     ];
     out.say("");
+    if let Some(metrics) = &running.metrics {
+        out.say(format!("Metrics at {metrics}/metrics."));
+    }
     out.say(format!("API at {}. In another terminal, try:", running.url));
     let rows =
         commands.map(|(command, what)| vec![format!("  {}", out.bold(&command)), out.dim(what)]);

@@ -108,9 +108,8 @@ async fn watch(State(observer): State<Arc<Observer>>, request: Request, next: Ne
     let told = traceparent(request.headers());
     // Who asks has been authenticated.
     let parent = told.map_or(Parent::None, Parent::Trusted);
-    let mut span = observer
-        .endpoint()
-        .span(SpanKind::Server, parent, || format!("{method} {route}").into());
+    let mut span =
+        observer.endpoint().span(SpanKind::Server, parent, || format!("{method} {route}").into());
     let context = span.as_ref().map(trace::OpenSpan::context).or(told);
     let response = match context {
         Some(context) => trace::within(context, next.run(request)).await,

@@ -37,7 +37,8 @@ pub(crate) struct Door(TcpListener, SocketAddr);
 
 impl Door {
     pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
-        let failed = |error| Failure::new(format!("can't listen for metrics on {address}: {error}"));
+        let failed =
+            |error| Failure::new(format!("can't listen for metrics on {address}: {error}"));
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self(listener, address))

@@ -101,9 +101,8 @@ impl Page {
                 continue;
             }
             let labelled = counts.iter().filter(|(label, _)| !label.is_empty());
-            let sample = |(label, count): (&&str, &u64)| {
-                (vec![(*label).to_owned()], Value::Whole(*count))
-            };
+            let sample =
+                |(label, count): (&&str, &u64)| (vec![(*label).to_owned()], Value::Whole(*count));
             family.samples.extend(labelled.map(sample));
         }
     }
@@ -164,14 +163,16 @@ impl Collector for Once {
 
 fn sample(out: &mut MetricEncoder<'_>, kind: Kind, value: &Value) -> Result<(), fmt::Error> {
     match (kind, value) {
-        (Kind::Counter, Value::Whole(count)) => out.encode_counter::<NoLabelSet, _, u64>(count, None),
+        (Kind::Counter, Value::Whole(count)) => {
+            out.encode_counter::<NoLabelSet, _, u64>(count, None)
+        }
         (Kind::Counter, Value::Number(count)) => {
             out.encode_counter::<NoLabelSet, _, f64>(count, None)
         }
         (_, Value::Whole(value)) => out.encode_gauge(value),
         (_, Value::Number(value)) => out.encode_gauge(value),
         (_, Value::Durations(durations)) => {
-            let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+            let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<_> = bounds.zip(durations.buckets).collect();
             out.encode_histogram::<NoLabelSet>(durations.sum, durations.count(), &buckets, None)
         }

@@ -86,6 +86,11 @@ mod sealed {
 /// Writes `text` as a JSON string.
 pub(crate) fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
+    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        // Nearly all.
+        out.extend_from_slice(text.as_bytes());
+        return out.push(b'"');
+    }
     for byte in text.bytes() {
         match byte {
             b'"' | b'\\' => out.extend([b'\\', byte]),

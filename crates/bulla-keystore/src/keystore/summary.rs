@@ -143,8 +143,7 @@ mod tests {
             below,
             last_below: below,
         };
-        let rows =
-            [row(&parties[0].0, Level::Sealed, 0), row(&parties[1].0, Level::Signed, 2)];
+        let rows = [row(&parties[0].0, Level::Sealed, 0), row(&parties[1].0, Level::Signed, 2)];
         keystore.floors().add_census(&rows).await.unwrap();
 
         let agents = |summary: &Summary| {

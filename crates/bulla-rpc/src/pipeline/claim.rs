@@ -113,7 +113,10 @@ where
                 return Ok(settled(inner.call(Arc::new(request)).await?));
             }
             let key = shared.key(&request);
-            match shared.timed(shared.store.claim(shared.claim_request(&request, key.clone()))).await {
+            match shared
+                .timed(shared.store.claim(shared.claim_request(&request, key.clone())))
+                .await
+            {
                 Ok(ClaimOutcome::Granted(grant)) => {
                     shared.journal(&mut request);
                     let request = Arc::new(request);

@@ -253,10 +253,9 @@ fn span(span: Span) -> otlp::Span {
         SpanKind::Internal => otlp::span::SpanKind::Internal,
     };
     let remote = if span.remote_parent { IS_REMOTE } else { 0 };
-    let status = span.error.map(|error| Status {
-        message: error,
-        code: otlp::status::StatusCode::Error.into(),
-    });
+    let status = span
+        .error
+        .map(|error| Status { message: error, code: otlp::status::StatusCode::Error.into() });
     otlp::Span {
         trace_id: span.context.trace_id.to_vec(),
         span_id: span.context.span_id.to_vec(),
