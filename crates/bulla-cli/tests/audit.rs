@@ -182,6 +182,18 @@ fn commands_keep_a_journal_and_take_turns() {
     assert!(all.iter().any(|entry| entry["event"] == "kek-rotated"));
     let report = deployment.json(&["audit", "verify"]);
     assert_eq!(report["journals"][0]["unsigned"], 0, "{report:#}");
+    let said = deployment.ok(&["doctor"]);
+    assert!(said.contains("can be written") && said.contains("MiB are left"), "{said}");
+    assert!(said.contains("commands: ") && said.contains("signs all but 0"), "{said}");
+    // One byte, in a file that no checkpoint elsewhere speaks for.
+    let file = files(&home.join("state/journal")).pop().unwrap();
+    let written = fs::read_to_string(&file).unwrap();
+    fs::write(&file, written.replacen("agent/db-2", "agent/db-9", 1)).unwrap();
+    let said = deployment.run(&["doctor"]);
+    assert_eq!(said.status.code(), Some(1));
+    assert!(text(&said.stdout).contains("commands is not as it was written"), "{said:?}");
+    fs::write(&file, written).unwrap();
+    deployment.ok(&["doctor"]);
     let said = deployment.fails(2, &["audit", "show", "--kind", "nonsense"]);
     assert!(said.contains("no event and no class"), "{said}");
 }
@@ -219,6 +231,8 @@ fn what_can_not_be_journalled_is_not_done_if_that_is_set() {
     let said = deployment.fails(1, &["agent", "add", "db-1"]);
     assert!(said.contains("nothing was done"), "{said}");
     assert_eq!(deployment.json(&["agent", "list"]), json!([]));
+    let said = deployment.run(&["doctor"]);
+    assert!(text(&said.stdout).contains("state/journal can't be written"), "{said:?}");
     fs::remove_file(deployment.home().join("state/journal")).unwrap();
     deployment.ok(&["agent", "add", "db-1"]);
 }

@@ -112,7 +112,7 @@ fn a_process_shows_how_it_does() {
         assert!(page.value("process_resident_memory_bytes", &[]) > 1e6);
         assert!(page.value("bulla_statement_end_timestamp_seconds", &[]) > 1.7e9);
         // Nothing is kept for each agent, and nothing of them is told.
-        assert!(!body.contains("local\"") && !body.contains("nobody"), "{body}");
+        assert!(!body.contains("agent/local") && !body.contains("agent/nobody"), "{body}");
     }
 
     up.hang_up();

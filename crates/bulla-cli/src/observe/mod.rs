@@ -14,13 +14,11 @@ pub(crate) mod traces;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bulla_guard::{ClaimStore, Refused};
+pub(crate) use api::observed;
+use bulla_guard::{ClaimStore, Refused, Stats};
 use bulla_journal::{Health, Status};
 use bulla_keystore::{ENDS_WITHIN, Keystore, Summary};
 use bulla_rpc::{CallOutcome, Client, Clock, Endpoint, Load, RanOutcome, SystemClock, Target};
-use parking_lot::Mutex;
-
-pub(crate) use api::observed;
 pub(crate) use bus::BusWatch;
 pub(crate) use door::Door;
 pub(crate) use notify::Notify;
@@ -37,6 +35,8 @@ use table::*;
 const SUMMARY_AGE: Duration = Duration::from_secs(60);
 /// How old the broker's word on the own queue may be.
 const QUEUE_AGE: Duration = Duration::from_secs(10);
+/// How old the claim store's figures may be.
+const CLAIMS_AGE: Duration = Duration::from_secs(5);
 /// How long a database or the broker may take to answer a look.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -56,35 +56,33 @@ pub(crate) struct Parts {
 pub(crate) struct Observer {
     parts: Parts,
     api: ApiCounts,
-    summary: Remembered<Summary>,
-    queue: Remembered<u64>,
+    summary: Remembered<Option<Summary>>,
+    queue: Remembered<Option<u64>>,
+    claims: Remembered<std::result::Result<Stats, String>>,
 }
 
 /// What is asked for no more often than it may be old.
 struct Remembered<T> {
     age: Duration,
-    last: tokio::sync::Mutex<Option<(Instant, Option<T>)>>,
-    at: Mutex<u64>,
+    last: tokio::sync::Mutex<Option<(Instant, u64, T)>>,
 }
 
 impl<T: Clone> Remembered<T> {
     fn new(age: Duration) -> Self {
-        Self { age, last: tokio::sync::Mutex::new(None), at: Mutex::new(0) }
+        Self { age, last: tokio::sync::Mutex::new(None) }
     }
 
-    async fn get(&self, ask: impl Future<Output = Option<T>>) -> Option<T> {
+    /// The answer, and when it was given, in Unix seconds.
+    async fn get(&self, ask: impl Future<Output = T>) -> (T, u64) {
         let mut last = self.last.lock().await;
-        if let Some((at, value)) = &*last
-            && at.elapsed() < self.age
+        if let Some((asked, at, value)) = &*last
+            && asked.elapsed() < self.age
         {
-            return value.clone();
+            return (value.clone(), *at);
         }
-        let value = tokio::time::timeout(PATIENCE, ask).await.ok().flatten();
-        if value.is_some() {
-            *self.at.lock() = SystemClock.now().secs();
-        }
-        *last = Some((Instant::now(), value.clone()));
-        value
+        let (value, at) = (ask.await, SystemClock.now().secs());
+        *last = Some((Instant::now(), at, value.clone()));
+        (value, at)
     }
 }
 
@@ -108,6 +106,7 @@ impl Observer {
             api: ApiCounts::default(),
             summary: Remembered::new(SUMMARY_AGE),
             queue: Remembered::new(QUEUE_AGE),
+            claims: Remembered::new(CLAIMS_AGE),
         })
     }
 
@@ -154,7 +153,7 @@ impl Observer {
     }
 
     /// Whether others' messages are acted on.
-    fn statement(&self) -> Result<(), String> {
+    fn statement(&self) -> std::result::Result<(), String> {
         let endpoint = self.endpoint();
         if let Err(refusal) = endpoint.check_component_messages() {
             return Err(refusal.to_string());
@@ -173,12 +172,14 @@ impl Observer {
         Ok(())
     }
 
-    async fn claims_answer(&self) -> Result<bulla_guard::Stats, String> {
-        match tokio::time::timeout(PATIENCE, self.parts.claims.stats()).await {
-            Ok(Ok(stats)) => Ok(stats),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(slow()),
-        }
+    async fn claims_answer(&self) -> std::result::Result<Stats, String> {
+        let stats = async {
+            match tokio::time::timeout(PATIENCE, self.parts.claims.stats()).await {
+                Ok(stats) => stats.map_err(|error| error.to_string()),
+                Err(_) => Err(slow()),
+            }
+        };
+        self.claims.get(stats).await.0
     }
 
     async fn page(&self) -> Page {
@@ -277,8 +278,11 @@ impl Observer {
         let endpoint = self.endpoint();
         let own = Target::Principal(endpoint.identity().principal().clone());
         let Some(inbox) = own.inbox(&endpoint.options().exchange) else { return };
-        let waiting = async { endpoint.transport().waiting(&inbox).await.ok() };
-        if let Some(waiting) = self.queue.get(waiting).await {
+        let waiting = async {
+            let asked = endpoint.transport().waiting(&inbox);
+            tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
+        };
+        if let Some(waiting) = self.queue.get(waiting).await.0 {
             page.whole(QUEUE_MESSAGES, &[], waiting);
         }
     }
@@ -302,11 +306,11 @@ impl Observer {
     async fn keystore(&self, keystore: &Keystore, page: &mut Page) {
         page.flag(KEYSTORE_UP, answers(keystore).await.is_ok());
         let summary = async {
-            let summary = keystore.summary().await;
+            let summary = tokio::time::timeout(PATIENCE, keystore.summary()).await.ok()?;
             summary.inspect_err(|error| tracing::warn!(%error, "no sums of the keystore")).ok()
         };
-        let Some(summary) = self.summary.get(summary).await else { return };
-        page.whole(SUMMARY_AT, &[], *self.summary.at.lock());
+        let (Some(summary), at) = self.summary.get(summary).await else { return };
+        page.whole(SUMMARY_AT, &[], at);
         for (kind, key_type, count) in &summary.principals {
             page.whole(PRINCIPALS, &[kind, key_type], *count);
         }
