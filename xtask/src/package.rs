@@ -37,12 +37,14 @@ pub(crate) fn run(report: &mut Report, wish: &Wish) {
     let mut binary = None;
     match wish {
         Wish::Binary(path) => binary = Some(path.clone()),
-        Wish::Profile(profile) => report.suite("the program", "Building the program", || {
-            let build = Job::cargo().args(["build", "-p", "bulla-cli", "--profile", profile]);
-            build.args(["--features", FEATURES]).limit(LIMIT).run()?;
-            binary = Some(target().join(profile).join("bulla"));
-            Ok(format!("profile {profile}"))
-        }),
+        Wish::Profile(profile) => {
+            report.suite("the program", "Building the program", || {
+                let build = Job::cargo().args(["build", "-p", "bulla-cli", "--profile", profile]);
+                build.args(["--features", FEATURES]).limit(LIMIT).run()?;
+                binary = Some(target().join(profile).join("bulla"));
+                Ok(format!("profile {profile}"))
+            });
+        }
     }
     let Some(binary) = binary else { return };
     let folder = target().join("deb");

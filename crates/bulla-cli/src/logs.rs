@@ -37,7 +37,7 @@ impl LogFormat {
 }
 
 /// What stands in every line. An event's own field of that name has `field_` before it.
-const OWN: [&str; 6] = ["time", "level", "target", "message", "trace_id", "span_id"];
+const OWN: [&str; 6] = ["time", "level", "module", "message", "trace_id", "span_id"];
 
 /// Warnings for short commands, what happens for services. The broker client's own logs stay above the
 /// level at which they would show a login.
@@ -74,7 +74,7 @@ where
         let meta = event.metadata();
         line.insert("time".to_owned(), rfc3339(now_nanos()).into());
         line.insert("level".to_owned(), meta.level().as_str().to_ascii_lowercase().into());
-        line.insert("target".to_owned(), meta.target().into());
+        line.insert("module".to_owned(), meta.target().into());
         let mut fields = Fields(Map::new());
         event.record(&mut fields);
         if let Some(message) = fields.0.remove("message") {
@@ -97,7 +97,11 @@ struct Fields(Map<String, Value>);
 
 impl Fields {
     fn set(&mut self, field: &Field, value: impl Into<Value>) {
-        let name = field.name().trim_start_matches("r#");
+        let mut name = field.name().trim_start_matches("r#");
+        if name == "message" && self.0.contains_key(name) {
+            // The words come first; this is an event's own.
+            name = "field_message";
+        }
         self.0.insert(name.to_owned(), value.into());
     }
 }
@@ -162,7 +166,7 @@ mod tests {
         let context = TraceContext { trace_id: [1; 16], span_id: [2; 8], sampled: true };
         {
             let _guard = tracing::subscriber::set_default(subscriber);
-            tracing::warn!(time = 3, sender = %"agent/a#1", "a \"quoted\"\nline");
+            tracing::warn!(time = 3, message = %"id-7", target = "t", "a \"quoted\"\nline");
             trace::within(context, async { tracing::info!(ok = true, "traced") }).await;
         }
         let text = String::from_utf8(lines.0.lock().clone()).unwrap();
@@ -171,7 +175,9 @@ mod tests {
         let [plain, traced] = &lines[..] else { panic!("{text}") };
         assert_eq!(plain["level"], "warn");
         assert_eq!(plain["message"], "a \"quoted\"\nline");
-        assert_eq!((&plain["field_time"], &plain["sender"]), (&3.into(), &"agent/a#1".into()));
+        assert_eq!((&plain["field_time"], &plain["target"]), (&3.into(), &"t".into()));
+        assert_eq!(plain["field_message"], "id-7");
+        assert!(plain["module"].as_str().unwrap().ends_with("logs::tests"));
         assert!(plain["time"].as_str().unwrap().ends_with('Z') && plain.get("trace_id").is_none());
         assert_eq!(traced["trace_id"], context.trace_id_hex());
         assert_eq!(traced["span_id"], context.span_id_hex());

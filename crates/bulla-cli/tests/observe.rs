@@ -125,7 +125,7 @@ fn a_process_shows_how_it_does() {
     let log = fs::read_to_string(&log).unwrap();
     let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for line in &lines {
-        for field in ["time", "level", "target", "message"] {
+        for field in ["time", "level", "module", "message"] {
             assert!(line[field].is_string(), "{line}");
         }
     }

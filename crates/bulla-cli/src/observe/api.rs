@@ -28,10 +28,13 @@ use super::{Answer, Observer};
 /// A path that no route has.
 const OTHER: &str = "other";
 
+/// How often a route answered, by method and status.
+type Answers = BTreeMap<(&'static str, u16), u64>;
+
 /// What was counted of requests.
 #[derive(Debug, Default)]
 pub(crate) struct ApiCounts {
-    answered: Mutex<HashMap<String, BTreeMap<(&'static str, u16), u64>>>,
+    answered: Mutex<HashMap<String, Answers>>,
     took: Histogram,
     in_flight: AtomicU64,
 }
