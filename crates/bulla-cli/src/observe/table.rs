@@ -1,8 +1,6 @@
 //! Every metric, declared once: what is served, `docs/observe.md`'s table, and what the dashboard and the
 //! alerts may ask for come from here. Metrics of events come from the journal's schema instead.
 
-use bulla_journal::SCHEMA;
-
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -228,26 +226,15 @@ metrics! {
     START_TIME = Gauge "process_start_time_seconds";
 }
 
-/// The table of the documentation.
+/// The table of the documentation. Those of events are in `docs/events.md`.
 pub(crate) fn markdown() -> String {
     let mut out = String::from("| metric | kind | labels | what |\n|---|---|---|---|\n");
-    let mut row = |name: &str, kind: &str, labels: &str, help: &str| {
-        let labels = if labels.is_empty() { "–" } else { labels };
-        out += &format!("| `{name}` | {kind} | {labels} | {} |\n", help.trim());
-    };
     for metric in ALL {
         let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         let control = if metric.control { " (Control-plane processes only.)" } else { "" };
-        let help = format!("{}{control}", metric.help);
-        row(&metric.sample(), metric.kind.as_str(), &labels.join(", "), &help);
-    }
-    let mut events: Vec<_> = SCHEMA.iter().collect();
-    events.sort_by_key(|info| info.metric);
-    events.dedup_by_key(|info| info.metric);
-    for info in events {
-        let label = info.label.map_or_else(String::new, |label| format!("`{label}`"));
-        let help = format!("Events [`{}`](events.md): {}", info.name, info.meaning.trim());
-        row(info.metric, "counter", &label, &help);
+        let labels = if labels.is_empty() { "–".to_owned() } else { labels.join(", ") };
+        let (name, kind) = (metric.sample(), metric.kind.as_str());
+        out += &format!("| `{name}` | {kind} | {labels} | {}{control} |\n", metric.help);
     }
     out
 }
@@ -258,6 +245,8 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
     use std::process::Command;
+
+    use bulla_journal::SCHEMA;
 
     use super::*;
 

@@ -148,7 +148,9 @@ mod tests {
     fn no_field_is_for_a_secret() {
         // A text could hold anything, so none has a name under which one would put a secret.
         let secret = ["secret", "password", "token", "private", "args", "body", "result", "value"];
-        for field in SCHEMA.iter().flat_map(|info| info.fields) {
+        // A number of tokens is none.
+        let texts = |field: &&FieldInfo| field.kind != "number";
+        for field in SCHEMA.iter().flat_map(|info| info.fields).filter(texts) {
             assert!(!secret.iter().any(|word| field.name.contains(word)), "{}", field.name);
             assert!(field.name != "key", "{}", field.name);
         }
