@@ -24,7 +24,7 @@ use super::components::Wanted;
 use super::examine::{self, Findings};
 use super::journal_read::Journals;
 use super::plane::{Plane, component, group, internal, millis};
-use super::{agents::now, claims};
+use super::{agents::now, claims, journals};
 use crate::cli::FormatArg;
 use crate::failure::{Failure, Result as Outcome};
 
@@ -347,6 +347,7 @@ impl Administration for Plane {
         findings.judge("bus", bus, |()| format!("{} is connected", node.bus.address()));
         let claims: Outcome<String> = claims::examine(home, &settings.claims).await;
         findings.judge("claims", claims, Clone::clone);
+        journals::examine(home, settings, &mut findings);
         examine::clock(&mut findings);
         Ok(Examination { good: findings.bad() == 0, findings: findings.0 })
     }

@@ -14,6 +14,7 @@ pub(crate) mod enrol;
 pub(crate) mod examine;
 pub(crate) mod explain;
 pub(crate) mod journal_read;
+pub(crate) mod journals;
 pub(crate) mod kek;
 pub(crate) mod key_file;
 pub(crate) mod logins;
