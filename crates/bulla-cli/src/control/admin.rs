@@ -124,7 +124,7 @@ impl Administration for Plane {
         let issued_by = request.issued_by_ms.map_or_else(now, |ms| ms / 1000);
         let (outcome, problem) =
             match agents::rotate(&self.0.client, id, issued_by, patience).await? {
-                Rotated::Rotated => (Rotation::Rotated, None),
+                Rotated::Followed => (Rotation::Rotated, None),
                 Rotated::Away { queued: true } => (Rotation::Away, None),
                 Rotated::Away { queued: false } => (Rotation::NeverThere, None),
                 Rotated::Keyless => (Rotation::WithoutKeys, None),

@@ -66,7 +66,7 @@ pub(crate) struct Revoked {
 
 /// What became of a request to renew keys.
 pub(crate) enum Rotated {
-    Rotated,
+    Followed,
     /// It did not answer; whether the request waits for it.
     Away {
         queued: bool,
@@ -289,7 +289,7 @@ pub(crate) async fn rotate(
     };
     Ok(match called.await {
         Ok(Some(value)) => match serde_json::from_value::<Renewed>(value) {
-            Ok(_) => Rotated::Rotated,
+            Ok(_) => Rotated::Followed,
             Err(error) => Rotated::Failed(format!("its answer can't be read: {error}")),
         },
         Ok(None) => Rotated::Failed("it ended without an answer".to_owned()),
