@@ -239,6 +239,8 @@ pub struct RequestKey {
     pub key: String,
     /// SHA-256 of what was asked for: method, path, query and body.
     pub digest: [u8; 32],
+    /// How many times before it was answered that nothing was done.
+    pub attempt: u32,
 }
 
 /// What is known of a request with an idempotency key.

@@ -21,6 +21,8 @@ use crate::routes::wants_events;
 
 /// Longest key, in bytes.
 pub(crate) const MAX_KEY: usize = 255;
+/// After so many answers that nothing was done, the last one is given again for as long as it is kept.
+const MAX_ATTEMPTS: u32 = 64;
 /// Largest answer that is kept, in bytes: a value of 16 MiB as JSON, and room.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -82,20 +84,30 @@ async fn keyed(
     ]);
     // The same name may come in by several ways.
     let by = format!("{:?} {}", by.authenticator(), by.name());
-    let request_key = RequestKey { by, key, digest };
-    let claimed = plane.first_answer(&request_key).await.map_err(IntoResponse::into_response)?;
-    match claimed {
-        Claimed::Done(kept) => Ok(answer_again(&kept)),
-        Claimed::First(turn) => {
-            let request = Request::from_parts(parts, Body::from(body));
-            let served = tokio::spawn(serve(turn, request, next)).await;
-            let lost = |error: tokio::task::JoinError| {
-                let why = format!("the request ended badly: {error}");
-                CallFailure::Internal { why }.into_response()
-            };
-            served.map_err(lost)
+    let mut request_key = RequestKey { by, key, digest, attempt: 0 };
+    let turn = loop {
+        match plane.first_answer(&request_key).await.map_err(IntoResponse::into_response)? {
+            Claimed::First(turn) => break turn,
+            Claimed::Done(kept) if was_done(&kept) || request_key.attempt == MAX_ATTEMPTS => {
+                return Ok(answer_again(&kept));
+            }
+            Claimed::Done(_) => request_key.attempt += 1,
         }
-    }
+    };
+    let request = Request::from_parts(parts, Body::from(body));
+    let served = tokio::spawn(serve(turn, request, next)).await;
+    let lost = |error: tokio::task::JoinError| {
+        let why = format!("the request ended badly: {error}");
+        CallFailure::Internal { why }.into_response()
+    };
+    served.map_err(lost)
+}
+
+/// Whether an answer stands for good. One that says that nothing was done, and that it may be tried
+/// again, does not: who was told so comes back with the same key.
+fn was_done(kept: &[u8]) -> bool {
+    let status = kept.first_chunk::<2>().map(|status| u16::from_be_bytes(*status));
+    !matches!(status, Some(401 | 403 | 404 | 408 | 429 | 503))
 }
 
 /// Serves the first request to its end, whoever is still there to hear of it.
@@ -188,6 +200,30 @@ mod tests {
     fn parts_of_a_request_are_not_mixed_up() {
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
         assert_eq!(digest(&[b"ab", b"c"]), digest(&[b"ab", b"c"]));
+    }
+
+    #[test]
+    fn who_was_told_that_nothing_was_done_may_come_again() {
+        let kept = |status: StatusCode| encode(status, &HeaderMap::new(), b"{}");
+        for failure in [
+            CallFailure::Stopping,
+            CallFailure::BusDown { why: String::new() },
+            CallFailure::NobodyThere { target: String::new() },
+            CallFailure::UnknownTarget { target: String::new() },
+            CallFailure::Busy { why: String::new() },
+            CallFailure::NotPermitted { why: String::new() },
+        ] {
+            assert!(!was_done(&kept(failure.into_response().status())));
+        }
+        let (target, timeout_ms) = (String::new(), 1);
+        for failure in [
+            CallFailure::Timeout { target: target.clone(), timeout_ms },
+            CallFailure::Interrupted { target, why: String::new() },
+            CallFailure::Internal { why: String::new() },
+        ] {
+            assert!(was_done(&kept(failure.into_response().status())));
+        }
+        assert!(was_done(&kept(StatusCode::ACCEPTED)) && was_done(&[]));
     }
 
     #[test]

@@ -130,6 +130,14 @@ fn agents(api: &Api) {
         (other.status, other.body["type"].as_str().unwrap()),
         (422, "urn:bulla:problem:key-reused")
     );
+    // Who was told that nothing was done comes back with the same key, and may find it done.
+    let (key, call) =
+        ("idempotency-key: two\r\n", json!({ "target": "agent/db-2", "method": "x" }));
+    for _ in 0..2 {
+        let nobody = api.ask_with("POST", "/v1/calls", key, &call);
+        assert_eq!(nobody.status, 404, "{}", nobody.body);
+        assert!(!nobody.head.contains("idempotency-replayed"), "{}", nobody.head);
+    }
     let token = |answer: &Value| answer["files"][0]["content"].as_str().unwrap().to_owned();
     let former = token(&first.body["agents"][0]);
     let rejoined = api.post("/v1/agents/db-3/rejoin", &json!({}), 201);

@@ -44,7 +44,7 @@ impl Answers {
 
     /// The right to serve a request, or the answer that was given before.
     pub(super) async fn claim(&self, request: &RequestKey) -> Result<Claimed, CallFailure> {
-        let name = format!("{TOPIC}\0{}\0{}", request.by, request.key);
+        let name = format!("{TOPIC}\0{}\0{}\0{}", request.by, request.key, request.attempt);
         let Digest(named) = Digest::of(name.as_bytes());
         let (first, _) = named.split_first_chunk::<16>().ok_or_else(too_short)?;
         let key = ClaimKey::new(self.scope.clone(), self.sender.clone(), MessageId(*first));
