@@ -1,6 +1,7 @@
-//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `attacks`,
+//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `api`, `attacks`,
 //! `models`, `fuzz`, `chaos`, `deb`.
 
+mod api;
 mod attacks;
 mod bench;
 mod chaos;
@@ -31,6 +32,7 @@ cargo xtask test      set up what is missing and run every test
 cargo xtask lint      format, bans and licences of dependencies, clippy, rustdoc
 cargo xtask bench     the benchmarks, small
 cargo xtask vectors   write docs/vectors anew and check them
+cargo xtask api       try the HTTPS API of a control plane by its own description
 cargo xtask attacks   write docs/attacks.md anew, and show that every attack's row can fail
 cargo xtask models [--full]              the symbolic and the state models; --full: the slow ones too
 cargo xtask fuzz [TARGET] [--hours N]    libFuzzer where there is a nightly compiler, else the stable engine
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
         "lint" => lint::run(&mut report),
         "bench" => bench::run(&mut report),
         "vectors" => vectors::run(&mut report),
+        "api" => api::run(&mut report),
         "attacks" => attacks::run(&mut report),
         "models" => models::run(&mut report, full),
         "help" | "--help" | "-h" => {

@@ -1,4 +1,4 @@
-//! The Python environment of the vector check.
+//! Python environments: of the vector check, and of what tries the API.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,16 +12,16 @@ const CHECK: &str = "tests/vectors/check_vectors.py";
 
 /// Opens the vectors of `docs/vectors` with a COSE library that is not ours.
 pub(crate) fn check_vectors() -> Result<String, String> {
-    let python = environment()?;
+    let python = environment("vectors", REQUIREMENTS)?;
     Job::new(python).args([CHECK]).limit(Duration::from_secs(600)).run()?;
     Ok("docs/vectors opened by an independent COSE library".to_owned())
 }
 
-/// The interpreter of an environment that has what the check needs.
-fn environment() -> Result<PathBuf, String> {
-    let wanted = fs::read_to_string(root().join(REQUIREMENTS))
-        .map_err(|error| format!("{REQUIREMENTS}: {error}"))?;
-    let folder = target().join("venv-vectors");
+/// The interpreter of an environment that has what a check needs.
+pub(crate) fn environment(of: &str, requirements: &str) -> Result<PathBuf, String> {
+    let wanted = fs::read_to_string(root().join(requirements))
+        .map_err(|error| format!("{requirements}: {error}"))?;
+    let folder = target().join(format!("venv-{of}"));
     let (python, stamp) = (folder.join("bin/python"), folder.join("installed.txt"));
     let fresh = fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted);
     if fresh && says_yes(&python.to_string_lossy(), &["--version"]) {
@@ -32,7 +32,7 @@ fn environment() -> Result<PathBuf, String> {
     let make = Job::new("python3").args(["-m", "venv", "--clear"]).args([&folder]);
     make.limit(limit).run().map_err(|error| format!("{error}: is python3-venv installed?"))?;
     let pip = Job::new(&python).args(["-m", "pip", "install", "--quiet", "--no-input"]);
-    pip.args(["--disable-pip-version-check", "-r", REQUIREMENTS]).limit(limit).run()?;
+    pip.args(["--disable-pip-version-check", "-r", requirements]).limit(limit).run()?;
     fs::write(&stamp, wanted).map_err(|error| format!("{}: {error}", stamp.display()))?;
     Ok(python)
 }

@@ -156,6 +156,7 @@ impl Files {
             certificate: self.server.clone(),
             key: self.server_key.clone(),
             client_ca: self.ca.clone(),
+            tls12: false,
         }
     }
 
@@ -432,7 +433,8 @@ mod tests {
 
         let load = |certificate: &str, key: &str| {
             let (certificate, key) = (at(certificate), at(key));
-            server_config(&ServerTls { certificate, key, client_ca: files.ca.clone() }).unwrap_err()
+            let client_ca = files.ca.clone();
+            server_config(&ServerTls { certificate, key, client_ca, tls12: false }).unwrap_err()
         };
         assert!(matches!(load("old.crt", "old.key"), CertError::Expired { .. }));
         assert!(matches!(load("early.crt", "early.key"), CertError::NotYetValid { .. }));

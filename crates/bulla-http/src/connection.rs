@@ -28,6 +28,7 @@ use crate::listen::{Entrance, Stopping};
 use crate::problem::Problem;
 use crate::tls;
 use crate::token::Token;
+use crate::waiting::{Held, PLACE, Place};
 
 /// A request's header at the most, in bytes.
 const MAX_HEADER: usize = 64 << 10;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
 
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
+    pub(crate) place: Place,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -69,15 +71,17 @@ impl Connection {
     }
 
     async fn run(self) {
-        let shared = Arc::clone(&self.shared);
+        let (shared, place) = (Arc::clone(&self.shared), self.place.clone());
         tokio::select! {
             () = shared.abandon.cancelled() => {}
-            () = self.serve() => {}
+            () = place.pushed_out() => debug!("closed, to make room for another"),
+            () = PLACE.scope(place.clone(), self.serve()) => {}
         }
+        place.leave();
     }
 
     async fn serve(self) {
-        let Self { stream, shared } = self;
+        let Self { stream, shared, .. } = self;
         // Only latency is lost where this is refused.
         let _ = stream.set_nodelay(true);
         match &shared.entrance {
@@ -85,7 +89,8 @@ impl Connection {
                 let peer = Peer::Token(Arc::clone(token));
                 requests(stream, peer, &shared).await;
             }
-            Entrance::Tls(acceptor) => {
+            Entrance::Tls(certificates) => {
+                let acceptor = &certificates.acceptor();
                 let Some(stream) = handshake(acceptor, stream, &shared).await else { return };
                 let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                 let peer = Peer::Certified(leaf.and_then(tls::operator));
@@ -144,6 +149,7 @@ async fn answer(
     peer: Peer,
     shared: Arc<Shared>,
 ) -> Result<Response, Infallible> {
+    let serving = PLACE.with(Place::serve);
     let Some(identity) = peer.identify(&request) else {
         return Ok(Problem::unauthorized().into_response());
     };
@@ -152,7 +158,8 @@ async fn answer(
     request.extensions_mut().insert(identity);
     request.extensions_mut().insert(shared.limits);
     request.extensions_mut().insert(Stopping(shared.shutdown.clone()));
-    shared.router.clone().oneshot(request.map(Body::new)).await
+    let response = shared.router.clone().oneshot(request.map(Body::new)).await?;
+    Ok(response.map(|body| Body::new(Held { body, _serving: serving })))
 }
 
 impl Peer {

@@ -37,8 +37,10 @@ mod identity;
 mod limits;
 mod listen;
 mod problem;
+mod reload;
 mod tls;
 mod token;
+mod waiting;
 
 pub use certs::CertError;
 pub use dial::{DialError, DialStream, Dialer, TlsFault};
@@ -50,5 +52,6 @@ pub use listen::{ListenError, Listener, Options, Stopping};
 pub use problem::{
     PROBLEM_CONTENT_TYPE, PROBLEM_PREFIX, Problem, method_not_allowed, no_such_route,
 };
+pub use reload::Certificates;
 pub use tls::{ClientTls, ServerTls};
 pub use token::{Token, TokenError};

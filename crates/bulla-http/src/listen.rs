@@ -11,7 +11,6 @@ use axum::http::request::Parts;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -19,8 +18,10 @@ use tracing::{debug, info, warn};
 use crate::certs::CertError;
 use crate::connection::{Connection, Shared};
 use crate::limits::Limits;
-use crate::tls::{self, ServerTls};
+use crate::reload::Certificates;
+use crate::tls::ServerTls;
 use crate::token::Token;
+use crate::waiting::Waiting;
 
 /// Rest after a failed `accept`: usually the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +51,7 @@ pub struct Listener {
 /// How a connection and its requests are authenticated.
 #[derive(Clone)]
 pub(crate) enum Entrance {
-    Tls(TlsAcceptor),
+    Tls(Certificates),
     Plain(Arc<Token>),
 }
 
@@ -129,7 +130,7 @@ impl Listener {
     pub async fn bind(options: Options) -> Result<Self, ListenError> {
         let Options { address, door, limits } = options;
         let entrance = match door {
-            Door::Tls(files) => Entrance::Tls(TlsAcceptor::from(tls::server_config(&files)?)),
+            Door::Tls(files) => Entrance::Tls(Certificates::load(files)?),
             Door::Plain(token) => Entrance::Plain(Arc::new(token)),
         };
         let refused = |source: io::Error| match source.kind() {
@@ -145,6 +146,15 @@ impl Listener {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The certificates, to be read again while it serves; `None` for the plain door.
+    #[must_use]
+    pub fn certificates(&self) -> Option<Certificates> {
+        match &self.entrance {
+            Entrance::Tls(certificates) => Some(certificates.clone()),
+            Entrance::Plain(_) => None,
+        }
     }
 
     /// The URL by which this machine reaches the listener.
@@ -166,6 +176,10 @@ impl Listener {
         // The extractors read the limits from the request; this one is for axum's own.
         let router = router.layer(DefaultBodyLimit::max(limits.max_body));
         let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+        let waiting = Waiting::default();
+        if let Entrance::Tls(certificates) = &entrance {
+            tokio::spawn(certificates.clone().watch(shutdown.clone()));
+        }
         let tasks = TaskTracker::new();
         let abandon = CancellationToken::new();
         let _abandon_when_dropped = abandon.clone().drop_guard();
@@ -177,8 +191,9 @@ impl Listener {
             abandon: abandon.clone(),
         });
         info!(%address, "listening");
-        while let Some((stream, slot)) = next(&socket, &slots, &shutdown).await {
-            let connection = Connection { stream, shared: Arc::clone(&shared) };
+        while let Some((stream, slot)) = next(&socket, &slots, &waiting, &shutdown).await {
+            let place = waiting.enter();
+            let connection = Connection { stream, place, shared: Arc::clone(&shared) };
             connection.start(slot, &tasks);
         }
         drop(socket);
@@ -192,23 +207,28 @@ impl Listener {
     }
 }
 
-/// The next connection that there is room for; `None` once shutdown began.
+/// The next connection, once there is room for it; `None` once shutdown began.
 async fn next(
     socket: &TcpListener,
     slots: &Arc<Semaphore>,
+    waiting: &Waiting,
     shutdown: &CancellationToken,
 ) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
     let accepting = async {
-        let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-        loop {
+        let stream = loop {
             match socket.accept().await {
-                Ok((stream, _)) => return Some((stream, slot)),
+                Ok((stream, _)) => break stream,
                 Err(error) => {
                     warn!(%error, "can't accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        };
+        if let Ok(slot) = Arc::clone(slots).try_acquire_owned() {
+            return Some((stream, slot));
         }
+        waiting.push_out();
+        Some((stream, Arc::clone(slots).acquire_owned().await.ok()?))
     };
     tokio::select! {
         biased;

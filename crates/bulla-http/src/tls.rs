@@ -1,4 +1,4 @@
-//! TLS 1.3 and nothing older, with certificates on both sides.
+//! TLS 1.3, and nothing older unless it is asked for, with certificates on both sides.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::version::TLS13;
+use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,6 +26,8 @@ pub struct ServerTls {
     pub key: PathBuf,
     /// The CA that signs client certificates. A client without one of them is refused.
     pub client_ca: PathBuf,
+    /// Whether TLS 1.2 is spoken too, for clients that know nothing newer.
+    pub tls12: bool,
 }
 
 /// The PEM files of a client.
@@ -47,8 +49,9 @@ pub(crate) fn server_config(files: &ServerTls) -> Result<Arc<ServerConfig>, Cert
         .build()
         .map_err(|e| CertError::unusable(&files.client_ca, e))?;
     let (chain, key) = load_pair(&files.certificate, &files.key)?;
+    let versions: &[_] = if files.tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
+        .with_protocol_versions(versions)
         .map_err(|e| CertError::unusable(&files.certificate, e))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
