@@ -11,6 +11,7 @@ mod logs;
 mod observe;
 mod output;
 mod settings;
+mod tls_settings;
 mod when;
 
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::failure::{Failure, Result};
 use crate::journal::JournalSettings;
 use crate::observe::traces::TraceSettings;
+use crate::tls_settings::ApiTls;
 use crate::when;
 
 /// The file with the settings, in the home folder.
@@ -184,6 +185,7 @@ impl std::fmt::Debug for BrokerUsers {
 pub(crate) struct Api {
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) plain: bool,
+    pub(crate) tls: ApiTls,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -358,6 +360,7 @@ impl Settings {
         if let Some(listen) = get("BULLA_API_LISTEN") {
             self.api.listen = Some(listen.parse().map_err(|_| bad("BULLA_API_LISTEN"))?);
         }
+        self.api.tls.overlay(&get);
         if let Some(listen) = get("BULLA_METRICS_LISTEN") {
             self.metrics.listen = Some(listen.parse().map_err(|_| bad("BULLA_METRICS_LISTEN"))?);
         }
@@ -528,6 +531,9 @@ mod tests {
             .collect();
         let settings = Settings::parse(&uncommented, Path::new(FILE)).unwrap();
         assert!(settings.bus.url.is_some() && settings.api.listen.is_some());
+        let tls = &settings.api.tls;
+        assert!(tls.certificate.is_some() && tls.key.is_some() && tls.client_ca.is_some());
+        assert!(tls.operator_certificate.is_some() && tls.operator_key.is_some());
         assert!(settings.control.instance.is_some());
         assert_eq!(settings.agents.life().unwrap(), AGENT_LIFETIME);
         let users = &settings.broker_users;

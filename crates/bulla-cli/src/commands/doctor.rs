@@ -27,7 +27,7 @@ pub(crate) async fn run(home: &Home, out: Output) -> Result<()> {
     if let Some(settings) = &settings {
         examine::backup(home, settings, &mut findings).await;
     }
-    examine::certificates(home, &mut findings);
+    examine::certificates(home, settings.as_ref(), &mut findings);
     if let Some(settings) = &settings {
         bus(settings, &mut findings).await;
         findings.judge("claims", claims::examine(home, &settings.claims).await, Clone::clone);

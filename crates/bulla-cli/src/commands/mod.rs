@@ -29,7 +29,6 @@ pub(crate) mod up;
 use std::path::Path;
 
 use bulla_api::{Client, Endpoint};
-use bulla_http::certs::Files;
 
 use crate::failure::{Failure, Result};
 use crate::settings::{DEFAULT_LISTEN, Home, Settings};
@@ -58,7 +57,7 @@ pub(crate) fn api_client(home: &Home, given: Option<&str>) -> Result<Client> {
     let endpoint = if url.starts_with("http://") {
         Endpoint::Loopback { url, token: home.token() }
     } else {
-        Endpoint::Tls { url, files: Files::in_dir(&home.tls()).operator_tls() }
+        Endpoint::Tls { url, files: settings.api.tls.operator(home, None)? }
     };
     Ok(Client::new(&endpoint)?)
 }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_http::certs::Files;
-use bulla_http::{Limits, Listener, Options, Token};
+use bulla_http::{Certificates, Limits, Listener, Options, Token};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -30,6 +29,7 @@ pub(crate) struct Running {
     stop: CancellationToken,
     api: tokio::task::JoinHandle<()>,
     home: Home,
+    certificates: Option<Certificates>,
     signals: StopSignals,
     hangup: Signal,
     observer: Arc<Observer>,
@@ -75,7 +75,7 @@ pub(crate) fn settings(home: &Home, args: &ServeArgs) -> Result<Settings> {
 pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<Running> {
     // The door first: a port in use should not cost a half-started control plane.
     let listener = listen(home, settings).await?;
-    let url = listener.url();
+    let (url, certificates) = (listener.url(), listener.certificates());
     let door = observe::open_door(settings.metrics.listen).await?;
     let instance = crate::control::instance_name(settings);
     let service = Service { name: "bulla-control", instance: &instance };
@@ -102,6 +102,7 @@ pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<
         stop,
         api,
         home: home.clone(),
+        certificates,
         signals: StopSignals::listen()?,
         hangup: signal(SignalKind::hangup())?,
         observer,
@@ -121,7 +122,7 @@ async fn listen(home: &Home, settings: &Settings) -> Result<Listener> {
     let options = if settings.api.plain {
         Options::plain_loopback(address, Token::load_or_create(&home.token())?)?
     } else {
-        Options::tls(address, Files::in_dir(&home.tls()).server_tls())
+        Options::tls(address, settings.api.tls.server(home)?)
     };
     Ok(Listener::bind(options.limits(Limits::default())).await?)
 }
@@ -157,10 +158,17 @@ impl Running {
                 () = self.signals.wait() => return,
                 _ = self.hangup.recv() => {
                     self.notify.reloading();
+                    self.reload_certificates();
                     self.node.reload(&self.home).await;
                     self.tell_ready().await;
                 }
             }
+        }
+    }
+
+    fn reload_certificates(&self) {
+        if let Some(Err(error)) = self.certificates.as_ref().map(Certificates::reload) {
+            tracing::error!(%error, "certificates can't be used; the former ones count on");
         }
     }
 

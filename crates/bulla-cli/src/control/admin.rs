@@ -339,7 +339,7 @@ impl Administration for Plane {
         examine::files(home, &mut findings);
         examine::keystore(&node.keystore, Some(settings), &mut findings).await;
         examine::backup(home, settings, &mut findings).await;
-        examine::certificates(home, &mut findings);
+        examine::certificates(home, Some(settings), &mut findings);
         let bus = match node.bus_watch.problem() {
             None => Ok(()),
             Some(problem) => Err(Failure::new(problem)),

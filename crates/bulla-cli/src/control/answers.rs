@@ -149,3 +149,59 @@ fn too_short() -> CallFailure {
 fn broken(error: StoreError) -> CallFailure {
     CallFailure::Internal { why: error.to_string() }
 }
+
+#[cfg(test)]
+mod tests {
+    use bulla_guard::{NewStore, SqliteClaims, SqliteOptions};
+    use bulla_keystore::Kek;
+    use bulla_seal::{Principal, TrustDomain};
+
+    use super::*;
+
+    const SECRET: &[u8] = b"a token that nobody else may read";
+
+    #[tokio::test]
+    async fn answers_are_given_again_and_lie_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let kek = Kek::create_file(folder.path().join("kek")).unwrap();
+        let domain = TrustDomain::new("cloud.example").unwrap();
+        let made = Keystore::init(folder.path().join("keystore.db"), &domain, kek).await.unwrap();
+        let party = Party::new(Principal::component("control").unwrap(), 1);
+        let path = folder.path().join("claims.db");
+        let now_ms = SystemClock.now().ns / 1_000_000;
+        let open = async || {
+            let options = SqliteOptions::new(NewStore::NothingBefore, now_ms);
+            let claims = Arc::new(SqliteClaims::open(&path, options).await.unwrap());
+            Answers::new(&made.keystore, claims, party.clone(), Worker(7))
+        };
+        let request = |by: &str, digest| RequestKey {
+            by: by.to_owned(),
+            key: "one-key".to_owned(),
+            digest: [digest; 32],
+        };
+        let answers = open().await;
+        let Ok(Claimed::First(mut turn)) = answers.claim(&request("ada", 1)).await else {
+            panic!("it is the first")
+        };
+        let under_way = answers.claim(&request("ada", 1)).await.map(drop);
+        assert_eq!(under_way, Err(CallFailure::KeyInUse));
+        turn.go_on().await;
+        turn.done(SECRET.to_vec()).await;
+        // Another process with the same store.
+        drop(answers);
+        let answers = open().await;
+        let Ok(Claimed::Done(kept)) = answers.claim(&request("ada", 1)).await else {
+            panic!("it was answered")
+        };
+        assert_eq!(kept, SECRET);
+        let other = answers.claim(&request("ada", 2)).await.map(drop);
+        assert_eq!(other, Err(CallFailure::KeyReused));
+        let bob = answers.claim(&request("bob", 2)).await;
+        assert!(matches!(bob, Ok(Claimed::First(_))), "whose key it is counts");
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            let holds = |what: &[u8]| bytes.windows(what.len()).any(|part| part == what);
+            assert!(!holds(SECRET) && !holds(b"one-key"));
+        }
+    }
+}

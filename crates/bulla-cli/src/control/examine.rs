@@ -197,10 +197,19 @@ pub(crate) async fn backup(home: &Home, settings: &Settings, findings: &mut Find
 }
 
 /// How long the API's certificates are good.
-pub(crate) fn certificates(home: &Home, findings: &mut Findings) {
-    let files = certs::Files::in_dir(&home.tls());
-    for (what, path) in [("API cert", &files.server), ("operator cert", &files.operator)] {
-        let end = certs::not_after(path).map_err(Failure::from);
+pub(crate) fn certificates(home: &Home, settings: Option<&Settings>, findings: &mut Findings) {
+    let tls = settings.map(|settings| settings.api.tls.clone()).unwrap_or_default();
+    let server = tls.server(home).map(|files| files.certificate);
+    let operator = tls.operator(home, None).map(|files| files.certificate);
+    for (what, path) in [("API cert", server), ("operator cert", operator)] {
+        let path = match path {
+            Ok(path) => path,
+            Err(failure) => {
+                findings.add(what, Grade::Bad, failure.to_string());
+                continue;
+            }
+        };
+        let end = certs::not_after(&path).map_err(Failure::from);
         let Some(end) = findings.judge(what, end, |end| {
             let secs = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
             format!("good until {}", crate::output::date(secs))
