@@ -41,11 +41,12 @@ fn pair(
 impl ApiTls {
     /// What the listener needs.
     pub(crate) fn server(&self, home: &Home) -> Result<ServerTls> {
-        let own = Files::in_dir(&home.tls());
+        let mut tls = Files::in_dir(&home.tls()).server_tls();
         let set = (&self.certificate, &self.key);
-        let (certificate, key) = pair("", set, (own.server.clone(), own.server_key.clone()))?;
-        let client_ca = self.client_ca.clone().unwrap_or_else(|| own.ca.clone());
-        Ok(ServerTls { certificate, key, client_ca, tls12: self.tls12, ..own.server_tls() })
+        (tls.certificate, tls.key) = pair("", set, (tls.certificate, tls.key))?;
+        tls.client_ca = self.client_ca.clone().unwrap_or(tls.client_ca);
+        tls.tls12 = self.tls12;
+        Ok(tls)
     }
 
     /// What commands need; `ca` signs the server's certificate.

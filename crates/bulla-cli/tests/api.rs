@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
+use bulla_http::certs::{self, Files};
 use common::*;
 use serde_json::{Value, json};
 
@@ -278,4 +279,42 @@ fn follow(api: &Api, head: &str, count: usize) -> Vec<(String, Value)> {
         }
     }
     events
+}
+
+/// Whether who has these certificates is answered.
+fn answers(deployment: &Deployment, files: &Files) -> bool {
+    let url = fs::read_to_string(deployment.home().join("api.url")).unwrap();
+    let endpoint =
+        bulla_api::Endpoint::Tls { url: url.trim().to_owned(), files: files.operator_tls() };
+    let client = bulla_api::Client::new(&endpoint).unwrap();
+    tokio::runtime::Runtime::new().unwrap().block_on(client.status()).is_ok()
+}
+
+#[test]
+fn certificates_are_by_settings_and_taken_over() {
+    let mut deployment = Deployment::new(None);
+    let make = |name: &str| {
+        fs::create_dir(deployment.path(name)).unwrap();
+        certs::make(&deployment.path(name), &[], "ada").unwrap()
+    };
+    let (first, second) = (make("first"), make("second"));
+    let set = [
+        ("BULLA_API_TLS_CERTIFICATE", &first.server),
+        ("BULLA_API_TLS_KEY", &first.server_key),
+        ("BULLA_API_TLS_CLIENT_CA", &first.ca),
+    ];
+    deployment.env.extend(set.map(|(name, path)| (name, path.to_str().unwrap().to_owned())));
+    let process = deployment.start(&["up", "--listen", "127.0.0.1:0"], "Stop with Ctrl-C");
+    assert!(answers(&deployment, &first) && !answers(&deployment, &second));
+    for (from, to) in [
+        (&second.server, &first.server),
+        (&second.server_key, &first.server_key),
+        (&second.ca, &first.ca),
+    ] {
+        fs::rename(from, to).unwrap();
+    }
+    let renewed = Files { ca: first.ca.clone(), ..second };
+    process.hang_up();
+    eventually("the new ones count", || answers(&deployment, &renewed).then_some(()));
+    assert_eq!(process.stop(), 0);
 }
