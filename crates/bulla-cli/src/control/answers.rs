@@ -177,6 +177,7 @@ mod tests {
         let request = |by: &str, digest| RequestKey {
             by: by.to_owned(),
             key: "one-key".to_owned(),
+            attempt: 0,
             digest: [digest; 32],
         };
         let answers = open().await;
