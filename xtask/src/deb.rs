@@ -164,7 +164,7 @@ impl Making<'_> {
             .and_then(|()| {
                 write(
                     &folder.join("debian/control"),
-                    &format!("Source: {name}\n\nPackage: {name}\n"),
+                    &format!("Source: {name}\n\nPackage: {name}\nArchitecture: any\n"),
                 )
             })
             .and_then(|()| {
