@@ -18,6 +18,7 @@ const NEEDS: &[Need] = &[
     Need { package: "postgresql", there: postgres },
     Need { package: "mariadb-server", there: mariadb },
     Need { package: "softhsm2", there: softhsm },
+    Need { package: "python3-keystone", there: keystone },
     Need { package: "python3", there: || says_yes("python3", &["--version"]) },
     Need { package: "python3-venv", there: python },
 ];
@@ -48,6 +49,11 @@ pub(crate) fn softhsm() -> bool {
     Path::new("/usr/bin/softhsm2-util").exists()
 }
 
+/// Whether the Keystone that the tests start is installed.
+pub(crate) fn keystone() -> bool {
+    Path::new("/usr/bin/keystone-manage").exists()
+}
+
 /// The servers that the tests start and that are not there.
 pub(crate) fn missing_servers() -> Vec<&'static str> {
     let servers = [
@@ -56,6 +62,7 @@ pub(crate) fn missing_servers() -> Vec<&'static str> {
         ("PostgreSQL", postgres()),
         ("MariaDB", mariadb()),
         ("SoftHSM", softhsm()),
+        ("Keystone", keystone()),
     ];
     servers.into_iter().filter(|(_, there)| !there).map(|(server, _)| server).collect()
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use endpoint::Endpoint;
+pub use endpoint::{Credential, Endpoint};
 pub use error::ClientError;
 pub use events::{CallEvent, CallEvents, TapItems};
 

@@ -104,6 +104,12 @@ pub enum CallFailure {
         /// By which rule.
         why: String,
     },
+    /// The policy does not let who asked do that.
+    #[error("the policy does not allow this (rule {rule})")]
+    Denied {
+        /// The id of the rule that says so.
+        rule: String,
+    },
     /// Too much at a time.
     #[error("too much at a time: {why}; try again shortly")]
     Busy {
@@ -144,6 +150,7 @@ impl CallFailure {
         match self {
             F::BadRequest { .. } => (StatusCode::BAD_REQUEST, "The request can't be served"),
             F::NotPermitted { .. } => (StatusCode::FORBIDDEN, "Not permitted"),
+            F::Denied { .. } => (StatusCode::FORBIDDEN, "The policy does not allow it"),
             F::UnknownTarget { .. } => (StatusCode::NOT_FOUND, "There is no such target"),
             F::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "The message is too large"),
             F::NotFound { .. } => (StatusCode::NOT_FOUND, "There is no such thing"),

@@ -54,7 +54,7 @@ pub use agents::{
     MAX_ADDED, RejoinRequest, RevokedAgent, RotateAgentRequest, RotatedAgent, Rotation, SharedKey,
     StartsWith,
 };
-pub use client::{CallEvent, CallEvents, Client, ClientError, Endpoint, TapItems};
+pub use client::{CallEvent, CallEvents, Client, ClientError, Credential, Endpoint, TapItems};
 pub use components::{
     AddComponentRequest, AddGroupRequest, AddMembersRequest, AddedComponent, ExtendedGroup,
     MAX_MEMBERS, Member, RevokedHost, RotatedComponent,

@@ -83,7 +83,7 @@ async fn keyed(
         &body,
     ]);
     // The same name may come in by several ways.
-    let by = format!("{:?} {}", by.authenticator(), by.name());
+    let by = format!("{:?} {by}", by.authenticator());
     let mut request_key = RequestKey { by, key, digest, attempt: 0 };
     let turn = loop {
         match plane.first_answer(&request_key).await.map_err(IntoResponse::into_response)? {

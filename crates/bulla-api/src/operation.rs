@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
 use axum::handler::Handler;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use bulla_http::PROBLEM_CONTENT_TYPE;
+use bulla_http::{Identity, PROBLEM_CONTENT_TYPE, Problem};
 use utoipa::__dev::SchemaReferences;
 use utoipa::Path;
 use utoipa::openapi::path::{
@@ -130,6 +133,9 @@ impl Table {
                 true => handler.layer(from_fn_with_state(plane.clone(), once::once)),
                 false => handler,
             };
+            // Before anything of it runs, or is answered again.
+            let handler: MethodRouter<Shared> =
+                handler.layer(from_fn_with_state(plane.clone(), authorize));
             router.route(&path, handler.layer(Extension(Operation { id, changes })))
         })
     }
@@ -159,6 +165,42 @@ impl Table {
         let problems = self.statuses.into_iter().map(|status| (name(status), problem(status)));
         let components = components.schemas_from_iter(schemas).responses_from_iter(problems);
         document.components = Some(components.build());
+    }
+}
+
+impl Operation {
+    /// Whether it sends a message: who may do that is decided with the message.
+    pub fn sends(&self) -> bool {
+        matches!(&*self.id, "call" | "cast" | "fanout")
+    }
+
+    /// Whether it shows what happens, of whomever: what the bus carries, and the journal.
+    pub fn watches(&self) -> bool {
+        matches!(&*self.id, "tap" | "read-journal" | "follow-journal" | "list-checkpoints")
+    }
+}
+
+/// Asks the control plane whether who asks may.
+async fn authorize(
+    State(plane): State<Shared>,
+    Extension(operation): Extension<Operation>,
+    by: Identity,
+    named: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let named = match named {
+        Ok(named) => named,
+        Err(refused) => {
+            let (detail, title) = (refused.body_text(), "The path is wrong");
+            return Problem::new(StatusCode::BAD_REQUEST, "bad-path", title, detail)
+                .into_response();
+        }
+    };
+    let named: Vec<(&str, &str)> = named.iter().collect();
+    match plane.authorize(&by, &operation, &named).await {
+        Ok(()) => next.run(request).await,
+        Err(failure) => failure.into_response(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::failure::CallFailure;
 use crate::model::{
     Agent, CallRequest, CastRequest, Component, Group, Page, PageRequest, Sent, Status, TapItem,
 };
+use crate::operation::Operation;
 use crate::peers::{ExemptRequest, Peer, PeerExemption, RaiseRequest, TakenBack};
 
 /// Progress messages that wait for a slow reader at the most.
@@ -29,6 +30,15 @@ pub type TapStream = BoxStream<'static, TapItem>;
 /// implementation's to decide.
 #[async_trait]
 pub trait ControlPlane: Administration {
+    /// Whether who asks may ask for an operation, with what its path names; [`CallFailure::Denied`]
+    /// if not. Of those that [send](Operation::sends) a message, `call`, `cast` and `fanout` decide.
+    async fn authorize(
+        &self,
+        by: &Identity,
+        operation: &Operation,
+        named: &[(&str, &str)],
+    ) -> Result<(), CallFailure>;
+
     /// Seals and sends a call, waits for its answer. The future is dropped when the operator
     /// hangs up: it must then stop waiting.
     async fn call(

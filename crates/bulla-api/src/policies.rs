@@ -76,7 +76,7 @@ pub struct PolicyMistake {
 pub struct PolicyReach {
     /// Who sends.
     pub from: String,
-    /// Who receives.
+    /// Who receives; `group/<name>` of a fanout by the API, `component/control` of its own operations.
     pub to: String,
     /// `permit` or `forbid`.
     pub effect: String,
@@ -110,19 +110,23 @@ pub struct PolicyCheck {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExplainRequest {
-    /// Who sends, `agent/<id>` or `component/<type>`.
+    /// Who sends, `agent/<id>` or `component/<type>`; or a user of the API, `operator/<name>`,
+    /// `program/<name>` or `user/<name>@<domain>`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "agent/db-1")]
     pub from: Option<String>,
-    /// The roles of the sender's credential.
+    /// The roles of the sender's credential, or that the settings give a user of the API.
     pub roles: Vec<String>,
+    /// The project that the token of a user of Keystone's is for.
+    pub projects: Vec<String>,
     /// The groups that the sender is in.
     pub groups: Vec<String>,
     /// Who receives.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "component/conductor")]
     pub to: Option<String>,
-    /// `call` (if left out), `cast`, `fanout` or `reply-progress`.
+    /// `call` (if left out), `cast`, `fanout` or `reply-progress`; of users of the API `api:call` (if
+    /// left out), `api:cast`, `api:fanout`, `api:read`, `api:manage` or `api:watch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
     /// `namespace.method`.

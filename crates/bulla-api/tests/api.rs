@@ -57,9 +57,15 @@ async fn casts_fanouts_and_lists() {
     let setup = Setup::tls().await;
     let client = setup.client();
     let cast = CastRequest { ttl_ms: Some(9), ..CastRequest::new("component/x", "m") };
-    assert_eq!(soon(client.cast(&cast)).await.unwrap().message_id, "cast component/x by ada");
+    assert_eq!(
+        soon(client.cast(&cast)).await.unwrap().message_id,
+        "cast component/x by operator/ada"
+    );
     let fanout = CastRequest::new("group/all", "m");
-    assert_eq!(soon(client.fanout(&fanout)).await.unwrap().message_id, "fanout group/all by ada");
+    assert_eq!(
+        soon(client.fanout(&fanout)).await.unwrap().message_id,
+        "fanout group/all by operator/ada"
+    );
 
     let page = soon(client.agents(&PageRequest::default())).await.unwrap();
     assert_eq!(page.items.len(), DEFAULT_PAGE as usize);

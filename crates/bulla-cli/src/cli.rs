@@ -661,19 +661,32 @@ pub(crate) struct PolicyExplainArgs {
     /// `-` reads standard input. Flags go over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) request: Option<PathBuf>,
-    /// Who asks: agent/ID or component/TYPE.
+    /// A denial in a journal, as `bulla audit show` names it (control/17): who asked for what, and by
+    /// which version of the policy it was judged. Flags go over it; the arguments are not in journals.
+    #[arg(long, value_name = "JOURNAL/SEQ", conflicts_with = "request")]
+    pub(crate) entry: Option<String>,
+    /// The folder of the journal, or of several [default: the home folder's].
+    #[arg(long, value_name = "PATH", requires = "entry")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Who asks: agent/ID, component/TYPE, or of the API's users operator/NAME, program/NAME,
+    /// user/NAME@DOMAIN.
     #[arg(long, value_name = "PRINCIPAL")]
     pub(crate) from: Option<String>,
-    /// A role in its credential (may be repeated).
+    /// A role in its credential, or that the settings give it (may be repeated).
     #[arg(long = "role", value_name = "ROLE")]
     pub(crate) roles: Vec<String>,
+    /// The project that its token is for: its id or NAME@DOMAIN (may be repeated).
+    #[arg(long = "project", value_name = "PROJECT")]
+    pub(crate) projects: Vec<String>,
     /// A group that it is in (may be repeated).
     #[arg(long = "group", value_name = "NAME")]
     pub(crate) groups: Vec<String>,
-    /// Who is asked: agent/ID or component/TYPE.
+    /// Who is asked: agent/ID, component/TYPE or group/NAME (of the API's own operations:
+    /// component/control).
     #[arg(long, value_name = "PRINCIPAL")]
     pub(crate) to: Option<String>,
-    /// call, cast, fanout or reply-progress [default: call].
+    /// call, cast, fanout or reply-progress; of the API's users api:call, api:cast, api:fanout,
+    /// api:read, api:manage or api:watch [default: call, or api:call].
     #[arg(long, value_name = "ACTION")]
     pub(crate) action: Option<String>,
     /// The method, with its namespace before a dot if it has one (guest.resize).
@@ -725,11 +738,20 @@ impl LevelArg {
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Clone, Args)]
 pub(crate) struct ApiArgs {
     /// The control plane's address [default: what the home folder says].
     #[arg(long, env = "BULLA_API_URL", value_name = "URL")]
     pub(crate) api: Option<String>,
+    /// The CA of its certificate [default: the home folder's].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// An access key to sign requests with, instead of the operator's certificate.
+    #[arg(long, value_name = "FILE", conflicts_with = "keystone_token")]
+    pub(crate) access_key: Option<PathBuf>,
+    /// A token of Keystone's, alone in a file, instead of the operator's certificate.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) keystone_token: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! The `bulla` command.
 
 mod agent;
+mod api_settings;
 mod bench;
 mod cli;
 mod commands;

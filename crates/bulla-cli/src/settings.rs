@@ -10,10 +10,10 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::api_settings::Api;
 use crate::failure::{Failure, Result};
 use crate::journal::JournalSettings;
 use crate::observe::traces::TraceSettings;
-use crate::tls_settings::ApiTls;
 use crate::when;
 
 /// The file with the settings, in the home folder.
@@ -178,14 +178,6 @@ impl std::fmt::Debug for BrokerUsers {
             .field("login", &self.login)
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(crate) struct Api {
-    pub(crate) listen: Option<SocketAddr>,
-    pub(crate) plain: bool,
-    pub(crate) tls: ApiTls,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -376,6 +368,15 @@ impl Settings {
         if let Some(service) = get("BULLA_TRACES_SERVICE") {
             self.traces.service = Some(service);
         }
+        if let Some(path) = get("BULLA_API_CA") {
+            self.api.ca = Some(path.into());
+        }
+        if let Some(path) = get("BULLA_API_ACCESS_KEY") {
+            self.api.access_key = Some(path.into());
+        }
+        if let Some(path) = get("BULLA_API_KEYSTONE_TOKEN") {
+            self.api.keystone_token = Some(path.into());
+        }
         if let Some(instance) = get("BULLA_CONTROL_INSTANCE") {
             self.control.instance = Some(instance);
         }
@@ -534,6 +535,13 @@ mod tests {
         let tls = &settings.api.tls;
         assert!(tls.certificate.is_some() && tls.key.is_some() && tls.client_ca.is_some());
         assert!(tls.operator_certificate.is_some() && tls.operator_key.is_some());
+        assert!(settings.api.access_key.is_some() && settings.api.keystone_token.is_some());
+        let rate = settings.api.rate().unwrap();
+        assert_eq!(rate, crate::api_settings::Api::default().rate().unwrap());
+        assert!(
+            settings.api.failures().unwrap().is_some() && !settings.api.roles().unwrap().is_empty()
+        );
+        assert!(!settings.api.keystone.roles.is_empty() && settings.api.keystone.url.is_some());
         assert!(settings.control.instance.is_some());
         assert_eq!(settings.agents.life().unwrap(), AGENT_LIFETIME);
         let users = &settings.broker_users;

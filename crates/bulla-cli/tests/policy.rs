@@ -29,10 +29,10 @@ permit (principal == Component::"control", action, resource)
 when { resource.receiver like "agent/*" };
 
 @id("nobody-sleeps")
-forbid (principal, action, resource == Method::"test.slow");
+forbid (principal is Component, action, resource == Method::"test.slow");
 
 @id("no-word-of-the-passphrase")
-forbid (principal, action, resource)
+forbid (principal is Component, action, resource)
 when { context.args has secret && context.args.secret like "open*" };
 "#;
 
@@ -80,7 +80,7 @@ fn one_process_goes_by_a_policy_and_back() {
     assert_eq!(activate(&deployment, OPEN)["version"], 1);
     is_allowed(&deployment, "agent/local", "agent.ping");
     let ping = ("agent/local", "agent.ping", "{}");
-    activate(&deployment, "@id(\"closed\") forbid (principal, action, resource);");
+    activate(&deployment, "@id(\"closed\") forbid (principal is Component, action, resource);");
     is_denied_by(&deployment, "closed", ping);
     // To the one before, and then to what was before that: the built-in rule.
     assert_eq!(deployment.json(&["policy", "rollback"])["again"], 1);
@@ -233,7 +233,7 @@ fn the_file_of_the_settings_is_reloaded_and_no_call_is_lost() {
     assert_eq!(deployment.json(&["policy", "list"])["active"], 6);
     stop.store(true, Ordering::Relaxed);
     callers.into_iter().for_each(|caller| caller.join().unwrap());
-    fs::write(&file, "@id(\"closed\") forbid (principal, action, resource);").unwrap();
+    fs::write(&file, "@id(\"closed\") forbid (principal is Component, action, resource);").unwrap();
     control.hang_up();
     is_denied_by(&deployment, "closed", ("agent/db-1", "agent.ping", "{}"));
     // Who goes back stays there: the file counts again once it changes.

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::file::{self, FileError, PUBLIC, SECRET};
 use crate::identity::Identity;
-use crate::tls::{self, ClientTls, ServerTls};
+use crate::tls::{self, ClientCertificates, ClientTls, ServerTls};
 
 /// How long the CA is valid: ten years.
 pub const CA_VALIDITY: Duration = days(3652);
@@ -157,6 +157,7 @@ impl Files {
             key: self.server_key.clone(),
             client_ca: self.ca.clone(),
             tls12: false,
+            client_certificates: ClientCertificates::default(),
         }
     }
 
@@ -433,8 +434,7 @@ mod tests {
 
         let load = |certificate: &str, key: &str| {
             let (certificate, key) = (at(certificate), at(key));
-            let client_ca = files.ca.clone();
-            server_config(&ServerTls { certificate, key, client_ca, tls12: false }).unwrap_err()
+            server_config(&ServerTls { certificate, key, ..files.server_tls() }).unwrap_err()
         };
         assert!(matches!(load("old.crt", "old.key"), CertError::Expired { .. }));
         assert!(matches!(load("early.crt", "early.key"), CertError::NotYetValid { .. }));

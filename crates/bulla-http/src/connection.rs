@@ -1,13 +1,14 @@
 //! One connection: handshake, identity, requests.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::Request;
+use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -22,12 +23,10 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 use tracing::debug;
 
-use crate::identity::Identity;
+use crate::gate::{Admitted, Gate, Peer};
 use crate::limits::Limits;
 use crate::listen::{Entrance, Stopping};
-use crate::problem::Problem;
 use crate::tls;
-use crate::token::Token;
 use crate::waiting::{Held, PLACE, Place};
 
 /// A request's header at the most, in bytes.
@@ -37,6 +36,7 @@ const MAX_HEADER: usize = 64 << 10;
 pub(crate) struct Shared {
     pub(crate) router: Router,
     pub(crate) entrance: Entrance,
+    pub(crate) gate: Gate,
     pub(crate) limits: Limits,
     /// Finish what is in flight.
     pub(crate) shutdown: CancellationToken,
@@ -48,15 +48,6 @@ pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     pub(crate) place: Place,
     pub(crate) shared: Arc<Shared>,
-}
-
-/// What is known about the peer of a connection before it asks for anything.
-#[derive(Clone)]
-enum Peer {
-    /// The certificate said it all; `None` if it names no operator.
-    Certified(Option<Identity>),
-    /// Each request must show the token.
-    Token(Arc<Token>),
 }
 
 impl Connection {
@@ -84,17 +75,20 @@ impl Connection {
         let Self { stream, shared, .. } = self;
         // Only latency is lost where this is refused.
         let _ = stream.set_nodelay(true);
+        // Nobody is at the other end any more.
+        let Ok(from) = stream.peer_addr() else { return };
         match &shared.entrance {
             Entrance::Plain(token) => {
-                let peer = Peer::Token(Arc::clone(token));
-                requests(stream, peer, &shared).await;
+                let peer = Peer::Plain(Arc::clone(token));
+                requests(stream, (peer, from.ip()), &shared).await;
             }
             Entrance::Tls(certificates) => {
                 let acceptor = &certificates.acceptor();
                 let Some(stream) = handshake(acceptor, stream, &shared).await else { return };
                 let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                let peer = Peer::Certified(leaf.and_then(tls::operator));
-                requests(stream, peer, &shared).await;
+                let peer =
+                    leaf.map_or(Peer::Uncertified, |leaf| Peer::Certified(tls::operator(leaf)));
+                requests(stream, (peer, from.ip()), &shared).await;
             }
         }
     }
@@ -123,8 +117,12 @@ async fn handshake(
     }
 }
 
-async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, shared: &Arc<Shared>) {
-    let service = service_fn(|request| answer(request, peer.clone(), Arc::clone(shared)));
+async fn requests(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    from: (Peer, IpAddr),
+    shared: &Arc<Shared>,
+) {
+    let service = service_fn(|request| answer(request, from.clone(), Arc::clone(shared)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(shared.limits.header)
@@ -145,31 +143,19 @@ async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer, share
 
 /// One request: no identity, no router.
 async fn answer(
-    mut request: Request<Incoming>,
-    peer: Peer,
+    request: Request<Incoming>,
+    (peer, from): (Peer, IpAddr),
     shared: Arc<Shared>,
 ) -> Result<Response, Infallible> {
     let serving = PLACE.with(Place::serve);
-    let Some(identity) = peer.identify(&request) else {
-        return Ok(Problem::unauthorized().into_response());
+    let admitted = match shared.gate.admit(request.map(Body::new), &peer, from).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return Ok(*refused),
     };
-    // The token has done its work; no handler or log of a handler needs it.
-    request.headers_mut().remove(header::AUTHORIZATION);
-    request.extensions_mut().insert(identity);
+    let (mut request, left) = admitted.into_parts();
     request.extensions_mut().insert(shared.limits);
     request.extensions_mut().insert(Stopping(shared.shutdown.clone()));
-    let response = shared.router.clone().oneshot(request.map(Body::new)).await?;
+    let mut response = shared.router.clone().oneshot(request).await?;
+    Admitted::finish(left, &mut response);
     Ok(response.map(|body| Body::new(Held { body, _serving: serving })))
-}
-
-impl Peer {
-    fn identify(&self, request: &Request<Incoming>) -> Option<Identity> {
-        match self {
-            Self::Certified(identity) => identity.clone(),
-            Self::Token(token) => {
-                let shown = request.headers().get(header::AUTHORIZATION)?;
-                token.admits(shown.as_bytes()).then(Identity::bearer)
-            }
-        }
-    }
 }

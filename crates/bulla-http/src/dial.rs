@@ -124,6 +124,11 @@ impl Dialer {
         Ok(Self { tls: Some(TlsConnector::from(tls::trusting(ca)?)) })
     }
 
+    /// TLS 1.2 or newer, to servers of others.
+    pub(crate) fn tls_to_others(ca: &Path) -> Result<Self, CertError> {
+        Ok(Self { tls: Some(TlsConnector::from(tls::foreign_config(ca)?)) })
+    }
+
     /// Plain TCP, to loopback addresses only.
     #[must_use]
     pub fn plain_loopback() -> Self {

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! accept ─► TLS 1.3, client certificate ─┐
-//!                                        ├─► Identity ─► limits ─► axum::Router ─► response
-//! accept ─► loopback, bearer token ──────┘                              └─ Problem (RFC 9457)
+//! accept ─► TLS 1.3, signature or token ─┼─► Gate: Identity, rate ─► axum::Router ─► response
+//! accept ─► loopback, bearer token … ────┘                              └─ Problem (RFC 9457)
 //! ```
 //!
 //! A [`Listener`] has one of two doors. The usual one is TLS 1.3 with a client certificate from a
 //! CA of the operator's choice; the other, plain HTTP with a bearer token from a file, exists on
-//! loopback addresses alone and only when it is asked for. Behind both, a request that has no
-//! [`Identity`] never reaches the router.
+//! loopback addresses alone and only when it is asked for. At both, [`Authenticators`] may take
+//! requests that are signed with an access key (RFC 9421), and tokens of Keystone's. Of all these a
+//! request shows exactly one, and without an [`Identity`] from it none reaches the router.
 //!
 //! ```no_run
 //! use bulla_http::certs::Files;
@@ -33,11 +34,15 @@ mod connection;
 mod dial;
 mod extract;
 mod file;
+mod gate;
 mod identity;
+mod keystone;
 mod limits;
 mod listen;
 mod problem;
+mod rate;
 mod reload;
+mod signature;
 mod tls;
 mod token;
 mod waiting;
@@ -46,12 +51,18 @@ pub use certs::CertError;
 pub use dial::{DialError, DialStream, Dialer, TlsFault};
 pub use extract::{Json, Path, Query, whole_body};
 pub use file::FileError;
-pub use identity::{Authenticator, Identity};
+pub use gate::{AUTH_TOKEN, AccessKeys, Authenticators, KeyOwner, Watch};
+pub use identity::{Authenticator, Identity, IdentityKind};
+pub use keystone::{KeystoneError, KeystoneLogin, KeystoneOptions};
 pub use limits::{DEFAULT_MAX_BODY, Limits};
 pub use listen::{ListenError, Listener, Options, Stopping};
 pub use problem::{
     PROBLEM_CONTENT_TYPE, PROBLEM_PREFIX, Problem, method_not_allowed, no_such_route,
 };
+pub use rate::Rate;
 pub use reload::Certificates;
-pub use tls::{ClientTls, ServerTls};
-pub use token::{Token, TokenError};
+pub use signature::{
+    AccessKey, AccessKeyError, AccessSecret, MemoryNonces, NonceError, Nonces, Seen, SignError,
+};
+pub use tls::{ClientCertificates, ClientTls, ServerTls};
+pub use token::{KeystoneToken, Token, TokenError};

@@ -17,6 +17,7 @@ use tracing::{debug, info, warn};
 
 use crate::certs::CertError;
 use crate::connection::{Connection, Shared};
+use crate::gate::{Authenticators, Gate};
 use crate::limits::Limits;
 use crate::reload::Certificates;
 use crate::tls::ServerTls;
@@ -32,6 +33,7 @@ pub struct Options {
     address: SocketAddr,
     door: Door,
     limits: Limits,
+    authenticators: Authenticators,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ pub struct Listener {
     address: SocketAddr,
     entrance: Entrance,
     limits: Limits,
+    authenticators: Authenticators,
 }
 
 /// How a connection and its requests are authenticated.
@@ -95,10 +98,11 @@ pub enum ListenError {
 }
 
 impl Options {
-    /// HTTPS: TLS 1.3 with a client certificate.
+    /// HTTPS: TLS 1.3, with client certificates as `files` say.
     #[must_use]
     pub fn tls(address: SocketAddr, files: ServerTls) -> Self {
-        Self { address, door: Door::Tls(files), limits: Limits::default() }
+        let (limits, authenticators) = (Limits::default(), Authenticators::default());
+        Self { address, door: Door::Tls(files), limits, authenticators }
     }
 
     /// Plain HTTP with a bearer token, on a loopback address.
@@ -110,7 +114,15 @@ impl Options {
         if !address.ip().is_loopback() {
             return Err(ListenError::NotLoopback { address });
         }
-        Ok(Self { address, door: Door::Plain(token), limits: Limits::default() })
+        let (limits, authenticators) = (Limits::default(), Authenticators::default());
+        Ok(Self { address, door: Door::Plain(token), limits, authenticators })
+    }
+
+    /// Authenticates requests by more than the door itself does, and limits how many there are.
+    #[must_use]
+    pub fn authenticators(mut self, authenticators: Authenticators) -> Self {
+        self.authenticators = authenticators;
+        self
     }
 
     /// Other limits than the default ones.
@@ -128,7 +140,7 @@ impl Listener {
     ///
     /// See [`ListenError`].
     pub async fn bind(options: Options) -> Result<Self, ListenError> {
-        let Options { address, door, limits } = options;
+        let Options { address, door, limits, authenticators } = options;
         let entrance = match door {
             Door::Tls(files) => Entrance::Tls(Certificates::load(files)?),
             Door::Plain(token) => Entrance::Plain(Arc::new(token)),
@@ -139,7 +151,14 @@ impl Listener {
         };
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, address, entrance, limits })
+        Ok(Self { socket, address, entrance, limits, authenticators })
+    }
+
+    /// Authenticates requests by more than the door itself does, and limits how many there are.
+    #[must_use]
+    pub fn authenticators(mut self, authenticators: Authenticators) -> Self {
+        self.authenticators = authenticators;
+        self
     }
 
     /// The address with the port that was really taken (for port 0).
@@ -172,7 +191,7 @@ impl Listener {
     /// requests in flight finish within [`Limits::drain`], and returns. Dropping the future
     /// closes every connection.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let Self { socket, address, entrance, limits } = self;
+        let Self { socket, address, entrance, limits, authenticators } = self;
         // The extractors read the limits from the request; this one is for axum's own.
         let router = router.layer(DefaultBodyLimit::max(limits.max_body));
         let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -186,6 +205,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             router,
             entrance,
+            gate: Gate::new(authenticators, limits),
             limits,
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),

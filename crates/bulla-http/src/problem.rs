@@ -67,8 +67,10 @@ impl Problem {
             StatusCode::UNAUTHORIZED,
             "unauthorized",
             "The request is not authenticated",
-            "every request needs a client certificate that names its operator or, \
-             on a plain loopback listener, `Authorization: Bearer` with the listener's token",
+            "every request needs a credential that is taken here: a client certificate that names its \
+             operator, a signature with an access key (RFC 9421), `X-Auth-Token` with a token of \
+             Keystone's or, on a plain loopback listener, `Authorization: Bearer` with the \
+             listener's token",
         )
     }
 

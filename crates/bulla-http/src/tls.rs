@@ -24,10 +24,31 @@ pub struct ServerTls {
     pub certificate: PathBuf,
     /// The server's private key; its mode must be 0600 or less.
     pub key: PathBuf,
-    /// The CA that signs client certificates. A client without one of them is refused.
+    /// The CA that signs client certificates. A client with one of another's is refused.
     pub client_ca: PathBuf,
     /// Whether TLS 1.2 is spoken too, for clients that know nothing newer.
     pub tls12: bool,
+    /// Whether clients need one.
+    pub client_certificates: ClientCertificates,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Without one there is no connection.
+    #[default]
+    Required,
+    /// Without one, each request must be authenticated in another way.
+    Optional,
+}
+
+impl ServerTls {
+    /// The same, with client certificates as said.
+    #[must_use]
+    pub fn client_certificates(mut self, client_certificates: ClientCertificates) -> Self {
+        self.client_certificates = client_certificates;
+        self
+    }
 }
 
 /// The PEM files of a client.
@@ -45,9 +66,12 @@ pub struct ClientTls {
 pub(crate) fn server_config(files: &ServerTls) -> Result<Arc<ServerConfig>, CertError> {
     let provider = provider();
     let roots = Arc::new(load_ca(&files.client_ca)?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
-        .build()
-        .map_err(|e| CertError::unusable(&files.client_ca, e))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider));
+    let verifier = match files.client_certificates {
+        ClientCertificates::Required => verifier,
+        ClientCertificates::Optional => verifier.allow_unauthenticated(),
+    };
+    let verifier = verifier.build().map_err(|e| CertError::unusable(&files.client_ca, e))?;
     let (chain, key) = load_pair(&files.certificate, &files.key)?;
     let versions: &[_] = if files.tls12 { &[&TLS13, &TLS12] } else { &[&TLS13] };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -84,6 +108,27 @@ pub(crate) fn trusting(ca: &Path) -> Result<Arc<ClientConfig>, CertError> {
         .with_protocol_versions(&[&TLS13])
         .map_err(|e| CertError::unusable(ca, e))?
         .with_root_certificates(load_ca(ca)?)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// The client's side of a server that is not ours, and may be older.
+pub(crate) fn foreign_config(ca: &Path) -> Result<Arc<ClientConfig>, CertError> {
+    let mut roots = RootCertStore::empty();
+    let pem = file::read_public(ca)?;
+    let not_pem = || CertError::NotPem { path: ca.into(), what: "certificate" };
+    // A bundle of many may hold some that are over.
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let _ = roots.add(certificate.map_err(|_| not_pem())?);
+    }
+    if roots.is_empty() {
+        return Err(not_pem());
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|e| CertError::unusable(ca, e))?
+        .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

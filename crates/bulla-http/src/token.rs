@@ -35,6 +35,15 @@ pub enum TokenError {
         /// The file.
         path: String,
     },
+    /// The file holds no token of Keystone's.
+    #[error(
+        "{path} holds no token of Keystone's, alone on one line; \
+         `openstack token issue -f value -c id` prints one"
+    )]
+    NoToken {
+        /// The file.
+        path: String,
+    },
     /// The operating system gave no randomness.
     #[error("the operating system's random source failed")]
     NoRandomness,
@@ -100,6 +109,38 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(redacted)")
+    }
+}
+
+/// A token of Keystone's, as its user has it. Prints redacted, is wiped from memory when dropped.
+#[derive(Clone)]
+pub struct KeystoneToken(Zeroizing<String>);
+
+impl KeystoneToken {
+    /// Loads a token that stands alone in a file that only its owner may reach.
+    ///
+    /// # Errors
+    ///
+    /// When the file can't be read, others can reach it, or it holds no token.
+    pub fn load(path: &Path) -> Result<Self, TokenError> {
+        let bytes = file::read_secret(path)?;
+        let text = std::str::from_utf8(&bytes).map(str::trim_end).unwrap_or_default();
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(TokenError::NoToken { path: path.display().to_string() });
+        }
+        Ok(Self(Zeroizing::new(text.to_owned())))
+    }
+
+    /// The token itself.
+    #[must_use]
+    pub fn expose(&self) -> &Zeroizing<String> {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeystoneToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeystoneToken(redacted)")
     }
 }
 

@@ -115,13 +115,13 @@ async fn the_certificate_names_the_operator() {
     let served = serve(Options::tls(loopback(), files.server_tls())).await;
     let answer = ask(dial(&files, served.address).await.unwrap(), "/who", "").await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(body(&answer), "ada Certificate");
+    assert_eq!(body(&answer), "operator/ada Certificate");
 
     let (certificate, key) = (dir.path().join("eve.crt"), dir.path().join("eve.key"));
     certs::issue_operator(&files.ca_key, "eve", &certificate, &key).unwrap();
     let eve = Files { operator: certificate, operator_key: key, ..files.clone() };
     let answer = ask(dial(&eve, served.address).await.unwrap(), "/who", "").await.unwrap();
-    assert_eq!(body(&answer), "eve Certificate");
+    assert_eq!(body(&answer), "operator/eve Certificate");
 
     let answer = ask(dial(&files, served.address).await.unwrap(), "/none", "").await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 404") && answer.contains("problem+json"), "{answer}");
@@ -206,7 +206,7 @@ async fn plain_needs_loopback_and_the_token() {
     let connect = || TcpStream::connect(served.address);
     let header = format!("authorization: {}\r\n", token.authorization().as_str());
     let answer = ask(connect().await.unwrap(), "/who", &header).await.unwrap();
-    assert_eq!(body(&answer), "bearer Bearer");
+    assert_eq!(body(&answer), "operator/bearer Bearer");
     for wrong in ["", "authorization: Bearer\r\n", "authorization: Bearer AAAA\r\n"] {
         let answer = ask(connect().await.unwrap(), "/who", wrong).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
@@ -239,11 +239,11 @@ async fn slow_clients_are_dropped_and_others_go_on() {
     let mut idle = dial(&files, served.address).await.unwrap();
     idle.write_all(b"GET /who HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let answer = ask(dial(&files, served.address).await.unwrap(), "/who", "").await.unwrap();
-    assert_eq!(body(&answer), "ada Certificate");
+    assert_eq!(body(&answer), "operator/ada Certificate");
     // Answered once, then idle: closed as well.
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(LONG, idle.read_to_end(&mut answer)).await.expect("not dropped");
-    assert_eq!(body(&String::from_utf8(answer).unwrap()), "ada Certificate");
+    assert_eq!(body(&String::from_utf8(answer).unwrap()), "operator/ada Certificate");
     for stream in silent {
         // A TLS alert or a bare close: the end, in any case.
         let mut rest = Vec::new();

@@ -10,8 +10,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use bulla_policy::WhoKind::{Agent, Component};
 use bulla_policy::{Action, MethodOf, Policy, Request, Source, Who};
-use bulla_seal::PrincipalKind::{Agent, Component};
 
 const ROUNDS: usize = 21;
 const DECISIONS: u32 = 2_000;
@@ -45,6 +45,7 @@ fn main() {
             let request = Request {
                 sender: Who { kind: Agent, id: "db-1" },
                 roles: &[],
+                projects: &[],
                 groups: None,
                 action: Action::Call,
                 method: MethodOf {

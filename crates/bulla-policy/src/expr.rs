@@ -37,7 +37,26 @@ impl Expr {
         }
     }
 
-    /// Whether it names a thing of this kind anywhere.
+    /// Whether it looks at an argument anywhere.
+    pub(crate) fn looks_at_arguments(&self) -> bool {
+        match self {
+            Self::Arg(_) | Self::HasArg(_) => true,
+            Self::Set(items) => items.iter().any(Self::looks_at_arguments),
+            Self::Not(inner)
+            | Self::Negative(inner)
+            | Self::IsEmpty(inner)
+            | Self::Like(inner, _)
+            | Self::Within(_, inner) => inner.looks_at_arguments(),
+            Self::Two(_, two) => two.0.looks_at_arguments() || two.1.looks_at_arguments(),
+            Self::If(three) => {
+                let (condition, then, otherwise) = three.as_ref();
+                [condition, then, otherwise].into_iter().any(Self::looks_at_arguments)
+            }
+            Self::Literal(_) | Self::Field(_) | Self::Is(..) => false,
+        }
+    }
+
+    /// Whether it names a thing of this kind anywhere that may be said of a sender.
     pub(crate) fn names(&self, kind: EntityKind) -> bool {
         let in_value = |value: &Value<'_>| match value {
             Value::Entity(entity) => entity.kind == kind,
@@ -417,11 +436,12 @@ impl<'r, 'a> Judged<'r, 'a> {
     }
 
     pub(crate) fn within(&self, subject: Subject, place: &EntityRef<'_>) -> Result<bool, Fault> {
-        let Request { sender, roles, groups, action, method, .. } = *self.request;
+        let Request { sender, roles, projects, groups, action, method, .. } = *self.request;
         let id = place.id.as_ref();
         Ok(match (subject, place.kind) {
             (Subject::Action, EntityKind::Action) => action.name() == id,
             (Subject::Principal, EntityKind::Role) => roles.iter().any(|role| role == id),
+            (Subject::Principal, EntityKind::Project) => projects.iter().any(|known| known == id),
             (Subject::Principal, EntityKind::Group) => {
                 groups.ok_or(Fault::Groups)?.iter().any(|group| group == id)
             }

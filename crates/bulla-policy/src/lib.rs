@@ -13,8 +13,8 @@
 //!
 //! ```
 //! # #[cfg(feature = "author")] {
+//! use bulla_policy::WhoKind::{Agent, Component};
 //! use bulla_policy::{Action, MethodOf, Request, Source, Who};
-//! use bulla_seal::PrincipalKind::{Agent, Component};
 //!
 //! let source = Source::parse(
 //!     r#"
@@ -29,6 +29,7 @@
 //! let report = |args: &'static [u8]| Request {
 //!     sender: Who { kind: Agent, id: "db-1" },
 //!     roles: &[],
+//!     projects: &[],
 //!     groups: None,
 //!     action: Action::Cast,
 //!     method: MethodOf {
@@ -63,6 +64,6 @@ mod table;
 pub use author::{Mistake, Source, starter};
 pub use policy::{Decision, Explanation, FAULT, NO_GROUPS, NO_RULE, Policy};
 pub use reach::{Peer, Reach};
-pub use request::{Action, ArgType, EntityKind, EntityRef, MethodOf, Request, Value, Who};
+pub use request::{Action, ArgType, EntityKind, EntityRef, MethodOf, Request, Value, Who, WhoKind};
 pub use rule::{Effect, Rule, Standing};
 pub use table::NotAPolicy;

@@ -104,7 +104,7 @@ impl Policy {
                 },
             }
         }
-        policy.needs_groups = rules.iter().any(|rule| rule.names(EntityKind::Group));
+        policy.needs_groups = rules.iter().any(Rule::asks_for_groups);
         Self { rules, ..policy }
     }
 
@@ -179,6 +179,8 @@ impl Policy {
         let by_principal = |kind: EntityKind, id: &str| self.by_principal.get(&kind)?.get(id);
         let sender = by_principal(EntityKind::of(request.sender.kind), request.sender.id);
         let roles = request.roles.iter().filter_map(move |id| by_principal(EntityKind::Role, id));
+        let projects =
+            request.projects.iter().filter_map(move |id| by_principal(EntityKind::Project, id));
         let known = request.groups.into_iter().flatten();
         let groups = known.filter_map(move |id| by_principal(EntityKind::Group, id));
         // Of a sender whose groups are not known, any rule about a group may be.
@@ -192,8 +194,14 @@ impl Policy {
         ];
         let by_field = |field: Field| self.by_field.get(&field)?.get(field.text(request)?);
         let places = places.into_iter().chain(INDEXED.map(by_field)).flatten();
-        let about =
-            named.into_iter().chain(sender).chain(roles).chain(groups).chain(unknown).chain(places);
+        let about = named
+            .into_iter()
+            .chain(sender)
+            .chain(roles)
+            .chain(projects)
+            .chain(groups)
+            .chain(unknown)
+            .chain(places);
         about.chain([&self.general]).flatten().copied()
     }
 }

@@ -3,24 +3,27 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use bulla_seal::PrincipalKind;
-
 use crate::expr::{Expr, Field, Op, Pattern, Piece, Subject, Written};
 use crate::policy::Policy;
-use crate::request::{Action, EntityKind, EntityRef, Value};
+use crate::request::{Action, EntityKind, EntityRef, Value, Who, WhoKind};
 use crate::rule::{Effect, Rule, Scope};
 
 /// Somebody whom a policy names, or everybody of a kind whom it does not.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
-    /// One component type, or one agent.
-    Named(EntityKind, String),
+    /// One component type, one agent, a group, or one user of the API.
+    Named(WhoKind, String),
     /// All others of the kind.
-    Others(EntityKind),
+    Others(WhoKind),
 }
 
+/// Kinds in the order in which they are shown.
+const SENDERS: [WhoKind; 5] =
+    [WhoKind::Component, WhoKind::Agent, WhoKind::Operator, WhoKind::Program, WhoKind::User];
+const RECEIVERS: [WhoKind; 3] = [WhoKind::Component, WhoKind::Agent, WhoKind::Group];
+
 impl Peer {
-    fn kind(&self) -> EntityKind {
+    fn kind(&self) -> WhoKind {
         match self {
             Self::Named(kind, _) | Self::Others(kind) => *kind,
         }
@@ -33,13 +36,9 @@ impl Peer {
         }
     }
 
-    /// `agent/` or `component/`, with the name if it has one.
+    /// `agent/`, `component/` and so on, with the name if it has one.
     fn short(&self) -> String {
-        let kind = match self.kind() {
-            EntityKind::Agent => PrincipalKind::Agent,
-            _ => PrincipalKind::Component,
-        };
-        format!("{}/{}", kind.as_str(), self.id().unwrap_or_default())
+        format!("{}/{}", self.kind().as_str(), self.id().unwrap_or_default())
     }
 }
 
@@ -77,23 +76,20 @@ impl Policy {
         let mut named: BTreeSet<Peer> = known.iter().cloned().collect();
         self.rules().iter().for_each(|rule| named_in_rule(rule, &mut named));
         let mut peers: Vec<Peer> = named.into_iter().collect();
-        // Components first.
-        peers.sort_by_key(|peer| peer.kind() == EntityKind::Agent);
-        let of_others = |kind| self.of_sender(&Peer::Others(kind), &peers);
-        let (components, agents) = (of_others(EntityKind::Component), of_others(EntityKind::Agent));
+        let place = |peer: &Peer| SENDERS.iter().position(|kind| *kind == peer.kind());
+        peers.sort_by_key(|peer| place(peer).unwrap_or(usize::MAX));
+        let others = SENDERS.map(|kind| (kind, self.of_sender(&Peer::Others(kind), &peers)));
         let mut rows = Vec::new();
         for sender in &peers {
-            let own = self.of_sender(sender, &peers);
-            let others = match sender.kind() {
-                EntityKind::Agent => &agents,
-                _ => &components,
+            let Some((_, others)) = others.iter().find(|(kind, _)| *kind == sender.kind()) else {
+                continue;
             };
+            let own = self.of_sender(sender, &peers);
             if !same(&own, others, |row| row.receiver.clone()) {
                 rows.extend(own);
             }
         }
-        rows.extend(components);
-        rows.extend(agents);
+        rows.extend(others.into_iter().flat_map(|(_, others)| others));
         rows
     }
 
@@ -101,7 +97,7 @@ impl Policy {
     /// apart.
     fn of_sender(&self, sender: &Peer, peers: &[Peer]) -> Vec<Reach<'_>> {
         let mut rows = Vec::new();
-        for kind in [EntityKind::Component, EntityKind::Agent] {
+        for kind in RECEIVERS {
             let others = self.between(sender, &Peer::Others(kind));
             for receiver in peers.iter().filter(|peer| peer.kind() == kind) {
                 let own = self.between(sender, receiver);
@@ -116,7 +112,7 @@ impl Policy {
 
     fn between(&self, sender: &Peer, receiver: &Peer) -> Vec<Reach<'_>> {
         let mut rows: Vec<Reach<'_>> = Vec::new();
-        for action in Action::ALL {
+        for action in actions(sender.kind(), receiver.kind()) {
             let way = Way { sender, receiver, action };
             let found: Vec<_> = self.rules().iter().filter_map(|r| self.on_way(&way, r)).collect();
             let permitted = found.iter().any(|row| row.rule.effect() == Effect::Permit);
@@ -175,7 +171,23 @@ impl Policy {
     }
 }
 
+/// What somebody of a kind can ask for at somebody of a kind at all.
+fn actions(sender: WhoKind, receiver: WhoKind) -> impl Iterator<Item = Action> {
+    Action::ALL.into_iter().filter(move |action| match action {
+        _ if action.is_api() != sender.is_api() => false,
+        Action::ApiCall | Action::ApiCast => receiver != WhoKind::Group,
+        Action::ApiFanout => receiver == WhoKind::Group,
+        Action::ApiRead | Action::ApiManage | Action::ApiWatch => receiver == WhoKind::Component,
+        _ => receiver != WhoKind::Group,
+    })
+}
+
 impl Reach<'_> {
+    /// Whether it is everything that there is on this way.
+    pub fn is_anything(&self) -> bool {
+        self.actions.len() == actions(self.sender.kind(), self.receiver.kind()).count()
+    }
+
     /// Whether nothing gets past it.
     fn is_closed(&self) -> bool {
         self.rule.effect() == Effect::Forbid && self.method.is_none() && self.conditions.is_empty()
@@ -214,7 +226,7 @@ impl Way<'_> {
 
     fn is(&self, subject: Subject, kind: EntityKind) -> bool {
         kind == match subject {
-            Subject::Principal => self.sender.kind(),
+            Subject::Principal => EntityKind::of(self.sender.kind()),
             Subject::Resource => EntityKind::Method,
             Subject::Action => EntityKind::Action,
         }
@@ -222,13 +234,20 @@ impl Way<'_> {
 
     fn within(&self, subject: Subject, place: &EntityRef<'_>) -> Option<bool> {
         // Everybody who is named has a row of their own: the others are nobody of them.
-        let is = |peer: &Peer| peer.kind() == place.kind && peer.id() == Some(place.id.as_ref());
+        let is = |peer: &Peer| {
+            EntityKind::of(peer.kind()) == place.kind && peer.id() == Some(place.id.as_ref())
+        };
         match (subject, place.kind) {
             (Subject::Action, _) => Some(self.action.name() == place.id),
-            (Subject::Principal, EntityKind::Agent | EntityKind::Component) => {
-                Some(is(self.sender))
-            }
-            (Subject::Resource, EntityKind::Agent | EntityKind::Component) => {
+            (
+                Subject::Principal,
+                EntityKind::Agent
+                | EntityKind::Component
+                | EntityKind::Operator
+                | EntityKind::Program
+                | EntityKind::User,
+            ) => Some(is(self.sender)),
+            (Subject::Resource, EntityKind::Agent | EntityKind::Component | EntityKind::Fanout) => {
                 Some(is(self.receiver))
             }
             _ => None,
@@ -322,7 +341,8 @@ impl Way<'_> {
             }
             Expr::Field(Field::Principal) => {
                 let id = self.sender.id()?.to_owned();
-                Some(Value::Entity(EntityRef { kind: self.sender.kind(), id: id.into() }))
+                let kind = EntityKind::of(self.sender.kind());
+                Some(Value::Entity(EntityRef { kind, id: id.into() }))
             }
             Expr::Field(Field::Action) => Some(Value::Entity(EntityRef {
                 kind: EntityKind::Action,
@@ -364,8 +384,9 @@ fn named_in_rule(rule: &Rule, out: &mut BTreeSet<Peer>) {
 }
 
 fn add(place: &EntityRef<'_>, out: &mut BTreeSet<Peer>) {
-    if matches!(place.kind, EntityKind::Agent | EntityKind::Component) {
-        out.insert(Peer::Named(place.kind, place.id.to_string()));
+    let kind = WhoKind::ALL.into_iter().find(|kind| EntityKind::of(*kind) == place.kind);
+    if let Some(kind) = kind {
+        out.insert(Peer::Named(kind, place.id.to_string()));
     }
 }
 
@@ -383,14 +404,13 @@ fn named(expr: &Expr, out: &mut BTreeSet<Peer>) {
                 named(one, out);
                 match (one, other) {
                     (Expr::Field(Field::SenderId), other) => texts(other, &mut |text| {
-                        for kind in [EntityKind::Agent, EntityKind::Component] {
+                        for kind in SENDERS {
                             out.insert(Peer::Named(kind, text.to_owned()));
                         }
                     }),
                     (Expr::Field(Field::Receiver), other) => texts(other, &mut |text| {
-                        if let Ok(principal) = text.parse::<bulla_seal::Principal>() {
-                            let kind = EntityKind::of(principal.kind());
-                            out.insert(Peer::Named(kind, principal.name().to_owned()));
+                        if let Some(who) = Who::parse(text) {
+                            out.insert(Peer::Named(who.kind, who.id.to_owned()));
                         }
                     }),
                     _ => {}
@@ -489,7 +509,7 @@ mod tests {
         let rows = rows(text);
         println!("{rows:#?}");
         assert!(!rows.iter().any(|row| row.contains("component/old ->")));
-        assert!(!rows.iter().any(|row| row.contains("fanout")));
+        assert!(!rows.iter().any(|row| row.contains(",fanout")));
         assert!(rows.contains(
             &"agent/* -> agent/* forbid call,cast,reply-progress admin.* [] d".to_owned()
         ));

@@ -5,7 +5,7 @@ use std::fmt;
 use bulla_seal::PrincipalKind;
 use bulla_seal::cbor::Reader;
 
-/// What a sender does with a method.
+/// What a sender does with a method, or a user of the HTTPS API with the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
     /// Asks, and waits for the answer.
@@ -16,11 +16,34 @@ pub enum Action {
     Fanout,
     /// Reports on the way to an answer.
     ReplyProgress,
+    /// Has the control plane call a method, by the HTTPS API.
+    ApiCall,
+    /// Has it cast.
+    ApiCast,
+    /// Has it send to a group.
+    ApiFanout,
+    /// Reads what the control plane knows.
+    ApiRead,
+    /// Changes what the control plane knows.
+    ApiManage,
+    /// Watches what happens: the tap, the journal.
+    ApiWatch,
 }
 
 impl Action {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Call, Self::Cast, Self::Fanout, Self::ReplyProgress];
+    pub const ALL: [Self; 10] = [
+        Self::Call,
+        Self::Cast,
+        Self::Fanout,
+        Self::ReplyProgress,
+        Self::ApiCall,
+        Self::ApiCast,
+        Self::ApiFanout,
+        Self::ApiRead,
+        Self::ApiManage,
+        Self::ApiWatch,
+    ];
 
     /// As rules name it.
     pub const fn name(self) -> &'static str {
@@ -29,7 +52,18 @@ impl Action {
             Self::Cast => "cast",
             Self::Fanout => "fanout",
             Self::ReplyProgress => "reply-progress",
+            Self::ApiCall => "api:call",
+            Self::ApiCast => "api:cast",
+            Self::ApiFanout => "api:fanout",
+            Self::ApiRead => "api:read",
+            Self::ApiManage => "api:manage",
+            Self::ApiWatch => "api:watch",
         }
+    }
+
+    /// Whether users of the HTTPS API do it, and not senders of messages.
+    pub const fn is_api(self) -> bool {
+        !matches!(self, Self::Call | Self::Cast | Self::Fanout | Self::ReplyProgress)
     }
 
     /// From its name.
@@ -37,7 +71,7 @@ impl Action {
         Self::ALL.into_iter().find(|action| action.name() == name)
     }
 
-    pub(crate) const fn bit(self) -> u8 {
+    pub(crate) const fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -48,13 +82,71 @@ impl fmt::Display for Action {
     }
 }
 
+/// What sort of somebody it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum WhoKind {
+    /// A managed machine.
+    Agent,
+    /// A type of control-plane service.
+    Component,
+    /// A group that is sent to.
+    Group,
+    /// A person who uses the HTTPS API, by certificate or access key.
+    Operator,
+    /// A program that uses it, by access key.
+    Program,
+    /// A user of Keystone's who uses it.
+    User,
+}
+
+impl WhoKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Agent, Self::Component, Self::Group, Self::Operator, Self::Program, Self::User];
+
+    /// What short names begin with.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Component => "component",
+            Self::Group => "group",
+            Self::Operator => "operator",
+            Self::Program => "program",
+            Self::User => "user",
+        }
+    }
+
+    /// Whether it uses the HTTPS API, and sends no messages.
+    pub const fn is_api(self) -> bool {
+        matches!(self, Self::Operator | Self::Program | Self::User)
+    }
+}
+
+impl From<PrincipalKind> for WhoKind {
+    fn from(kind: PrincipalKind) -> Self {
+        match kind {
+            PrincipalKind::Agent => Self::Agent,
+            PrincipalKind::Component => Self::Component,
+        }
+    }
+}
+
 /// Whoever sends, or receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Who<'a> {
-    /// Agent or component.
-    pub kind: PrincipalKind,
-    /// The agent's id, or the component's type.
+    /// What sort of somebody.
+    pub kind: WhoKind,
+    /// The agent's id, the component's type, a group's or a user's name.
     pub id: &'a str,
+}
+
+impl<'a> Who<'a> {
+    /// From its short name, `agent/db-1`.
+    pub fn parse(short: &'a str) -> Option<Self> {
+        let (kind, id) = short.split_once('/')?;
+        let kind = WhoKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+        (!id.is_empty()).then_some(Self { kind, id })
+    }
 }
 
 impl fmt::Display for Who<'_> {
@@ -112,8 +204,10 @@ impl MethodOf<'_> {
 pub struct Request<'a> {
     /// Who asks; proven.
     pub sender: Who<'a>,
-    /// The roles in the sender's credential.
+    /// The roles in the sender's credential, or that the settings give a user of the API.
     pub roles: &'a [String],
+    /// The projects that the token of a user of Keystone's is for.
+    pub projects: &'a [String],
     /// The groups that the sender is a member of; `None` if that is not known, which only
     /// [policies that speak of groups](crate::Policy::needs_groups) ask.
     pub groups: Option<&'a [String]>,
@@ -159,11 +253,21 @@ pub enum EntityKind {
     Action,
     /// A group that senders are members of.
     Group,
+    /// A person who uses the HTTPS API.
+    Operator,
+    /// A program that uses it.
+    Program,
+    /// A user of Keystone's who uses it.
+    User,
+    /// A project of Keystone's.
+    Project,
+    /// A group that is sent to.
+    Fanout,
 }
 
 impl EntityKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Agent,
         Self::Component,
         Self::Role,
@@ -171,6 +275,11 @@ impl EntityKind {
         Self::Namespace,
         Self::Action,
         Self::Group,
+        Self::Operator,
+        Self::Program,
+        Self::User,
+        Self::Project,
+        Self::Fanout,
     ];
 
     /// As rules name it.
@@ -183,6 +292,11 @@ impl EntityKind {
             Self::Namespace => "Namespace",
             Self::Action => "Action",
             Self::Group => "Group",
+            Self::Operator => "Operator",
+            Self::Program => "Program",
+            Self::User => "User",
+            Self::Project => "Project",
+            Self::Fanout => "Fanout",
         }
     }
 
@@ -191,10 +305,14 @@ impl EntityKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    pub(crate) const fn of(kind: PrincipalKind) -> Self {
+    pub(crate) const fn of(kind: WhoKind) -> Self {
         match kind {
-            PrincipalKind::Agent => Self::Agent,
-            PrincipalKind::Component => Self::Component,
+            WhoKind::Agent => Self::Agent,
+            WhoKind::Component => Self::Component,
+            WhoKind::Group => Self::Fanout,
+            WhoKind::Operator => Self::Operator,
+            WhoKind::Program => Self::Program,
+            WhoKind::User => Self::User,
         }
     }
 }

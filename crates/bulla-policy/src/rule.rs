@@ -29,7 +29,7 @@ pub struct Rule {
     pub(crate) effect: Effect,
     pub(crate) principal: Scope,
     /// A bit for each action.
-    pub(crate) actions: u8,
+    pub(crate) actions: u16,
     pub(crate) resource: Scope,
     /// All must hold; each is a part that stands for itself when a rule is explained.
     pub(crate) conditions: Vec<Expr>,
@@ -105,12 +105,15 @@ impl Rule {
         Action::ALL.into_iter().filter(move |action| actions & action.bit() != 0)
     }
 
-    /// Whether it speaks of a thing of this kind.
-    pub(crate) fn names(&self, kind: EntityKind) -> bool {
-        let scopes = [&self.principal, &self.resource];
-        let named = scopes.into_iter().filter_map(|scope| scope.named());
-        named.into_iter().any(|place| place.kind == kind)
-            || self.conditions.iter().any(|condition| condition.names(kind))
+    /// Whether it asks which groups a sender is in.
+    pub(crate) fn asks_for_groups(&self) -> bool {
+        self.principal.named().is_some_and(|place| place.kind == EntityKind::Group)
+            || self.conditions.iter().any(|condition| condition.names(EntityKind::Group))
+    }
+
+    /// Whether a condition of it looks at the arguments.
+    pub fn looks_at_arguments(&self) -> bool {
+        self.conditions.iter().any(Expr::looks_at_arguments)
     }
 
     pub(crate) fn holds(&self, action: Action, judged: &Judged<'_, '_>) -> Result<bool, Fault> {

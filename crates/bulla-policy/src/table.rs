@@ -133,7 +133,7 @@ fn rule(r: &mut Reader<'_>, arguments: usize) -> Read<Rule> {
     let id = r.text()?.to_owned();
     let effect = pick(&[Effect::Permit, Effect::Forbid], r.uint()?)?;
     let principal = scope(r)?;
-    let actions = u8::try_from(r.uint()?).map_err(|_| NotAPolicy)?;
+    let actions = u16::try_from(r.uint()?).map_err(|_| NotAPolicy)?;
     let known = Action::ALL.iter().fold(0, |bits, action| bits | action.bit());
     if actions & !known != 0 {
         return Err(NotAPolicy);

@@ -9,8 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
-use bulla_policy::{Action, MethodOf, Request, Source, Standing, Who};
-use bulla_seal::PrincipalKind;
+use bulla_policy::{Action, MethodOf, Request, Source, Standing, Who, WhoKind};
 use cedar_policy::{
     Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid,
     PolicySet, RestrictedExpression, Schema,
@@ -57,13 +56,14 @@ fn number() -> impl Strategy<Value = String> {
 }
 
 fn place() -> impl Strategy<Value = String> {
-    let kinds = &["Agent", "Component", "Role", "Group"][..];
+    let kinds =
+        &["Agent", "Component", "Role", "Group", "Operator", "Program", "User", "Project"][..];
     (select(kinds), word()).prop_map(|(kind, id)| format!("{kind}::{id:?}"))
 }
 
 fn method_place() -> impl Strategy<Value = String> {
     prop_oneof![
-        (select(&["Agent", "Component", "Namespace"][..]), word())
+        (select(&["Agent", "Component", "Namespace", "Fanout"][..]), word())
             .prop_map(|(kind, id)| format!("{kind}::{id:?}")),
         select(&METHODS[..]).prop_map(|(space, name)| format!("Method::{:?}", full(space, name))),
     ]
@@ -87,7 +87,7 @@ fn condition() -> impl Strategy<Value = String> {
         place().prop_map(|place| format!("principal in {place}")),
         (place(), place()).prop_map(|(a, b)| format!("principal in [{a}, {b}]")),
         method_place().prop_map(|place| format!("resource in {place}")),
-        select(&["Agent", "Component"][..]).prop_map(|kind| format!("principal is {kind}")),
+        select(&SENDERS[..]).prop_map(|kind| format!("principal is {}", named(kind))),
         place().prop_map(|place| format!("principal is Agent in {place}")),
         select(&Action::ALL[..]).prop_map(|action| format!("action == Action::\"{action}\"")),
         place().prop_map(|place| format!("principal == {place}")),
@@ -121,7 +121,10 @@ fn condition() -> impl Strategy<Value = String> {
 fn rule() -> impl Strategy<Value = String> {
     let principal = prop_oneof![
         2 => Just("principal".to_owned()),
-        1 => select(&["Agent", "Component"][..]).prop_map(|kind| format!("principal is {kind}")),
+        2 => select(&SENDERS[..]).prop_map(|kind| format!("principal is {}", named(kind))),
+        1 => word().prop_map(|id| format!("principal == User::{id:?}")),
+        1 => word().prop_map(|id| format!("principal in Project::{id:?}")),
+        1 => word().prop_map(|id| format!("principal is Program in Role::{id:?}")),
         1 => word().prop_map(|id| format!("principal == Agent::{id:?}")),
         1 => place().prop_map(|place| format!("principal in {place}")),
         1 => word().prop_map(|id| format!("principal is Agent in Role::{id:?}")),
@@ -152,12 +155,13 @@ fn rule() -> impl Strategy<Value = String> {
 /// A request with room of its own.
 #[derive(Debug, Clone)]
 struct Asked {
-    agent: bool,
+    kind: WhoKind,
     id: &'static str,
     roles: Vec<String>,
+    projects: Vec<String>,
     groups: Vec<String>,
     action: Action,
-    to_agent: bool,
+    to: WhoKind,
     receiver: &'static str,
     method: (&'static str, &'static str),
     version: (u32, u32),
@@ -172,9 +176,14 @@ struct Asked {
 fn asked() -> impl Strategy<Value = Asked> {
     let names = || proptest::collection::vec(word().prop_map(str::to_owned), 0..3);
     let of = proptest::option::of::<BoxedStrategy<&'static str>>;
-    let sender = (any::<bool>(), word(), names(), names(), select(&Action::ALL[..]));
+    let sender = select(&SENDERS[..]).prop_flat_map(move |kind| {
+        let may = |action: &Action| action.is_api() == kind.is_api();
+        let actions: Vec<_> = Action::ALL.into_iter().filter(may).collect();
+        (Just(kind), word(), (names(), names(), names()), select(actions))
+    });
+    let receivers = &[WhoKind::Agent, WhoKind::Component, WhoKind::Group][..];
     let method =
-        (any::<bool>(), word(), select(&METHODS[..]), (0..4u32, 0..4u32), any::<[bool; 3]>());
+        (select(receivers), word(), select(&METHODS[..]), (0..4u32, 0..4u32), any::<[bool; 3]>());
     let args = (
         of(word().boxed()),
         proptest::option::of(long()),
@@ -182,15 +191,21 @@ fn asked() -> impl Strategy<Value = Asked> {
         proptest::option::of(proptest::collection::vec(word(), 0..4)),
     );
     (sender, method, args, 0..4u64).prop_map(
-        |((agent, id, roles, groups, action), method, (who, size, force, hosts), now)| {
-            let (to_agent, receiver, method, version, flags) = method;
+        |(
+            (kind, id, (roles, groups, projects), action),
+            method,
+            (who, size, force, hosts),
+            now,
+        )| {
+            let (to, receiver, method, version, flags) = method;
             Asked {
-                agent,
+                kind,
                 id,
                 roles,
+                projects,
                 groups,
                 action,
-                to_agent,
+                to,
                 receiver,
                 method,
                 version,
@@ -205,8 +220,18 @@ fn asked() -> impl Strategy<Value = Asked> {
     )
 }
 
-const fn kind(agent: bool) -> PrincipalKind {
-    if agent { PrincipalKind::Agent } else { PrincipalKind::Component }
+const SENDERS: [WhoKind; 5] =
+    [WhoKind::Agent, WhoKind::Component, WhoKind::Operator, WhoKind::Program, WhoKind::User];
+
+const fn named(kind: WhoKind) -> &'static str {
+    match kind {
+        WhoKind::Agent => "Agent",
+        WhoKind::Component => "Component",
+        WhoKind::Group => "Fanout",
+        WhoKind::Operator => "Operator",
+        WhoKind::Program => "Program",
+        WhoKind::User => "User",
+    }
 }
 
 impl Asked {
@@ -243,14 +268,25 @@ impl Asked {
         out
     }
 
+    /// Users of the API are in no group.
+    fn groups(&self) -> &[String] {
+        if self.kind.is_api() { &[] } else { &self.groups }
+    }
+
+    /// And nobody else in a project.
+    fn projects(&self) -> &[String] {
+        if self.kind == WhoKind::User { &self.projects } else { &[] }
+    }
+
     fn request<'a>(&'a self, args: &'a [u8]) -> Request<'a> {
         Request {
-            sender: Who { kind: kind(self.agent), id: self.id },
+            sender: Who { kind: self.kind, id: self.id },
             roles: &self.roles,
-            groups: Some(&self.groups),
+            projects: self.projects(),
+            groups: Some(self.groups()),
             action: self.action,
             method: MethodOf {
-                receiver: Who { kind: kind(self.to_agent), id: self.receiver },
+                receiver: Who { kind: self.to, id: self.receiver },
                 exchange: "web",
                 topic: self.receiver,
                 namespace: self.method.0,
@@ -268,20 +304,18 @@ impl Asked {
     /// The same for Cedar.
     fn cedar(&self, schema: &Schema) -> (cedar_policy::Request, Entities) {
         let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-        let named = |agent: bool| if agent { "Agent" } else { "Component" };
-        let principal = uid(named(self.agent), self.id);
+        let principal = uid(named(self.kind), self.id);
         let roles = self.roles.iter().map(|role| uid("Role", role));
-        let groups = self.groups.iter().map(|group| uid("Group", group));
-        let parents: HashSet<_> = roles.chain(groups).collect();
+        let groups = self.groups().iter().map(|group| uid("Group", group));
+        let projects = self.projects().iter().map(|project| uid("Project", project));
+        let parents: HashSet<_> = roles.chain(groups).chain(projects).collect();
         let attrs = HashMap::from([("id".to_owned(), text(self.id))]);
         let who = Entity::new(principal.clone(), attrs, parents).unwrap();
         let resource = uid("Method", &full(self.method.0, self.method.1));
-        let above = HashSet::from([
-            uid("Namespace", self.method.0),
-            uid(named(self.to_agent), self.receiver),
-        ]);
+        let above =
+            HashSet::from([uid("Namespace", self.method.0), uid(named(self.to), self.receiver)]);
         let number = |n: u32| RestrictedExpression::new_long(n.into());
-        let receiver = format!("{}/{}", kind(self.to_agent).as_str(), self.receiver);
+        let receiver = format!("{}/{}", self.to.as_str(), self.receiver);
         let attrs = HashMap::from([
             ("exchange".to_owned(), text("web")),
             ("topic".to_owned(), text(self.receiver)),

@@ -13,6 +13,7 @@
 mod certs;
 mod error;
 mod instance;
+mod keystone;
 mod mariadb;
 mod ports;
 mod postgres;
@@ -24,6 +25,7 @@ mod softhsm;
 
 pub use certs::{Authority, Identity};
 pub use error::{ServiceError, require};
+pub use keystone::Keystone;
 pub use mariadb::MariaDb;
 pub use postgres::Postgres;
 pub use proxy::Proxy;

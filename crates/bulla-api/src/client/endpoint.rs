@@ -24,6 +24,25 @@ pub enum Endpoint {
         /// The token's file.
         token: PathBuf,
     },
+    /// `https://host:port`, or `http://127.0.0.1:port`, with something that each request shows.
+    Shown {
+        /// The URL.
+        url: String,
+        /// The CA that signs the server's certificate; not looked at without TLS.
+        ca: PathBuf,
+        /// What is shown.
+        credential: Credential,
+    },
+}
+
+/// What a request shows, instead of a client certificate; each from a file that only its owner may
+/// reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// A signature with an access key.
+    AccessKey(PathBuf),
+    /// A token of Keystone's.
+    KeystoneToken(PathBuf),
 }
 
 /// A URL in its parts.
@@ -33,13 +52,18 @@ pub(super) struct Place {
     pub(super) port: u16,
     /// The URL as given, without a slash at its end.
     pub(super) url: String,
+    pub(super) scheme: &'static str,
     /// What goes into the `Host` header.
     pub(super) authority: String,
 }
 
 impl Place {
     /// Takes apart `scheme://host[:port][/]`.
-    pub(super) fn parse(url: &str, scheme: &str, default_port: u16) -> Result<Self, ClientError> {
+    pub(super) fn parse(
+        url: &str,
+        scheme: &'static str,
+        default_port: u16,
+    ) -> Result<Self, ClientError> {
         let bad = |why: &str| ClientError::BadUrl { url: url.to_owned(), why: why.to_owned() };
         let parsed: Uri = url.parse().map_err(|_| bad("it is no URL"))?;
         if parsed.scheme_str() != Some(scheme) {
@@ -62,6 +86,7 @@ impl Place {
             host: host.to_owned(),
             port: authority.port_u16().unwrap_or(default_port),
             url: url.trim_end_matches('/').to_owned(),
+            scheme,
             authority: authority.as_str().to_owned(),
         })
     }

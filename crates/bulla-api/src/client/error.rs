@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bulla_http::{CertError, DialError, Problem, TlsFault, TokenError};
+use bulla_http::{AccessKeyError, CertError, DialError, Problem, TlsFault, TokenError};
 use thiserror::Error;
 
 use crate::failure::CallFailure;
@@ -20,7 +20,8 @@ pub enum ClientError {
     /// The control plane does not know who asks.
     #[error(
         "the control plane does not accept these credentials: {detail}; \
-         use the operator's certificate or token file that was made for it (`bulla init`)"
+         use the operator's certificate or token file that was made for it (`bulla init`), an access \
+         key of its own (`bulla access-key add`), or a token that is still good"
     )]
     Unauthorized {
         /// What it says.
@@ -84,6 +85,9 @@ pub enum ClientError {
     /// The token can't be used.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The access key can't be used.
+    #[error(transparent)]
+    AccessKey(#[from] AccessKeyError),
 }
 
 impl ClientError {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
-use bulla_http::{Dialer, PROBLEM_CONTENT_TYPE, Problem, Token};
+use bulla_http::{
+    AUTH_TOKEN, AccessKey, Dialer, KeystoneToken, PROBLEM_CONTENT_TYPE, Problem, Token,
+};
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use hyper::body::{Body as _, Incoming};
@@ -15,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinHandle;
 
-use super::endpoint::{Endpoint, Place};
+use super::endpoint::{Credential, Endpoint, Place};
 use super::error::ClientError;
 
 /// Time for TCP and TLS.
@@ -28,7 +30,17 @@ const MAX_ANSWER: usize = 64 << 20;
 pub(super) struct Asker {
     place: Place,
     dialer: Dialer,
-    token: Option<Token>,
+    shows: Shows,
+}
+
+/// What goes with each request.
+#[derive(Clone)]
+enum Shows {
+    /// The connection's certificate says it.
+    Nothing,
+    Bearer(Token),
+    Signature(AccessKey),
+    KeystoneToken(KeystoneToken),
 }
 
 /// The head of an answer, with its body still to come.
@@ -49,13 +61,28 @@ impl Asker {
             Endpoint::Tls { url, files } => Self {
                 place: Place::parse(url, "https", 443)?,
                 dialer: Dialer::tls(files)?,
-                token: None,
+                shows: Shows::Nothing,
             },
             Endpoint::Loopback { url, token } => Self {
                 place: Place::parse(url, "http", 80)?,
                 dialer: Dialer::plain_loopback(),
-                token: Some(Token::load(token)?),
+                shows: Shows::Bearer(Token::load(token)?),
             },
+            Endpoint::Shown { url, ca, credential } => {
+                let plain = url.starts_with("http://");
+                let (scheme, port) = if plain { ("http", 80) } else { ("https", 443) };
+                let dialer = match plain {
+                    true => Dialer::plain_loopback(),
+                    false => Dialer::trusting(ca)?,
+                };
+                let shows = match credential {
+                    Credential::AccessKey(file) => Shows::Signature(AccessKey::load(file)?),
+                    Credential::KeystoneToken(file) => {
+                        Shows::KeystoneToken(KeystoneToken::load(file)?)
+                    }
+                };
+                Self { place: Place::parse(url, scheme, port)?, dialer, shows }
+            }
         })
     }
 
@@ -98,15 +125,25 @@ impl Asker {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let unsendable = |why: String| ClientError::Unsendable { why };
-        if let Some(token) = &self.token {
-            let mut value = HeaderValue::from_str(&token.authorization())
-                .map_err(|e| unsendable(e.to_string()))?;
+        let secret = match &self.shows {
+            Shows::Bearer(token) => Some((header::AUTHORIZATION, token.authorization())),
+            Shows::KeystoneToken(token) => Some((AUTH_TOKEN, token.expose().clone())),
+            Shows::Nothing | Shows::Signature(_) => None,
+        };
+        if let Some((name, secret)) = secret {
+            let mut value =
+                HeaderValue::from_str(&secret).map_err(|e| unsendable(e.to_string()))?;
             value.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, value);
+            request = request.header(name, value);
         }
-        request
-            .body(body.map_or_else(Body::empty, Body::from))
-            .map_err(|e| unsendable(e.to_string()))
+        let body = body.unwrap_or_default();
+        let mut request = request.body(()).map_err(|e| unsendable(e.to_string()))?;
+        if let Shows::Signature(key) = &self.shows {
+            let signed = key.sign(self.place.scheme, &mut request, &body);
+            signed.map_err(|e| unsendable(e.to_string()))?;
+        }
+        let body = if body.is_empty() { Body::empty() } else { Body::from(body) };
+        Ok(request.map(|()| body))
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Answer, ClientError> {

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use bulla_api::{
     Administration, Agent, AgentDetails, BusStatus, CallFailure, CallRequest, CastRequest, Claimed,
     Client, Component, ControlPlane, Endpoint, ExemptRequest, Group, JournalEntry, JournalItem,
-    JournalRequest, JournalStream, KeyType, Page, PageRequest, Peer, PeerExemption, PolicyMistake,
-    ProgressSender, RaiseRequest, RequestKey, Seen, Sent, State, Status, TakenBack, TapEvent,
-    TapItem, TapStream, Turn, router,
+    JournalRequest, JournalStream, KeyType, Operation, Page, PageRequest, Peer, PeerExemption,
+    PolicyMistake, ProgressSender, RaiseRequest, RequestKey, Seen, Sent, State, Status, TakenBack,
+    TapEvent, TapItem, TapStream, Turn, router,
 };
 use bulla_http::certs::{self, Files};
 use bulla_http::{Identity, Limits, Listener, Options, Token};
@@ -47,6 +47,8 @@ pub(crate) struct Plane {
     pub(crate) release: Notify,
     pub(crate) dropped: Arc<Notify>,
     failure: Mutex<Option<CallFailure>>,
+    /// An operation that nobody may ask for.
+    pub(crate) closed: Mutex<Option<&'static str>>,
     down: Mutex<Option<String>>,
     bus: broadcast::Sender<TapItem>,
     pub(crate) casts: AtomicU64,
@@ -135,6 +137,7 @@ impl Setup {
             release: Notify::new(),
             dropped: Arc::new(Notify::new()),
             failure: Mutex::new(None),
+            closed: Mutex::new(None),
             down: Mutex::new(None),
             bus: broadcast::channel(64).0,
             casts: AtomicU64::new(0),
@@ -208,6 +211,20 @@ impl Plane {
 
 #[async_trait]
 impl ControlPlane for Plane {
+    async fn authorize(
+        &self,
+        _: &Identity,
+        operation: &Operation,
+        named: &[(&str, &str)],
+    ) -> Result<(), CallFailure> {
+        match &*self.closed.lock() {
+            Some(closed) if **closed == *operation.id => {
+                Err(CallFailure::Denied { rule: format!("closed {named:?}") })
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn call(
         &self,
         by: &Identity,

@@ -63,7 +63,7 @@ pub(super) async fn run(home: &Home, args: &AgentRotateArgs, out: Output) -> Res
     let patience = patience.ok_or_else(|| {
         Failure::usage(format!("--timeout {}: give a while such as 30s, 24h at most", args.timeout))
     })?;
-    let client = api_client(home, args.api.api.as_deref())?;
+    let client = api_client(home, &args.api)?;
     let agents = match &args.id {
         Some(id) => vec![client.agent(id).await?.agent],
         None => client.all_agents().await?,

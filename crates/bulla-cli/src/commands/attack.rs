@@ -163,12 +163,12 @@ async fn attack_live(
 ) -> Result<Vec<LiveReport>> {
     let agent = bait_agent(home, args).await?;
     out.say(out.dim(&format!("Attacking your deployment, with calls to {agent} as the bait.")));
-    let (url, dir) = (args.api.api.clone(), home.clone());
+    let (api, dir) = (args.api.clone(), home.clone());
     let target = agent.clone();
     let bait: Bait = Box::new(move || {
-        let (url, dir, target) = (url.clone(), dir.clone(), target.clone());
+        let (api, dir, target) = (api.clone(), dir.clone(), target.clone());
         Box::pin(async move {
-            let client = api_client(&dir, url.as_deref()).map_err(|e| Trouble(e.to_string()))?;
+            let client = api_client(&dir, &api).map_err(|e| Trouble(e.to_string()))?;
             bite(&client, &target).await
         })
     });
@@ -190,7 +190,7 @@ async fn attack_live(
 
 /// The agent that was named, or the first that answers.
 async fn bait_agent(home: &Home, args: &AttackArgs) -> Result<String> {
-    let client = api_client(home, args.api.api.as_deref())?;
+    let client = api_client(home, &args.api)?;
     let named = args.agent.as_ref().map(|id| vec![format!("agent/{id}")]);
     let agents = match named {
         Some(agents) => agents,

@@ -44,6 +44,24 @@ fn folders(home: &Home, given: Option<&PathBuf>) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// One record, by its journal and its number: `control/17`.
+pub(crate) fn entry(home: &Home, given: Option<&PathBuf>, place: &str) -> Result<Entry> {
+    let form = || Failure::usage(format!("`{place}` names no record; write control/17"));
+    let (journal, seq) = place.rsplit_once('/').ok_or_else(form)?;
+    let seq: u64 = seq.parse().map_err(|_| form())?;
+    let folders = folders(home, given)?;
+    let dir = folders.iter().find(|dir| name(dir) == journal).ok_or_else(|| {
+        let known: Vec<_> = folders.iter().map(|dir| name(dir)).collect();
+        Failure::new(format!("there is no journal `{journal}`; there is {}", known.join(", ")))
+    })?;
+    let entries = Reader::new(dir)
+        .more()
+        .map_err(|error| Failure::new(format!("can't read the journal {journal}: {error}")))?;
+    entries.into_iter().find(|entry| entry.seq == seq).ok_or_else(|| {
+        Failure::new(format!("the journal {journal} has no record {seq}, or not any more"))
+    })
+}
+
 fn name(dir: &Path) -> String {
     dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

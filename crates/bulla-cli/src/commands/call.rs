@@ -75,7 +75,7 @@ pub(crate) async fn call(home: &Home, args: &CallArgs, out: Output) -> Result<()
         context: message.context,
         timeout_ms: Some(duration_ms("--timeout", args.timeout)?),
     };
-    let client = api_client(home, args.message.api.api.as_deref())?;
+    let client = api_client(home, &args.message.api)?;
     let mut events = client.call_with_progress(&request).await?;
     while let Some(event) = events.next().await {
         match event? {
@@ -103,7 +103,7 @@ pub(crate) async fn cast(home: &Home, args: &CastArgs, fanout: bool, out: Output
         context: message.context,
         ttl_ms: Some(duration_ms("--ttl", args.ttl)?),
     };
-    let client = api_client(home, args.message.api.api.as_deref())?;
+    let client = api_client(home, &args.message.api)?;
     let sent = if fanout { client.fanout(&request).await } else { client.cast(&request).await }?;
     out.result(&sent, |out| {
         out.say(format!("Sent to {}, message {}.", request.target, sent.message_id));

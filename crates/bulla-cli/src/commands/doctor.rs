@@ -3,6 +3,7 @@
 use bulla_api::Grade;
 
 use super::api_client;
+use crate::cli::ApiArgs;
 use crate::control::bus::Bus;
 use crate::control::examine::{self, Findings};
 use crate::control::{claims, journals, open_keystore};
@@ -78,7 +79,7 @@ async fn api(home: &Home, findings: &mut Findings) {
         return;
     }
     let status = async {
-        let client = api_client(home, None)?;
+        let client = api_client(home, &ApiArgs::default())?;
         Ok((client.url().to_owned(), client.status().await?))
     };
     let Some((_, status)) = findings.judge("API", status.await, |(url, status)| {

@@ -4,18 +4,18 @@ use bulla_api::{Client, ExemptRequest, Peer, PeerExemption, RaiseRequest};
 use bulla_rpc::{Clock, SystemClock};
 
 use super::api_client;
-use crate::cli::{LevelArg, PeersArgs, PeersCommand};
+use crate::cli::{ApiArgs, LevelArg, PeersArgs, PeersCommand};
 use crate::failure::{Failure, Result};
 use crate::output::{Output, date};
 use crate::settings::Home;
 use crate::when;
 
 pub(crate) async fn run(home: &Home, args: &PeersArgs, out: Output) -> Result<()> {
-    let connect = |api: &Option<String>| api_client(home, api.as_deref());
+    let connect = |api: &ApiArgs| api_client(home, api);
     match &args.command {
-        None => list(&connect(&args.api.api)?, out).await,
+        None => list(&connect(&args.api)?, out).await,
         Some(PeersCommand::Exempt { peer, method, until, level, revoke, api }) => {
-            let client = connect(&api.api)?;
+            let client = connect(api)?;
             match (peer, method, until, revoke) {
                 (_, _, _, Some(id)) => take_back(&client, id, out).await,
                 (Some(peer), Some(method), Some(until), _) => {
@@ -25,7 +25,7 @@ pub(crate) async fn run(home: &Home, args: &PeersArgs, out: Output) -> Result<()
             }
         }
         Some(PeersCommand::Raise { peer, level, shadow, api }) => {
-            raise(&connect(&api.api)?, peer, *level, *shadow, out).await
+            raise(&connect(api)?, peer, *level, *shadow, out).await
         }
     }
 }

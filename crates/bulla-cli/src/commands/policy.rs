@@ -79,10 +79,7 @@ async fn known(home: &Home) -> Vec<Peer> {
 
 fn reach_row(row: &Reach<'_>) -> Vec<String> {
     let actions: Vec<_> = row.actions.iter().map(|action| action.name()).collect();
-    let actions = match actions.len() {
-        4 => "anything".to_owned(),
-        _ => actions.join(", "),
-    };
+    let actions = if row.is_anything() { "anything".to_owned() } else { actions.join(", ") };
     let permits = row.rule.effect() == bulla_policy::Effect::Permit;
     vec![
         row.sender.to_string(),

@@ -4,9 +4,11 @@ use std::fs;
 use std::io::Read;
 
 use bulla_api::{ExplainRequest, RuleStanding};
+use serde_json::Value;
 
+use super::audit;
 use crate::cli::PolicyExplainArgs;
-use crate::control::explain::{explain, judge, sentence};
+use crate::control::explain::{explain, judge, of_version, sentence};
 use crate::control::open_keystore;
 use crate::control::policy_text::Checked;
 use crate::failure::{Failure, Result};
@@ -14,7 +16,8 @@ use crate::output::Output;
 use crate::settings::{Home, Settings};
 
 pub(crate) async fn run(home: &Home, args: &PolicyExplainArgs, out: Output) -> Result<()> {
-    let asked = asked(args)?;
+    let denied = args.entry.as_deref().map(|place| Denied::find(home, args, place)).transpose()?;
+    let asked = asked(args, denied.as_ref())?;
     let asks = sentence(&asked)?;
     let exchange = match &asked.exchange {
         Some(exchange) => exchange.clone(),
@@ -23,17 +26,29 @@ pub(crate) async fn run(home: &Home, args: &PolicyExplainArgs, out: Output) -> R
     let shown = match &args.file {
         Some(file) => {
             let policy = Checked::read(file)?.policy;
-            judge((&file.display().to_string(), &policy), &exchange, &asked)?
+            let rule = denied.as_ref().map(|denied| denied.rule.as_str());
+            judge((&file.display().to_string(), &policy), &exchange, &asked, rule)?
         }
         None => {
             let keystore = open_keystore(home).await?;
-            let shown = explain(Some(&keystore), &exchange, asked).await;
+            let shown = match &denied {
+                None => explain(Some(&keystore), &exchange, asked).await,
+                Some(denied) => {
+                    let policy = of_version(&keystore, denied.policy).await;
+                    policy.and_then(|(name, policy)| {
+                        judge((&name, &policy), &exchange, &asked, Some(&denied.rule))
+                    })
+                }
+            };
             keystore.close().await;
             shown?
         }
     };
     out.result(&shown, |out| {
         let word = if shown.allowed { out.good("allowed") } else { out.bad("denied") };
+        if let Some(denied) = &denied {
+            out.say(out.dim(&format!("{} at {}", denied.place, denied.time)));
+        }
         out.say(format!("{asks}: {word} by {} ({})", out.bold(&shown.rule), shown.policy));
         out.say("");
         out.table(&["RULE", "EFFECT", "STANDS"], shown.rules.iter().map(rule_row).collect());
@@ -43,10 +58,58 @@ pub(crate) async fn run(home: &Home, args: &PolicyExplainArgs, out: Output) -> R
     })
 }
 
-/// The flags over the JSON.
-fn asked(args: &PolicyExplainArgs) -> Result<ExplainRequest> {
+/// A denial as a journal tells it.
+struct Denied {
+    place: String,
+    time: String,
+    rule: String,
+    policy: u32,
+    asked: ExplainRequest,
+}
+
+impl Denied {
+    fn find(home: &Home, args: &PolicyExplainArgs, place: &str) -> Result<Self> {
+        let entry = audit::entry(home, args.journal.as_ref(), place)?;
+        let of = |field: &str| entry.fields.get(field).and_then(Value::as_str).map(str::to_owned);
+        let list = |field: &str| -> Vec<String> {
+            let text = of(field).unwrap_or_default();
+            text.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        };
+        // A sender's incarnation is no part of its name in rules.
+        let sender = || Some(of("sender")?.split_once('#')?.0.to_owned());
+        let from = match entry.event.as_str() {
+            "call-denied" => sender(),
+            "api-denied" => of("identity"),
+            other => {
+                return Err(Failure::usage(format!(
+                    "{place} is `{other}`, and no denial; `bulla audit show --kind denial` lists them"
+                )));
+            }
+        };
+        let policy = entry.fields.get("policy").and_then(Value::as_u64);
+        let (Some(rule), Some(policy)) = (of("rule"), policy.and_then(|n| u32::try_from(n).ok()))
+        else {
+            return Err(Failure::new(format!(
+                "{place} was written by an older version, which did not note the policy"
+            )));
+        };
+        let asked = ExplainRequest {
+            from,
+            roles: list("roles"),
+            projects: list("projects"),
+            to: of("receiver"),
+            action: of("action"),
+            method: of("method"),
+            ..ExplainRequest::default()
+        };
+        Ok(Self { place: place.to_owned(), time: entry.time, rule, policy, asked })
+    }
+}
+
+/// The flags over the journal's entry, or over the JSON.
+fn asked(args: &PolicyExplainArgs, denied: Option<&Denied>) -> Result<ExplainRequest> {
     let mut asked = match &args.request {
-        None => ExplainRequest::default(),
+        None => denied.map(|denied| denied.asked.clone()).unwrap_or_default(),
         Some(path) => {
             let text = if path.as_os_str() == "-" {
                 let mut text = String::new();
@@ -75,6 +138,7 @@ fn asked(args: &PolicyExplainArgs) -> Result<ExplainRequest> {
     over(&mut asked.exchange, &args.exchange);
     over(&mut asked.topic, &args.topic);
     asked.roles.extend(args.roles.iter().cloned());
+    asked.projects.extend(args.projects.iter().cloned());
     asked.groups.extend(args.groups.iter().cloned());
     asked.open_to_agents |= args.open_to_agents;
     asked.open_to_components |= args.open_to_components;

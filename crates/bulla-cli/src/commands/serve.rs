@@ -86,6 +86,7 @@ pub(crate) async fn start(home: &Home, settings: &Settings, bus: Bus) -> Result<
     })?;
     let stop = CancellationToken::new();
     let observer = node.observer();
+    let listener = listener.authenticators(node.authenticators(&settings.api)?);
     let router = bulla_api::router(Arc::new(Plane(node.clone())));
     let router = observe::observed(router, &observer);
     let api = tokio::spawn(listener.serve(router, stop.clone()));
@@ -122,7 +123,8 @@ async fn listen(home: &Home, settings: &Settings) -> Result<Listener> {
     let options = if settings.api.plain {
         Options::plain_loopback(address, Token::load_or_create(&home.token())?)?
     } else {
-        Options::tls(address, settings.api.tls.server(home)?)
+        let files = settings.api.tls.server(home)?;
+        Options::tls(address, files.client_certificates(settings.api.client_certificates.into()))
     };
     Ok(Listener::bind(options.limits(Limits::default())).await?)
 }

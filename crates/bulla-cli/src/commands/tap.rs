@@ -11,7 +11,7 @@ use crate::output::{Output, date};
 use crate::settings::Home;
 
 pub(crate) async fn run(home: &Home, args: &TapArgs, out: Output) -> Result<()> {
-    let client = api_client(home, args.api.api.as_deref())?;
+    let client = api_client(home, &args.api)?;
     let mut items = client.tap().await?;
     out.say(out.dim("What the bus sees. Stop with Ctrl-C."));
     let mut left = args.count.unwrap_or(u64::MAX);

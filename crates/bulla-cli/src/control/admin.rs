@@ -360,7 +360,7 @@ impl Administration for Plane {
 impl Plane {
     /// What an operator changes is in the journal before it is done, or is not done.
     fn tell(&self, by: &Identity, operation: &'static str, subject: &str) -> Answer<()> {
-        let (operator, subject) = (Text::new(by.name()), Text::new(subject));
+        let (operator, subject) = (Text::of(by), Text::new(subject));
         let told =
             self.0.events().emit_first(events::OperatorChanges { operator, operation, subject });
         told.map_err(|error| CallFailure::Internal { why: format!("nothing was done: {error}") })

@@ -3,11 +3,11 @@
 use bulla_api::{ExplainRequest, RuleStanding};
 use bulla_keystore::Keystore;
 use bulla_policy::{
-    Action, Decision, Effect, Explanation, MethodOf, Policy, Request, Rule, Source, Standing, Who,
-    starter,
+    Action, Decision, Effect, Explanation, MethodOf, NO_RULE, Policy, Request, Rule, Source,
+    Standing, Who, WhoKind, starter,
 };
 use bulla_rpc::{Clock, SystemClock, Version, target, value};
-use bulla_seal::Principal;
+use bulla_seal::{GroupName, Principal};
 use serde_json::json;
 
 use super::policy_text::Checked;
@@ -26,29 +26,28 @@ pub(crate) async fn explain(
         (None, Some(keystore)) => active(keystore).await?,
         (None, None) => return Err(Failure::usage("there is no policy to judge by")),
     };
-    judge((&name, &policy), exchange, &asked)
+    judge((&name, &policy), exchange, &asked, None)
 }
 
 /// Who asks for what, in one line.
 pub(crate) fn sentence(asked: &ExplainRequest) -> Result<String> {
-    let from = principal("from", asked.from.as_deref())?;
-    let to = principal("to", asked.to.as_deref())?;
-    let action = asked.action.as_deref().unwrap_or("call");
+    let from = who("from", asked.from.as_deref())?;
+    let to = who("to", asked.to.as_deref())?;
+    let action = action(asked, from)?;
     Ok(format!("{from} {action} {} at {to}", asked.method.as_deref().unwrap_or_default()))
 }
 
-/// Judges a request by one policy.
+/// Judges a request by one policy. Of one that was denied, with arguments that nobody knows any more,
+/// it is said by which rule, and how others stand to it.
 pub(crate) fn judge(
     (name, policy): (&str, &Policy),
     exchange: &str,
     asked: &ExplainRequest,
+    denied: Option<&str>,
 ) -> Result<bulla_api::Explanation> {
-    let from = principal("from", asked.from.as_deref())?;
-    let to = principal("to", asked.to.as_deref())?;
-    let action = asked.action.as_deref().unwrap_or("call");
-    let action = Action::from_name(action).ok_or_else(|| {
-        Failure::usage(format!("`{action}` is no action: call, cast, fanout, reply-progress"))
-    })?;
+    let from = who("from", asked.from.as_deref())?;
+    let to = who("to", asked.to.as_deref())?;
+    let action = action(asked, from)?;
     let full = asked.method.as_deref().filter(|method| !method.is_empty());
     let full = full.ok_or_else(|| Failure::usage("say which method: --method guest.resize"))?;
     let (namespace, method) = full.rsplit_once('.').unwrap_or(("", full));
@@ -56,17 +55,18 @@ pub(crate) fn judge(
     let version = Version::parse(version)
         .ok_or_else(|| Failure::usage(format!("`{version}` is no version; write 1.0")))?;
     let exchange = asked.exchange.as_deref().unwrap_or(exchange);
-    let topic = asked.topic.clone().unwrap_or_else(|| target::topic_of(&to));
+    let topic = asked.topic.clone().unwrap_or_else(|| topic_of(to));
     let given = asked.args.clone().unwrap_or_else(|| json!({}));
     let arguments = value::to_vec(&given)
         .map_err(|error| Failure::usage(format!("the arguments can't be sent: {error}")))?;
     let request = Request {
-        sender: Who { kind: from.kind(), id: from.name() },
+        sender: from,
         roles: &asked.roles,
+        projects: &asked.projects,
         groups: Some(&asked.groups),
         action,
         method: MethodOf {
-            receiver: Who { kind: to.kind(), id: to.name() },
+            receiver: to,
             exchange,
             topic: &topic,
             namespace,
@@ -80,20 +80,95 @@ pub(crate) fn judge(
         now: asked.now.unwrap_or_else(|| SystemClock.now().secs()),
     };
     let explained = policy.explain(&request);
+    let denied = denied.filter(|_| asked.args.is_none());
+    let depends = |rule: &Rule, how: &Standing| {
+        denied.is_some() && rule.looks_at_arguments() && !matches!(how, Standing::Elsewhere(_))
+    };
+    let mut to_change = changes(policy, &explained);
+    if explained.rules.iter().any(|(rule, how)| depends(rule, how)) {
+        to_change = vec!["give the arguments with --args: rules look at them".to_owned()];
+    }
+    let decided = denied.unwrap_or_else(|| explained.decision.rule());
+    if from.kind == WhoKind::Operator && decided == NO_RULE && denied.is_none() {
+        to_change.push(
+            "nothing, if it shows a certificate, or the bearer token of its machine: such an \
+             operator may do what no rule forbids (default/operators)"
+                .to_owned(),
+        );
+    }
+    let stands = |rule: &Rule, how: &Standing| match depends(rule, how) {
+        true => {
+            let conditions = policy.conditions(rule).join(" and ");
+            rule_standing(rule, ("unknown", format!("depends on the arguments: {conditions}")))
+        }
+        false => rule_standing(rule, standing(how)),
+    };
     Ok(bulla_api::Explanation {
         policy: name.to_owned(),
-        allowed: explained.decision.allows(),
-        rule: explained.decision.rule().to_owned(),
-        to_change: changes(policy, &explained),
-        rules: explained.rules.iter().map(|(rule, how)| rule_standing(rule, how)).collect(),
+        allowed: denied.is_none() && explained.decision.allows(),
+        rule: decided.to_owned(),
+        to_change,
+        rules: explained.rules.iter().map(|(rule, how)| stands(rule, how)).collect(),
     })
 }
 
-fn principal(flag: &str, given: Option<&str>) -> Result<Principal> {
+fn action(asked: &ExplainRequest, from: Who<'_>) -> Result<Action> {
+    let unless_said = if from.kind.is_api() { "api:call" } else { "call" };
+    let name = asked.action.as_deref().unwrap_or(unless_said);
+    let action = Action::from_name(name).ok_or_else(|| {
+        let known = Action::ALL.map(Action::name).join(", ");
+        Failure::usage(format!("`{name}` is no action: {known}"))
+    })?;
+    if action.is_api() == from.kind.is_api() {
+        Ok(action)
+    } else {
+        Err(Failure::usage(format!("{from} does no `{name}`")))
+    }
+}
+
+fn who<'a>(flag: &str, given: Option<&'a str>) -> Result<Who<'a>> {
     let given = given.ok_or_else(|| {
         Failure::usage(format!("say who: --{flag} agent/ID or --{flag} component/TYPE"))
     })?;
-    given.parse().map_err(|error| Failure::usage(format!("--{flag} {given}: {error}")))
+    let bad = |why: &str| Failure::usage(format!("--{flag} {given}: {why}"));
+    let Some(who) = Who::parse(given).filter(|who| match flag {
+        "to" => !who.kind.is_api(),
+        _ => who.kind != WhoKind::Group,
+    }) else {
+        // What it says of agents and components is of use for others, too.
+        let error = given.parse::<Principal>().err().map(|error| error.to_string());
+        return Err(bad(error.as_deref().unwrap_or("nobody of that kind does that")));
+    };
+    if matches!(who.kind, WhoKind::Agent | WhoKind::Component) {
+        given.parse::<Principal>().map_err(|error| bad(&error.to_string()))?;
+    }
+    Ok(who)
+}
+
+fn topic_of(to: Who<'_>) -> String {
+    let group = || GroupName::new(to.id).map(|group| target::group_topic(&group));
+    match to.kind {
+        WhoKind::Group => group().unwrap_or_default(),
+        _ => to.to_string().parse().map(|to| target::topic_of(&to)).unwrap_or_default(),
+    }
+}
+
+/// The policy of an activation; 0 is the built-in rule.
+pub(crate) async fn of_version(keystore: &Keystore, version: u32) -> Result<(String, Policy)> {
+    if version == 0 {
+        return built_in();
+    }
+    let record = keystore.policies().await?.into_iter().find(|record| record.version == version);
+    let record = record.ok_or_else(|| {
+        Failure::new(format!("there is no version {version} of the policy in the keystore"))
+    })?;
+    match record.source {
+        Some(source) => {
+            let name = format!("version {version} of the policy");
+            Ok((name.clone(), Checked::compile(source, &name)?.policy))
+        }
+        None => built_in(),
+    }
 }
 
 /// The policy that counts.
@@ -105,13 +180,15 @@ async fn active(keystore: &Keystore) -> Result<(String, Policy)> {
             let policy = Policy::from_bytes(compiled)?;
             Ok((format!("version {version} of the policy"), policy))
         }
-        // The same as the built-in rule, in rules.
-        None => {
-            let fleet = Source::parse(starter::FLEET).and_then(|source| source.compile());
-            let fleet = fleet.map_err(|_| Failure::new("the built-in rule can't be compiled"))?;
-            Ok(("the built-in rule".to_owned(), fleet))
-        }
+        None => built_in(),
     }
+}
+
+/// The same as the built-in rule, in rules.
+fn built_in() -> Result<(String, Policy)> {
+    let fleet = Source::parse(starter::FLEET).and_then(|source| source.compile());
+    let fleet = fleet.map_err(|_| Failure::new("the built-in rule can't be compiled"))?;
+    Ok(("the built-in rule".to_owned(), fleet))
 }
 
 /// What to change, each a way of its own.
@@ -171,8 +248,7 @@ fn standing(how: &Standing) -> (&'static str, String) {
     }
 }
 
-fn rule_standing(rule: &Rule, how: &Standing) -> RuleStanding {
-    let (stands, why) = standing(how);
+fn rule_standing(rule: &Rule, (stands, why): (&'static str, String)) -> RuleStanding {
     RuleStanding {
         rule: rule.id().to_owned(),
         effect: rule.effect().name().to_owned(),

@@ -5,11 +5,13 @@ pub(crate) mod agent_file;
 pub(crate) mod agent_state;
 pub(crate) mod agents;
 mod answers;
+mod authorize;
 pub(crate) mod bus;
 pub(crate) mod claims;
 pub(crate) mod components;
 pub(crate) mod desk;
 pub(crate) mod directory;
+mod door;
 pub(crate) mod enrol;
 pub(crate) mod examine;
 pub(crate) mod explain;
@@ -18,6 +20,7 @@ pub(crate) mod journals;
 pub(crate) mod kek;
 pub(crate) mod key_file;
 pub(crate) mod logins;
+mod nonces;
 mod peers;
 mod plane;
 mod policies;
@@ -80,6 +83,9 @@ pub(crate) struct ControlNode {
     claims: Arc<dyn ClaimStore>,
     enrolment: Mutex<Option<EnrolServer>>,
     journal: Journalled,
+    rule: Arc<PolicyRule>,
+    /// Signatures that were used, where other processes hear of them, too.
+    nonces: Option<Arc<dyn bulla_http::Nonces>>,
     stop: CancellationToken,
 }
 
@@ -177,6 +183,7 @@ impl ControlNode {
         endpoint.take_statement(statement.as_bytes())?;
         statements::note(home, &statement);
         let claims = claims::open(home, &settings.claims, &bus).await?;
+        let nonces = nonces::ClaimedNonces::shared(&claims, endpoint.identity().party())?;
         let rule = Arc::new(PolicyRule::default());
         policies::activate_file(&keystore, settings, &journal.events).await?;
         if let Some(document) = keystore.policy_document().await? {
@@ -218,6 +225,8 @@ impl ControlNode {
             claims,
             enrolment: Mutex::new(Some(enrolment)),
             journal,
+            rule: rule.clone(),
+            nonces,
             stop,
         };
         node.renew(instance);

@@ -81,7 +81,7 @@ impl ControlNode {
         let floors = self.endpoint().floors();
         let peer = floors.peer(&party).await.map_err(broken)?;
         floors.apply(&peer, event).await.map_err(broken)?;
-        let (operator, shadow) = (Text::new(by.name()), request.shadow);
+        let (operator, shadow) = (Text::of(by), request.shadow);
         self.events().emit(events::FloorRaised { operator, peer: party, to, shadow });
         let shown = self.peers().await?.into_iter();
         let mut shown = shown.filter(|peer| peer.principal == request.principal);
@@ -115,7 +115,7 @@ impl ControlNode {
         let floors = self.endpoint().floors();
         floors.store().add_exemption(&given).await.map_err(broken)?;
         self.endpoint().refresh_floors().await.map_err(broken)?;
-        let (operator, text) = (Text::new(by.name()), Text::of(&*given));
+        let (operator, text) = (Text::of(by), Text::of(&*given));
         self.events().emit(events::ExemptionGiven { operator, exemption: text, until });
         Ok(exemption(&given, now))
     }
@@ -133,7 +133,7 @@ impl ControlNode {
             return Err(unknown());
         }
         self.endpoint().refresh_floors().await.map_err(broken)?;
-        let (operator, exemption) = (Text::new(by.name()), Text::new(id));
+        let (operator, exemption) = (Text::of(by), Text::new(id));
         self.events().emit(events::ExemptionTakenBack { operator, exemption });
         Ok(TakenBack { id: Kid::to_string(&kid) })
     }

@@ -6,12 +6,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use async_trait::async_trait;
 use bulla_api::{
     Agent, AgentDetails, BusStatus, CallFailure, CallRequest, CastRequest, Component, ControlPlane,
-    ExemptRequest, Group, KeyType, Page, PageRequest, Peer, PeerExemption, ProgressSender,
-    RaiseRequest, Sent, State, Status, TakenBack, TapEvent, TapItem, TapStream,
+    ExemptRequest, Group, KeyType, Operation, Page, PageRequest, Peer, PeerExemption,
+    ProgressSender, RaiseRequest, Sent, State, Status, TakenBack, TapEvent, TapItem, TapStream,
 };
 use bulla_http::Identity;
 use bulla_journal::{Text, events};
 use bulla_keystore::{AgentRecord, ComponentRecord, GroupRecord, KeystoreError};
+use bulla_policy::Action;
 use bulla_rpc::client::Step;
 use bulla_rpc::{CallError, Clock, SystemClock, Target, target};
 use bulla_seal::{Parsed, Principal};
@@ -32,6 +33,15 @@ pub(crate) struct Plane(pub(crate) Arc<ControlNode>);
 
 #[async_trait]
 impl ControlPlane for Plane {
+    async fn authorize(
+        &self,
+        by: &Identity,
+        operation: &Operation,
+        named: &[(&str, &str)],
+    ) -> Result<(), CallFailure> {
+        if operation.sends() { Ok(()) } else { self.may_do(by, operation, named) }
+    }
+
     async fn call(
         &self,
         by: &Identity,
@@ -39,6 +49,8 @@ impl ControlPlane for Plane {
         progress: ProgressSender,
     ) -> Result<Value, CallFailure> {
         let target = parse_target(&request.target)?;
+        let method = (request.namespace.as_deref(), &*request.method, request.version.as_deref());
+        self.may_send(by, Action::ApiCall, &target, method, &request.args)?;
         let kind = "call";
         self.tell_call(by, &target, request.namespace.as_deref(), &request.method, kind)?;
         let mut call = self.0.client.request(&target, &request.method).timeout(request.timeout());
@@ -134,7 +146,7 @@ impl ControlPlane for Plane {
     }
 
     async fn tap(&self, by: &Identity) -> Result<TapStream, CallFailure> {
-        self.0.events().emit(events::OperatorTapped { operator: Text::new(by.name()) });
+        self.0.events().emit(events::OperatorTapped { operator: Text::of(by) });
         let groups = self.0.keystore.list_groups().await.map_err(internal)?;
         let components = self.0.keystore.list_components().await.map_err(internal)?;
         let topics = groups.iter().map(|group| target::group_topic(&group.name));
@@ -176,7 +188,7 @@ impl Plane {
             Some(namespace) => Text::new(&format!("{namespace}.{method}")),
             None => Text::new(method),
         };
-        let (operator, target) = (Text::new(by.name()), Text::of(target));
+        let (operator, target) = (Text::of(by), Text::of(target));
         let called = events::OperatorCalled { operator, target, method, kind };
         self.0
             .events()
@@ -191,6 +203,9 @@ impl Plane {
         fanout: bool,
     ) -> Result<Sent, CallFailure> {
         let target = parse_target(&request.target)?;
+        let method = (request.namespace.as_deref(), &*request.method, request.version.as_deref());
+        let action = if fanout { Action::ApiFanout } else { Action::ApiCast };
+        self.may_send(by, action, &target, method, &request.args)?;
         let kind = if fanout { "fanout" } else { "cast" };
         self.tell_call(by, &target, request.namespace.as_deref(), &request.method, kind)?;
         let ttl = request.ttl().unwrap_or(DEFAULT_TTL);

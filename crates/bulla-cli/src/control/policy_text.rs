@@ -6,7 +6,7 @@ use std::path::Path;
 use bulla_api::{PolicyMistake, PolicyReach};
 use bulla_journal::events;
 use bulla_keystore::{Keystore, PolicyOrigin, PolicyText};
-use bulla_policy::{EntityKind, Mistake, Peer, Policy, Reach, Source};
+use bulla_policy::{Mistake, Peer, Policy, Reach, Source, WhoKind};
 use bulla_seal::SignedPolicy;
 
 use super::desk::Desk;
@@ -81,7 +81,7 @@ fn told(name: &str, mistakes: &[Mistake]) -> Failure {
 /// The component types of a deployment, for the table of who reaches what.
 pub(crate) async fn known(keystore: &Keystore) -> Vec<Peer> {
     let found = keystore.list_components().await.unwrap_or_default();
-    let named = |name: &str| Peer::Named(EntityKind::Component, name.to_owned());
+    let named = |name: &str| Peer::Named(WhoKind::Component, name.to_owned());
     found.iter().map(|component| named(component.party.principal.name())).collect()
 }
 

@@ -55,6 +55,31 @@ events! {
         /// The refusal's stable name.
         refusal: &'static str,
     }
+    /// A request to the HTTPS API was not authenticated. Told once a second and reason, with how many
+    /// there were.
+    ApiRefused = "api-refused": Refusal, warn, "a request to the API was not authenticated", api_refused by why adds count {
+        /// The reason's stable name.
+        why: &'static str,
+        /// How many of that reason there were since the last one that was told.
+        count: u64,
+        /// What it showed: `certificate`, `bearer`, `access-key`, `keystone`, `several` or `none`.
+        credential: &'static str,
+        /// The address that the last one came from.
+        from: Text,
+    }
+    /// Too many requests from an address were not authenticated: more are not looked at for a while.
+    ApiShutOut = "api-shut-out": Refusal, warn, "too many requests from an address were not authenticated", api_shut_out {
+        /// The address, or the network of it.
+        from: Text,
+    }
+    /// A user of the HTTPS API asks more often than allowed. Told once a second and user, with how many
+    /// requests were refused.
+    ApiLimited = "api-limited": Refusal, warn, "a user of the API asks too often", api_limited adds count {
+        /// The user.
+        identity: Text,
+        /// How many of its requests were refused since the last one that was told.
+        count: u64,
+    }
 
     // Denials.
 
@@ -68,6 +93,33 @@ events! {
         rule: Text,
         /// The message.
         message: MessageId,
+        /// Who was called.
+        receiver: Principal,
+        /// What the sender did: `call`, `cast` or `fanout`.
+        action: &'static str,
+        /// The roles in the sender's credential.
+        roles: Text,
+        /// The number of the policy that was in force; 0 is the built-in rule.
+        policy: u32,
+    }
+    /// The policy does not let a user of the HTTPS API do something.
+    ApiDenied = "api-denied": Denial, warn, "a request to the API was denied", api_denied by action {
+        /// The user.
+        identity: Text,
+        /// What it wanted to do: `api:call`, `api:read` and so on.
+        action: &'static str,
+        /// With which method or operation.
+        method: Text,
+        /// Of whom: `agent/ID`, `component/TYPE` or `group/NAME`.
+        receiver: Text,
+        /// The rule that says so.
+        rule: Text,
+        /// The user's roles.
+        roles: Text,
+        /// The project of its token, by id and name.
+        projects: Text,
+        /// The number of the policy that was in force; 0 is the built-in rule.
+        policy: u32,
     }
     /// A call was not run because the journal can't take it (`on-full = "stop"`).
     CallHeldBack = "call-held-back": Denial, error, "a call was not run, because the journal can't take it", calls_held_back {
@@ -307,7 +359,7 @@ events! {
     }
     /// An operator has a call, a cast or a fanout made.
     OperatorCalled = "operator-called": Call, info, "call", operator_calls by kind {
-        /// The operator.
+        /// The user of the API: `operator/NAME`, `program/NAME` or `user/NAME@DOMAIN`.
         operator: Text,
         /// Who is called.
         target: Text,

@@ -138,7 +138,7 @@ fn scope(json: &Json) -> Compiled<Scope> {
     }
 }
 
-fn actions(json: &Json) -> Compiled<u8> {
+fn actions(json: &Json) -> Compiled<u16> {
     let bit = |json: &Json| {
         let id = entity(json)?.id;
         Action::from_name(&id).map(Action::bit).ok_or_else(|| Foreign(format!("the action `{id}`")))

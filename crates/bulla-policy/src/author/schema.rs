@@ -65,18 +65,29 @@ pub(super) fn schema(declared: &[(String, ArgType)]) -> String {
     let arguments: Vec<_> =
         declared.iter().map(|(name, of)| format!("    {name:?}?: {},\n", written(of))).collect();
     format!(
-        r#"// A role from a sender's credential.
+        r#"// A role from a sender's credential, or that the settings give a user of the HTTPS API.
 entity Role;
 // A group of the keystore's, by its bare name.
 entity Group;
+// What is sent to a group, by the group's bare name.
+entity Fanout;
+// A project of Keystone's, by its id or as NAME@DOMAIN.
+entity Project;
 // A namespace of methods; the methods without one are in Namespace::"".
 entity Namespace;
 // One managed machine.
 entity Agent in [Role, Group] {{ id: String }};
 // A type of control-plane service.
 entity Component in [Role, Group] {{ id: String }};
-// A method by its full name, in its namespace and in the agent or component that has it.
-entity Method in [Namespace, Agent, Component] {{
+// Users of the HTTPS API: a person with a certificate or an access key, a program with an access key,
+// a user of Keystone's (NAME@DOMAIN) with a token.
+entity Operator in [Role] {{ id: String }};
+entity Program in [Role] {{ id: String }};
+entity User in [Role, Project] {{ id: String }};
+// A method by its full name, in its namespace and in the agent or component that has it, or the group
+// that it is sent to. Routes of the API are methods of Component::"control" in Namespace::"api":
+// Method::"api.GET /v1/agents".
+entity Method in [Namespace, Agent, Component, Fanout] {{
     exchange: String,
     topic: String,
     namespace: String,
@@ -84,11 +95,11 @@ entity Method in [Namespace, Agent, Component] {{
     // The version that is asked for.
     major: Long,
     minor: Long,
-    // What its receiver declares.
+    // What its receiver declares; false in what users of the API ask for.
     open_to_agents: Bool,
     open_to_components: Bool,
     read_only: Bool,
-    // "agent/ID" or "component/TYPE".
+    // "agent/ID", "component/TYPE" or "group/NAME".
     receiver: String,
 }};
 type Arguments = {{
@@ -98,6 +109,14 @@ action "call", "cast", "fanout", "reply-progress" appliesTo {{
     resource: [Method],
     context: {{
         // The receiver's clock, in seconds since 1970.
+        now: Long,
+        args: Arguments,
+    }},
+}};
+action "api:call", "api:cast", "api:fanout", "api:read", "api:manage", "api:watch" appliesTo {{
+    principal: [Operator, Program, User],
+    resource: [Method],
+    context: {{
         now: Long,
         args: Arguments,
     }},

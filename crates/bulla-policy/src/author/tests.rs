@@ -1,6 +1,6 @@
 use super::*;
+use crate::request::WhoKind::{self, Agent, Component};
 use crate::request::{Action, MethodOf, Request, Who};
-use bulla_seal::PrincipalKind::{self, Agent, Component};
 
 fn mistakes(text: &str) -> Vec<String> {
     let found = Source::parse(text).and_then(|source| source.compile());
@@ -8,14 +8,15 @@ fn mistakes(text: &str) -> Vec<String> {
 }
 
 fn request<'a>(
-    sender: (PrincipalKind, &'a str),
-    to: (PrincipalKind, &'a str),
+    sender: (WhoKind, &'a str),
+    to: (WhoKind, &'a str),
     name: &'a str,
     args: &'a [u8],
 ) -> Request<'a> {
     Request {
         sender: Who { kind: sender.0, id: sender.1 },
         roles: &[],
+        projects: &[],
         groups: None,
         action: Action::Cast,
         method: MethodOf {
@@ -172,4 +173,46 @@ fn a_rule_about_another_method_is_passed_over_only_if_it_says_so_first() {
     assert_eq!(by(format!("resource.name == \"pong\" && {small}")), "all");
     assert_eq!(by(format!("{small} && resource.name == \"pong\"")), crate::FAULT);
     assert_eq!(by(format!("\"ping\" == resource.name && {small}")), crate::FAULT);
+}
+
+#[test]
+fn users_of_the_api_are_judged_by_roles_projects_and_names() {
+    let text = "// @argument id: String\n\
+        @id(\"viewers\") permit (principal in Role::\"viewer\", action == Action::\"api:read\", resource);\n\
+        @id(\"dbas\") permit (principal is User in Project::\"db@Default\", action in [Action::\"api:call\", Action::\"api:cast\"], resource in Agent::\"db-1\");\n\
+        @id(\"web\") permit (principal, action == Action::\"api:fanout\", resource in Fanout::\"web\");\n\
+        @id(\"backup\") permit (principal == Program::\"backup\", action, resource == Method::\"api.POST /v1/agents/{id}/revoke\")\n\
+            when { context.args has id && context.args.id == \"db-1\" };";
+    let policy = Source::parse(text).unwrap().compile().unwrap();
+    assert!(!policy.needs_groups(), "a group that is sent to is nobody's membership");
+    let policy = crate::Policy::from_bytes(&policy.to_bytes()).unwrap();
+    let (viewer, db) = (["viewer".to_owned()], ["db@Default".to_owned()]);
+    let ask = |kind, id, action, to: (WhoKind, &'static str), method: &'static str| {
+        let (namespace, name) = method.split_once('.').unwrap_or(("", method));
+        let asked = request((kind, id), to, name, b"\xa1\x62id\x64db-1");
+        let method = MethodOf { namespace, name, ..asked.method };
+        Request { action, groups: Some(&[]), method, ..asked }
+    };
+    let by = |asked: &Request<'_>| policy.decide(asked).rule().to_owned();
+    let control = (Component, "control");
+    let list = ask(WhoKind::Operator, "eve", Action::ApiRead, control, "api.GET /v1/agents");
+    assert_eq!(by(&list), crate::NO_RULE);
+    assert_eq!(by(&Request { roles: &viewer, ..list }), "viewers");
+    assert_eq!(by(&Request { roles: &viewer, action: Action::ApiManage, ..list }), crate::NO_RULE);
+    let call = ask(WhoKind::User, "ada@Default", Action::ApiCall, (Agent, "db-1"), "guest.resize");
+    assert_eq!(by(&call), crate::NO_RULE);
+    assert_eq!(by(&Request { projects: &db, ..call }), "dbas");
+    let other = MethodOf { receiver: Who { kind: Agent, id: "db-2" }, ..call.method };
+    assert_eq!(by(&Request { projects: &db, method: other, ..call }), crate::NO_RULE);
+    let web = (WhoKind::Group, "web");
+    assert_eq!(by(&ask(WhoKind::Operator, "x", Action::ApiFanout, web, "ping")), "web");
+    let all = (WhoKind::Group, "all");
+    assert_eq!(by(&ask(WhoKind::Operator, "x", Action::ApiFanout, all, "ping")), crate::NO_RULE);
+    let revoke = "api.POST /v1/agents/{id}/revoke";
+    let revoked = ask(WhoKind::Program, "backup", Action::ApiManage, control, revoke);
+    assert_eq!(by(&revoked), "backup");
+    assert_eq!(by(&Request { args: b"\xa1\x62id\x64db-2", ..revoked }), crate::NO_RULE);
+    // The same name is another's.
+    let operator = Who { kind: WhoKind::Operator, id: "backup" };
+    assert_eq!(by(&Request { sender: operator, ..revoked }), crate::NO_RULE);
 }

@@ -25,6 +25,11 @@ pub trait Authorization: Send + Sync + 'static {
     /// Everything in the question is proven, or the receiver's own.
     fn decide(&self, question: &Question<'_>) -> Decision;
 
+    /// The number of the policy that it goes by; 0 is none.
+    fn version(&self) -> u32 {
+        0
+    }
+
     /// Whether questions are to say which groups the sender is in: that may have to be asked for.
     fn needs_groups(&self) -> bool {
         false
@@ -301,6 +306,10 @@ impl Shared {
             method: Text::new(method),
             rule: Text::new(rule),
             message: opened.id(),
+            receiver: self.endpoint.identity.party().principal.clone(),
+            action: opened.kind().as_str(),
+            roles: Text::new(&opened.roles().join(",")),
+            policy: self.rule.version(),
         };
         self.endpoint.tell(&opened.sender().principal, denied);
         let message = format!("the caller may not call `{method}` here (rule {rule})");

@@ -213,7 +213,16 @@ impl PolicyRule {
         (generation, shadow): (u64, &Policy),
     ) {
         let theirs = shadow.decide(request);
-        if theirs.allows() == allowed {
+        self.note(request, (allowed, rule), (generation, (theirs.allows(), theirs.rule())));
+    }
+
+    fn note(
+        &self,
+        request: &Request<'_>,
+        (allowed, rule): (bool, &str),
+        (generation, (theirs, shadow_rule)): (u64, (bool, &str)),
+    ) {
+        if theirs == allowed {
             return;
         }
         let difference = Difference {
@@ -221,7 +230,7 @@ impl PolicyRule {
             method: request.method.full_name(),
             allowed,
             rule: rule.to_owned(),
-            shadow_rule: theirs.rule().to_owned(),
+            shadow_rule: shadow_rule.to_owned(),
         };
         let mut counted = self.counted.lock();
         if counted.generation == generation {
@@ -248,7 +257,60 @@ fn sorted(mut found: Vec<(Difference, u64)>) -> Vec<(Difference, u64)> {
     found
 }
 
+/// How a request of a user of the HTTPS API is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// Whether it may go on.
+    pub allowed: bool,
+    /// The id of the rule that decided.
+    pub rule: Cow<'static, str>,
+    /// The number of the policy that was gone by; 0 is the built-in rule.
+    pub version: u32,
+}
+
+/// What allows a request of an operator's that no rule of a policy is about.
+const OPERATORS: &str = "default/operators";
+/// What denies others while there is no policy.
+const API_NEEDS_A_RULE: &str = "default/api-needs-a-rule";
+
+impl PolicyRule {
+    /// Judges what a user of the HTTPS API asks for. To an operator, who proved to be one by a
+    /// certificate or by the bearer token of this machine, is allowed what no rule forbids; to others
+    /// what a rule permits.
+    pub fn judge(&self, request: &Request<'_>, operator: bool) -> Judgement {
+        let policies = self.policies.read().clone();
+        let (allowed, rule) = match &policies.active {
+            Active::BuiltIn if operator => (true, Cow::Borrowed(OPERATORS)),
+            Active::BuiltIn => (false, Cow::Borrowed(API_NEEDS_A_RULE)),
+            Active::Unreadable => (false, Cow::Borrowed(UNREADABLE)),
+            Active::Policy(policy) => {
+                let (allowed, rule) = by(policy, request, operator);
+                (allowed, Cow::Owned(rule.to_owned()))
+            }
+        };
+        if let Some(shadow) = &policies.shadow {
+            let theirs = by(shadow, request, operator);
+            self.note(request, (allowed, &rule), (policies.generation, theirs));
+        }
+        Judgement { allowed, rule, version: policies.version }
+    }
+}
+
+fn by<'p>(policy: &'p Policy, request: &Request<'_>, operator: bool) -> (bool, &'p str) {
+    match policy.decide(request) {
+        bulla_policy::Decision::Deny { rule: bulla_policy::NO_RULE } if operator => {
+            (true, OPERATORS)
+        }
+        bulla_policy::Decision::Deny { rule } => (false, rule),
+        bulla_policy::Decision::Allow { rule } => (true, rule),
+    }
+}
+
 impl Authorization for PolicyRule {
+    fn version(&self) -> u32 {
+        Self::version(self)
+    }
+
     fn needs_groups(&self) -> bool {
         let policies = self.policies.read();
         let active = match &policies.active {
@@ -298,6 +360,7 @@ fn request<'a>(question: &Question<'a>, action: Action) -> Request<'a> {
     Request {
         sender: who(&question.sender.principal),
         roles: question.roles,
+        projects: &[],
         groups: question.groups,
         action,
         method: MethodOf {
@@ -317,5 +380,5 @@ fn request<'a>(question: &Question<'a>, action: Action) -> Request<'a> {
 }
 
 fn who(principal: &Principal) -> Who<'_> {
-    Who { kind: principal.kind(), id: principal.name() }
+    Who { kind: principal.kind().into(), id: principal.name() }
 }
