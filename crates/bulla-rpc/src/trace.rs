@@ -1,7 +1,7 @@
 //! Traces: which call belongs to which, across processes.
 //!
 //! A [`TraceContext`] travels inside the seal (W3C trace context, version 00), so the bus can't tell which
-//! messages belong together by it. Inside a handler it is the [current](current) one, and calls made
+//! messages belong together by it. Inside a handler it is the [current] one, and calls made
 //! there carry it on. Spans are made only if the endpoint has a [`Tracer`]; without one a context is
 //! passed on as it came.
 
