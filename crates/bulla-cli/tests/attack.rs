@@ -61,7 +61,7 @@ fn attacks_a_deployment_that_is_in_use_and_leaves_nothing_behind() {
         .unwrap()
         .lines()
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
-        .filter_map(|line| Some(line["fields"]["refusal"].as_str()?.to_owned()))
+        .filter_map(|line| Some(line["refusal"].as_str()?.to_owned()))
         .collect();
     for refusal in ["malformed", "not-authentic", "session-unknown"] {
         assert!(told.contains(refusal), "{told:?}");

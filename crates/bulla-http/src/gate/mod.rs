@@ -219,9 +219,17 @@ impl Gate {
         from: IpAddr,
     ) -> Result<Admitted, Box<Response>> {
         let from = origin(from);
-        let certified = matches!(peer, Peer::Certified(Some(_)));
-        // Who proved itself to TLS guesses at nothing.
-        if !certified && let Drawn::No(wait) = self.failures.look(from, Instant::now()) {
+        // Who proved itself to TLS, or has the token, guesses at nothing: others of the same address
+        // must not be able to keep it out.
+        let proven = match peer {
+            Peer::Certified(identity) => identity.is_some(),
+            Peer::Uncertified => false,
+            Peer::Plain(token) => {
+                let shown = request.headers().get(header::AUTHORIZATION);
+                shown.is_some_and(|shown| token.admits(shown.as_bytes()))
+            }
+        };
+        if !proven && let Drawn::No(wait) = self.failures.look(from, Instant::now()) {
             return Err(Box::new(shut_out(wait)));
         }
         let identity = match self.identify(&mut request, peer).await {
