@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 
 use super::BenchError;
@@ -49,7 +50,7 @@ pub(super) struct Slice {
 impl Load {
     /// Puts it on a lane for `length`.
     pub(super) async fn run(self, lane: &Arc<Lane>, length: Duration) -> Result<Slice, BenchError> {
-        let (executed, cpu, start) = (lane.executed(), processor_time()?, Instant::now());
+        let (executed, cpu, start) = (lane.executed(), processor_time(), Instant::now());
         let mut workers = JoinSet::new();
         let worker = Worker {
             sort: self.sort,
@@ -68,7 +69,7 @@ impl Load {
         if self.sort == Sort::Cast {
             all_executed(lane, executed + took.len() as u64).await?;
         }
-        let (elapsed, cpu) = (start.elapsed(), processor_time()?.saturating_sub(cpu));
+        let (elapsed, cpu) = (start.elapsed(), processor_time().saturating_sub(cpu));
         let us = |ns: u64| ns as f64 / 1e3;
         Ok(Slice {
             per_second: took.len() as f64 / elapsed.as_secs_f64(),
@@ -138,18 +139,12 @@ async fn all_executed(lane: &Lane, count: u64) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// What all threads of this process have used so far: to the nanosecond, which a slice's share
-/// of the clock ticks that `times` counts would not be.
-fn processor_time() -> Result<Duration, BenchError> {
-    let io = |source| BenchError::Io { what: "/proc/self/task".to_owned(), source };
-    let mut ns = 0;
-    for task in std::fs::read_dir("/proc/self/task").map_err(io)? {
-        // A thread may end while we look.
-        let text = std::fs::read_to_string(task.map_err(io)?.path().join("schedstat"));
-        let used = text.ok().and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
-        ns += used.unwrap_or_default();
-    }
-    Ok(Duration::from_nanos(ns))
+/// What all threads of this process have used so far, those that ended among them: to the
+/// nanosecond, which a slice's share of the clock ticks that `times` counts would not be.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
+    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -158,11 +153,18 @@ mod tests {
 
     #[test]
     fn processor_time_grows_with_work() {
-        let before = processor_time().unwrap();
+        let before = processor_time();
         let mut sum = 0u64;
-        while processor_time().unwrap() == before {
+        for _ in 0..1_000_000 {
             sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(1));
         }
-        assert!(processor_time().unwrap() > before);
+        let after = processor_time();
+        assert!(after > before);
+        std::thread::spawn(|| {
+            std::hint::black_box((0..1_000_000u64).map(std::hint::black_box).sum::<u64>())
+        })
+        .join()
+        .unwrap();
+        assert!(processor_time() > after, "what a thread that ended has used counts on");
     }
 }
