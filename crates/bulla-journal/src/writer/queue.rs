@@ -13,6 +13,9 @@ use crate::schema::Event;
 /// Events with their times, in Unix nanoseconds.
 pub(super) type Batch = Vec<(u64, Event)>;
 
+/// So much room is kept for the next batch.
+const SPARE: usize = 4096;
+
 pub(super) struct Queue {
     capacity: usize,
     on_full: OnFull,
@@ -39,6 +42,8 @@ pub(super) struct Gauges {
 
 struct Inner {
     events: Batch,
+    /// The writer lets more come together, and is not to be woken for them.
+    gathering: bool,
     status: Status,
     closing: bool,
     /// Events that were lost and are not recorded as that yet.
@@ -60,6 +65,7 @@ impl Queue {
     pub(super) fn new(capacity: usize, on_full: OnFull) -> Self {
         let inner = Inner {
             events: Vec::new(),
+            gathering: false,
             status: Status::Writing,
             closing: false,
             lost: 0,
@@ -108,9 +114,10 @@ impl Queue {
             return;
         }
         inner.events.push((time, event));
-        let first = inner.events.len() == 1;
+        let count = inner.events.len();
+        let wake = if inner.gathering { count == self.many() } else { count == 1 };
         drop(inner);
-        if first {
+        if wake {
             self.work.notify_one();
         }
     }
@@ -159,8 +166,11 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// Waits for something to do, until `deadline`; takes nothing while `holding`.
-    pub(super) fn next(&self, deadline: Option<Instant>, holding: bool) -> Work {
+    /// Waits for something to do, until `deadline`; takes nothing while `holding`. The events that
+    /// were done before give their buffer.
+    pub(super) fn next(&self, deadline: Option<Instant>, holding: bool, mut spare: Batch) -> Work {
+        spare.clear();
+        spare.shrink_to(SPARE);
         let mut inner = self.inner.lock();
         loop {
             let ready = !holding && (!inner.events.is_empty() || inner.asked > inner.served);
@@ -177,20 +187,29 @@ impl Queue {
             return Work { events: Vec::new(), lost: 0, flush: None, closing: false };
         }
         Work {
-            events: std::mem::take(&mut inner.events),
+            events: std::mem::replace(&mut inner.events, spare),
             lost: std::mem::take(&mut inner.lost),
             flush: (inner.asked > inner.served).then_some(inner.asked),
             closing: inner.closing,
         }
     }
 
-    /// Lets more come together, unless the queue fills up.
+    /// Lets more come together, unless somebody waits or the queue fills up.
     pub(super) fn gather(&self, pause: Duration) {
-        let inner = self.inner.lock();
-        if !inner.closing && inner.asked == inner.served && inner.events.len() < self.capacity / 8 {
-            drop(inner);
-            std::thread::sleep(pause);
+        let end = Instant::now() + pause;
+        let mut inner = self.inner.lock();
+        inner.gathering = true;
+        while !inner.closing && inner.asked == inner.served && inner.events.len() < self.many() {
+            if self.work.wait_until(&mut inner, end).timed_out() {
+                break;
+            }
         }
+        inner.gathering = false;
+    }
+
+    /// So many events are written without waiting for more.
+    fn many(&self) -> usize {
+        (self.capacity / 8).max(1)
     }
 
     pub(super) fn served(&self, flush: u64) {

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::Status;
 use super::log::Log;
-use super::queue::{Queue, Work};
+use super::queue::{Batch, Queue, Work};
 use crate::schema::Text;
 use crate::schema::events::{EventsLost, JournalClosed, JournalOpened};
 
 /// Events that come within this are written together.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(10);
 
 pub(super) fn start(mut log: Log, queue: Arc<Queue>) -> io::Result<JoinHandle<()>> {
     if let Some(version) = log.options.version {
@@ -36,13 +36,14 @@ impl Writer {
     fn run(mut self) {
         // What was found at the opening.
         self.settle(true);
+        let mut spare = Batch::new();
         loop {
             let failing = self.failed.is_some();
             let deadline = match self.failed {
                 Some(at) => Some(at + self.log.options.retry),
                 None => self.log.deadline(),
             };
-            let work = self.queue.next(deadline, failing);
+            let work = self.queue.next(deadline, failing, spare);
             if work.closing {
                 return self.end(&work);
             }
@@ -54,6 +55,7 @@ impl Writer {
             if settled && !work.events.is_empty() {
                 self.queue.gather(GATHER);
             }
+            spare = work.events;
         }
     }
 
