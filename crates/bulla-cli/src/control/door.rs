@@ -38,7 +38,7 @@ impl ControlNode {
         let told = Arc::new(Told { events: self.events().clone(), held: Mutex::default() });
         told.clone().tell(self.stop.clone());
         let mut by = Authenticators::default()
-            .access_keys(keys, self.nonces.clone())
+            .access_keys(keys, Some(self.nonces.clone()))
             .roles(settings.roles()?)
             .rate(settings.rate()?)
             .watch(told);

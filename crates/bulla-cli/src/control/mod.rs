@@ -85,7 +85,7 @@ pub(crate) struct ControlNode {
     journal: Journalled,
     rule: Arc<PolicyRule>,
     /// Signatures that were used, where other processes hear of them, too.
-    nonces: Option<Arc<dyn bulla_http::Nonces>>,
+    nonces: Arc<dyn bulla_http::Nonces>,
     stop: CancellationToken,
 }
 
@@ -183,7 +183,7 @@ impl ControlNode {
         endpoint.take_statement(statement.as_bytes())?;
         statements::note(home, &statement);
         let claims = claims::open(home, &settings.claims, &bus).await?;
-        let nonces = nonces::ClaimedNonces::shared(&claims, endpoint.identity().party())?;
+        let nonces = nonces::ClaimedNonces::new(&claims, endpoint.identity().party())?;
         let rule = Arc::new(PolicyRule::default());
         policies::activate_file(&keystore, settings, &journal.events).await?;
         if let Some(document) = keystore.policy_document().await? {
@@ -226,7 +226,7 @@ impl ControlNode {
             enrolment: Mutex::new(Some(enrolment)),
             journal,
             rule: rule.clone(),
-            nonces,
+            nonces: Arc::new(nonces),
             stop,
         };
         node.renew(instance);

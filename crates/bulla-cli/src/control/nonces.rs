@@ -1,5 +1,5 @@
-//! Signatures that were used, in the claim store that the processes of the control plane share: one
-//! that was used at any of them is refused by all.
+//! Signatures that were used, in the control plane's claim store: one that was used is refused after
+//! a restart too, and where several processes share the store, by all of them.
 
 use std::sync::Arc;
 
@@ -24,18 +24,12 @@ pub(super) struct ClaimedNonces {
 }
 
 impl ClaimedNonces {
-    /// In `store`, if others use it, too.
-    pub(super) fn shared(
-        store: &Arc<dyn ClaimStore>,
-        me: &Party,
-    ) -> Result<Option<Arc<dyn Nonces>>> {
-        if !store.is_shared() {
-            return Ok(None);
-        }
+    /// In `store`.
+    pub(super) fn new(store: &Arc<dyn ClaimStore>, me: &Party) -> Result<Self> {
         let mut worker = [0; 8];
         OsRandom::default().fill(&mut worker)?;
         let (scope, worker) = (Scope::shared(me, TOPIC), Worker(u64::from_le_bytes(worker)));
-        Ok(Some(Arc::new(Self { store: store.clone(), scope, sender: me.clone(), worker })))
+        Ok(Self { store: store.clone(), scope, sender: me.clone(), worker })
     }
 }
 
@@ -73,5 +67,36 @@ impl Nonces for ClaimedNonces {
             ClaimOutcome::Duplicate(_) => Ok(false),
             ClaimOutcome::Refused(refused) => Err(NonceError(refused.to_string())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bulla_guard::{NewStore, SqliteClaims, SqliteOptions};
+    use bulla_seal::Principal;
+
+    #[tokio::test]
+    async fn a_used_signature_is_refused_by_others_and_after_a_restart() {
+        let (dir, now) = (tempfile::tempdir().unwrap(), 1_800_000_000);
+        let file = dir.path().join("claims.db");
+        let me = Party { principal: Principal::component("control").unwrap(), incarnation: 1 };
+        let open = async |new| {
+            let store = SqliteClaims::open(&file, SqliteOptions::new(new, now * 1000)).await;
+            Arc::new(store.unwrap()) as Arc<dyn ClaimStore>
+        };
+        let store = open(NewStore::NothingBefore).await;
+        let seen = |key, nonce| Seen { key, nonce, created: now, until: now + 90 };
+        let one = ClaimedNonces::new(&store, &me).unwrap();
+        let other = ClaimedNonces::new(&store, &me).unwrap();
+        assert!(one.first(seen("ops", "n-1"), now).await.unwrap());
+        assert!(!one.first(seen("ops", "n-1"), now).await.unwrap());
+        assert!(!other.first(seen("ops", "n-1"), now + 1).await.unwrap());
+        assert!(other.first(seen("ops", "n-2"), now + 1).await.unwrap());
+        // Neither key nor nonce can be chosen so that together they are another pair.
+        assert!(other.first(seen("op", "sn-1"), now + 1).await.unwrap());
+        drop((one, other, store));
+        let again = ClaimedNonces::new(&open(NewStore::MayBeLost).await, &me).unwrap();
+        assert!(!again.first(seen("ops", "n-1"), now + 2).await.unwrap());
     }
 }
