@@ -39,15 +39,11 @@ impl LogFormat {
 /// What stands in every line. An event's own field of that name has `field_` before it.
 const OWN: [&str; 6] = ["time", "level", "module", "message", "trace_id", "span_id"];
 
-/// Warnings for short commands, what happens for services. The broker client's own logs stay above the
-/// level at which they would show a login.
+/// Warnings for short commands, what happens for services.
 pub(crate) fn start(service: bool, format: LogFormat) {
     let default = if service { LevelFilter::INFO } else { LevelFilter::WARN };
     let asked = std::env::var("BULLA_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let asked = asked.unwrap_or_else(|| Targets::new().with_default(default));
-    let broker_client = asked.default_level().unwrap_or(default).min(LevelFilter::INFO);
-    let filter =
-        asked.with_target("lapin", broker_client).with_target("amq_protocol", broker_client);
+    let filter = asked.unwrap_or_else(|| Targets::new().with_default(default));
     let logs = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry();
     match format {

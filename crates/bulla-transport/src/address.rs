@@ -106,16 +106,27 @@ impl ReplyName {
 
     /// From the text form; `None` unless it has the form that [`ReplyName::new`] gives.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::is_name(text).then(|| Self { text: text.to_owned() })
+    }
+
+    /// The same, of a text that is owned already.
+    pub fn from_text(text: String) -> Option<Self> {
+        Self::is_name(&text).then_some(Self { text })
+    }
+
+    fn is_name(text: &str) -> bool {
         let mut words = text.split('.');
-        let (kind, name, process) = (words.next()?, words.next()?, words.next()?);
-        let ok = words.next().is_none()
+        let (Some(kind), Some(name), Some(process)) = (words.next(), words.next(), words.next())
+        else {
+            return false;
+        };
+        words.next().is_none()
             && matches!(kind, "agent" | "component")
             && !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'~'))
             && !process.is_empty()
             && process.bytes().all(|b| b.is_ascii_alphanumeric())
-            && text.len() <= Self::MAX;
-        ok.then(|| Self { text: text.to_owned() })
+            && text.len() <= Self::MAX
     }
 
     /// The text form.

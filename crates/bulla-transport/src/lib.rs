@@ -1,6 +1,8 @@
 //! How bytes travel between parties that do not trust what carries them.
 
 pub mod address;
+#[cfg(feature = "rabbit")]
+mod amqp;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;

@@ -92,7 +92,7 @@ fn userinfo(url: &str) -> Option<&str> {
     Some(authority.rsplit_once('@')?.0)
 }
 
-fn decoded(text: &str) -> Option<String> {
+pub(crate) fn decoded(text: &str) -> Option<String> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(text.len()));
     let mut left = text.as_bytes().iter();
     while let Some(byte) = left.next() {

@@ -5,12 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::started::{Started, started};
+use crate::amqp::{AmqpError, Channel};
 use crate::transport::Settle;
 
 /// Settled deliveries that are not waited for more of.
@@ -159,9 +157,9 @@ impl Acks {
     }
 
     /// Tells the broker now what is settled.
-    pub(super) async fn flush(&self) {
+    pub(super) fn flush(&self) {
         // If the channel is gone, the broker delivers again what it was not told about.
-        let _ = self.tell().await;
+        let _ = self.tell();
     }
 
     fn settle(&self, tag: u64, put_back: bool) {
@@ -188,12 +186,12 @@ impl Acks {
                     () = tokio::time::sleep(GATHER) => {}
                 }
             }
-            let Ok(again) = self.tell().await else {
+            let Ok(again) = self.tell() else {
                 // The channel is gone: the broker delivers again what it was not told about.
                 return;
             };
             if !again && self.window.lock().is_finished() {
-                super::declare::close(&self.channel).await;
+                self.channel.close().await;
                 return;
             }
             if again {
@@ -202,38 +200,23 @@ impl Acks {
         }
     }
 
-    /// Sends a batch; whether to come again soon.
-    async fn tell(&self) -> lapin::Result<bool> {
-        let (sending, again) = self.send();
-        for sent in sending {
-            sent.await?;
-        }
-        Ok(again)
-    }
-
-    /// Hands a batch to the connection before anybody can take the next one: were a later
-    /// `multiple` to overtake it, a message put back would be acknowledged.
-    fn send(&self) -> (Vec<Sending>, bool) {
+    /// Sends a batch before anybody can take the next one: were a later `multiple` to overtake it, a
+    /// message put back would be acknowledged. Whether to come again soon.
+    fn tell(&self) -> Result<bool, AmqpError> {
         let mut window = self.window.lock();
         let batch = window.take();
-        let mut sending = Vec::new();
         for tag in batch.put_back {
-            let (channel, options) =
-                (self.channel.clone(), BasicNackOptions { multiple: false, requeue: true });
-            sending.push(started(async move { channel.basic_nack(tag, options).await }));
+            self.channel.put_back(tag)?;
         }
-        let singles = batch.single.into_iter().map(|tag| (tag, false));
-        for (tag, multiple) in singles.chain(batch.up_to.map(|tag| (tag, true))) {
-            let channel = self.channel.clone();
-            let options = BasicAckOptions { multiple };
-            sending.push(started(async move { channel.basic_ack(tag, options).await }));
+        for tag in batch.single {
+            self.channel.ack(tag, false)?;
         }
-        drop(window);
-        (sending, batch.again)
+        if let Some(tag) = batch.up_to {
+            self.channel.ack(tag, true)?;
+        }
+        Ok(batch.again)
     }
 }
-
-type Sending = Started<lapin::Result<()>>;
 
 /// Settles one delivery; dropping it puts the delivery back.
 pub(super) struct RabbitAcker {

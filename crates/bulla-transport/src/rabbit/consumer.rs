@@ -4,17 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures_util::StreamExt;
-use lapin::Channel;
-use lapin::message::Delivery as AmqpDelivery;
-use lapin::options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use futures_util::future::BoxFuture;
 
 use super::acks::{Acks, NoAck};
-use super::declare::{self, refused, short};
+use super::declare::{self, refused};
 use super::link::{Link, Live};
 use crate::address::{Inbox, ReplyName};
+use crate::amqp::{Channel, Deliveries, Message};
 use crate::error::TransportError;
 use crate::transport::{Acker, ConsumeOptions, Consumer, Delivery};
 
@@ -26,13 +22,15 @@ pub(super) struct RabbitConsumer {
     inbox: Arc<Inbox>,
     options: ConsumeOptions,
     session: Option<Session>,
+    /// Resolves when the transport is closed.
+    closed: BoxFuture<'static, ()>,
     pause: Duration,
     stopped: bool,
 }
 
 /// Consuming on one channel.
 struct Session {
-    stream: lapin::Consumer,
+    deliveries: Deliveries,
     channel: Channel,
     /// None where the broker wants no acknowledgements.
     acks: Option<Arc<Acks>>,
@@ -50,47 +48,40 @@ impl Session {
         let what = || format!("to consume from {queue}");
         let no_ack = matches!(inbox, Inbox::Reply { .. });
         let channel = declare::open(&live.connection).await?;
-        channel
-            .basic_qos(options.prefetch, BasicQosOptions::default())
-            .await
-            .map_err(|error| refused(what(), &error))?;
-        let consume = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
-        let stream = channel
-            .basic_consume(short(&queue)?, "".into(), consume, FieldTable::default())
+        let deliveries = channel
+            .consume(&queue, options.prefetch, no_ack, false)
             .await
             .map_err(|error| refused(what(), &error))?;
         let acks = (!no_ack).then(|| Acks::start(channel.clone(), options.prefetch));
         if let Some(acks) = &acks {
             link.watch_acks(acks);
         }
-        Ok(Self { stream, channel, acks })
+        Ok(Self { deliveries, channel, acks })
     }
 
-    fn deliver(&self, inbox: &Arc<Inbox>, message: AmqpDelivery) -> Delivery {
+    fn deliver(&self, inbox: &Arc<Inbox>, message: Message) -> Delivery {
         let acker = match &self.acks {
-            Some(acks) => Acker::new(acks.deliver(message.delivery_tag)),
+            Some(acks) => Acker::new(acks.deliver(message.tag)),
             None => Acker::new(NoAck),
         };
-        let hint = message.properties.reply_to().as_ref();
         Delivery {
-            payload: Bytes::from(message.data),
+            payload: message.body,
             inbox: Arc::clone(inbox),
             redelivered: message.redelivered,
-            reply_hint: hint.and_then(|hint| ReplyName::parse(hint.as_str())),
+            reply_hint: message.reply_to.and_then(ReplyName::from_text),
             acker,
         }
     }
 
     /// Takes no more, gives back what nobody has in hand; what somebody has can be settled.
     async fn end(mut self) {
-        let tag = self.stream.tag();
-        let cancelled = self.channel.basic_cancel(tag, BasicCancelOptions::default()).await;
+        let cancelled = self.channel.cancel(self.deliveries.tag()).await;
         let Some(acks) = self.acks.take() else {
-            return declare::close(&self.channel).await;
+            return self.channel.close().await;
         };
         if cancelled.is_ok() {
-            while let Some(Ok(message)) = self.stream.next().await {
-                drop(acks.deliver(message.delivery_tag));
+            while let Some(message) = self.deliveries.next().await {
+                drop(acks.deliver(message.tag));
             }
         }
         acks.end();
@@ -106,7 +97,12 @@ impl RabbitConsumer {
     ) -> Result<Self, TransportError> {
         let session = Session::start(&link, live, inbox, options).await?;
         link.remember(inbox, options);
+        let closed = Box::pin({
+            let link = Arc::clone(&link);
+            async move { link.closed().await }
+        });
         Ok(Self {
+            closed,
             link,
             inbox: Arc::new(inbox.clone()),
             options: options.clone(),
@@ -158,10 +154,10 @@ impl Consumer for RabbitConsumer {
             // Deliveries first: looking at the link costs more and can wait.
             let message = tokio::select! {
                 biased;
-                message = session.stream.next() => message,
-                () = self.link.closed() => return None,
+                message = session.deliveries.next() => message,
+                () = &mut self.closed => return None,
             };
-            if let Some(Ok(message)) = message {
+            if let Some(message) = message {
                 return Some(session.deliver(&self.inbox, message));
             }
             // The channel is gone, and with it every tag of it.

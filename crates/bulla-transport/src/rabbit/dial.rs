@@ -1,41 +1,41 @@
 //! Opening a connection.
 
 use std::io;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use lapin::uri::AMQPUri;
-use lapin::{AsyncTcpStream, Connection, ConnectionProperties, ErrorKind};
-use tokio_rustls::TlsConnector;
+use tokio::sync::mpsc;
 
 use super::options::RabbitOptions;
-use super::stream::{self, Stream};
-use super::tls::TlsConfig;
+use crate::amqp::{Connection, Credentials, DialError, Event, Hello, Stream};
 use crate::error::TransportError;
-use crate::login::Logins;
+use crate::login::{Login, Logins};
+use crate::transport::DEFAULT_MAX_MESSAGE;
+
+/// A connection, and what happens on it.
+pub(super) type Dialled = (Connection, mpsc::Receiver<Event>);
 
 /// Marks an I/O error as one of the TLS handshake.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Handshake(io::Error);
 
-// Not async: the client library is compiled here, as this crate is optimised (docs/adr/0008).
+// Not async: the client is compiled here, as this crate is optimised (docs/adr/0008).
 #[inline(never)]
-pub(super) fn dial(options: &RabbitOptions) -> BoxFuture<'_, Result<Connection, TransportError>> {
+pub(super) fn dial(options: &RabbitOptions) -> BoxFuture<'_, Result<Dialled, TransportError>> {
     Box::pin(dialling(options))
 }
 
 /// With the first login that the broker takes.
-async fn dialling(options: &RabbitOptions) -> Result<Connection, TransportError> {
+async fn dialling(options: &RabbitOptions) -> Result<Dialled, TransportError> {
     let logins = options.logins.as_ref();
     let mut refused = None;
     for login in logins.map(Logins::newest_first).unwrap_or_default() {
-        match dialling_as(options, options.dialled_as(&login)).await {
-            Ok(connection) => {
+        match dialling_as(options, Some(&login)).await {
+            Ok(dialled) => {
                 if let Some(logins) = logins {
                     logins.opened_with(&login);
                 }
-                return Ok(connection);
+                return Ok(dialled);
             }
             Err(error @ TransportError::Refused { .. }) => refused = refused.or(Some(error)),
             Err(error) => return Err(error),
@@ -43,69 +43,67 @@ async fn dialling(options: &RabbitOptions) -> Result<Connection, TransportError>
     }
     match refused {
         Some(error) => Err(error),
-        None => dialling_as(options, options.dialled()).await,
+        None => dialling_as(options, None).await,
     }
 }
 
-async fn dialling_as(options: &RabbitOptions, uri: AMQPUri) -> Result<Connection, TransportError> {
+async fn dialling_as(
+    options: &RabbitOptions,
+    login: Option<&Login>,
+) -> Result<Dialled, TransportError> {
+    let (uri, limit) = (&options.uri, options.connect_timeout);
+    let mechanism = options.mechanism();
+    let (user, password) = match login {
+        Some(login) => (&login.user, &login.password),
+        None => (&uri.user, &uri.password),
+    };
+    let hello = Hello {
+        credentials: Credentials { mechanism, user: user.clone(), password: password.clone() },
+        vhost: &uri.vhost,
+        name: &options.name,
+        heartbeat: uri.heartbeat.unwrap_or(0),
+        frame_max: uri.frame_max,
+    };
     let tls = options.tls()?;
-    let limit = options.connect_timeout;
-    let properties =
-        ConnectionProperties::default().with_connection_name(options.name.as_str().into());
-    let connecting = Connection::connector(
-        uri,
-        stream::runtime(),
-        async move |uri, _| {
-            let open = open((uri.authority.host, uri.authority.port), tls.as_ref());
-            let opened = tokio::time::timeout(limit, open).await;
-            let opened = opened.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?;
-            Ok(AsyncTcpStream::Plain(opened?))
-        },
-        properties,
-    );
-    // The greeting gets a moment of its own, so that the inner limit speaks first.
-    match tokio::time::timeout(limit + Duration::from_secs(1), connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(failure(options, &error)),
-        Err(_) => Err(TransportError::Unreachable {
-            address: options.address(),
-            why: format!("no answer within {} s", limit.as_secs_f32()),
-        }),
+    let connecting = async {
+        let socket = Stream::connect(&uri.host, uri.port).await?;
+        let stream = match tls {
+            None => Stream::Plain(socket),
+            Some(tls) => Stream::secure(socket, tls.client, tls.server_name)
+                .await
+                .map_err(|error| io::Error::other(Handshake(error)))?,
+        };
+        Connection::open(stream, &hello, options.max_message.max(DEFAULT_MAX_MESSAGE)).await
+    };
+    match tokio::time::timeout(limit, connecting).await {
+        Ok(Ok(dialled)) => Ok(dialled),
+        Ok(Err(error)) => Err(failure(options, error)),
+        Err(_) => Err(unreachable(options, &format!("no answer within {} s", limit.as_secs_f32()))),
     }
-}
-
-async fn open(address: (String, u16), tls: Option<&TlsConfig>) -> io::Result<Stream> {
-    let stream = stream::connect(address).await?;
-    let Some(tls) = tls else { return Ok(Stream::Plain(stream)) };
-    let connector = TlsConnector::from(tls.client.clone());
-    let secured = connector.connect(tls.server_name.clone(), stream).await;
-    let secured = secured.map_err(|error| io::Error::other(Handshake(error)))?;
-    Ok(Stream::Tls(Box::new(secured)))
 }
 
 fn unreachable(options: &RabbitOptions, error: &dyn std::fmt::Display) -> TransportError {
     TransportError::Unreachable { address: options.address(), why: error.to_string() }
 }
 
-fn failure(options: &RabbitOptions, error: &lapin::Error) -> TransportError {
-    match error.kind() {
-        ErrorKind::IOError(io) if is_tls(io) => TransportError::Tls {
+fn failure(options: &RabbitOptions, error: DialError) -> TransportError {
+    match error {
+        DialError::Io(io) if is_tls(&io) => TransportError::Tls {
             address: options.address(),
             why: format!("{io}; check the authority, the server name and the client certificate"),
         },
-        ErrorKind::IOError(io) if options.is_tls() && is_end(io) => {
+        DialError::Io(io) if options.is_tls() && is_end(&io) => {
             // The broker ends the connection right after a handshake that it did not like.
             TransportError::Tls {
                 address: options.address(),
                 why: "the broker ended the connection; it may want a client certificate".to_owned(),
             }
         }
-        ErrorKind::IOError(io) => unreachable(options, io),
-        ErrorKind::ProtocolError(refusal) => TransportError::Refused {
+        DialError::Refused { text } => TransportError::Refused {
             what: format!("the connection to {}", options.address()),
-            why: refusal.get_message().to_string(),
+            why: text,
         },
-        _ => unreachable(options, error),
+        error => unreachable(options, &error),
     }
 }
 

@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use lapin::{Connection, Event};
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::acks::Acks;
 use super::declare::{self, Confined};
@@ -17,19 +14,21 @@ use super::dial::dial;
 use super::options::RabbitOptions;
 use super::publish::Publisher;
 use crate::address::Inbox;
+use crate::amqp::{Connection, Event};
 use crate::error::TransportError;
 use crate::transport::{ConsumeOptions, TransportEvent};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How often the connection is looked at, should the library not tell of its end.
+/// How often those who wait for a connection look for it.
 const LOOK: Duration = Duration::from_millis(500);
 /// How soon a message is tried again that did not reach its connection.
 pub(super) const RETRY: Duration = Duration::from_millis(50);
 /// How long closing waits for the broker.
 const CLOSING: Duration = Duration::from_secs(5);
 
-type Told = Pin<Box<dyn Stream<Item = Event> + Send>>;
+/// What happens on a connection.
+type Told = mpsc::Receiver<Event>;
 
 /// One connection, from greeting to end.
 pub(super) struct Live {
@@ -39,7 +38,7 @@ pub(super) struct Live {
 
 impl Live {
     pub(super) fn is_up(&self) -> bool {
-        self.connection.status().connected()
+        self.connection.is_up()
     }
 }
 
@@ -64,11 +63,10 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) async fn connect(options: RabbitOptions) -> Result<Arc<Self>, TransportError> {
-        let connection = dial(&options).await?;
+        let (connection, told) = dial(&options).await?;
         let events = broadcast::Sender::new(256);
-        let told: Told = Box::pin(connection.events_listener());
         let confined = Arc::new(Confined::default());
-        let publisher = Publisher::new(events.clone(), Arc::clone(&confined));
+        let publisher = Publisher::new(Arc::clone(&confined));
         let live = Arc::new(Live { connection, publisher });
         let link = Arc::new(Self {
             options,
@@ -150,11 +148,10 @@ impl Link {
         let all: Vec<_> = self.acks.lock().iter().filter_map(Weak::upgrade).collect();
         let orderly = async {
             for acks in all {
-                acks.flush().await;
+                acks.flush();
             }
             live.publisher.flush().await;
-            // It may be gone already.
-            let _ = live.connection.close(200, "done".into()).await;
+            live.connection.close().await;
         };
         if tokio::time::timeout(CLOSING, orderly).await.is_err() {
             tracing::warn!(address = %self.options.address(), "the broker did not answer the closing");
@@ -204,8 +201,7 @@ async fn supervise(link: Arc<Link>, mut live: Arc<Live>, mut told: Told) {
         tracing::warn!(address = %link.options.address(), %why, "lost the broker");
         link.tell(TransportEvent::Lost { why });
         let Some(next) = restore(&link).await else { return };
-        told = Box::pin(next.connection.events_listener());
-        live = next;
+        (live, told) = next;
         if !link.turn(State::Up(Arc::clone(&live))) {
             return;
         }
@@ -216,28 +212,24 @@ async fn supervise(link: Arc<Link>, mut live: Arc<Live>, mut told: Told) {
 
 /// Why the connection ended; `None` when we closed it.
 async fn end_of(link: &Link, live: &Live, told: &mut Told) -> Option<String> {
-    let mut last = None;
     loop {
-        tokio::select! {
+        let event = tokio::select! {
             () = link.closed() => return None,
-            event = told.next() => match event {
-                Some(Event::ConnectionBlocked(why)) => link.tell(TransportEvent::Blocked { why }),
-                Some(Event::ConnectionUnblocked) => link.tell(TransportEvent::Unblocked),
-                // Also told when only a channel ended.
-                Some(Event::Error(error)) => last = Some(error.to_string()),
-                Some(_) => {}
-                None => tokio::time::sleep(LOOK).await,
-            },
-            () = tokio::time::sleep(LOOK) => {}
-        }
-        if !live.is_up() {
-            return Some(last.unwrap_or_else(|| "the connection ended".to_owned()));
-        }
+            why = live.connection.lost() => return Some(why.to_string()),
+            Some(event) = told.recv() => event,
+        };
+        link.tell(match event {
+            Event::Blocked(why) => TransportEvent::Blocked { why },
+            Event::Unblocked => TransportEvent::Unblocked,
+            Event::Returned { routing_key, body } => {
+                TransportEvent::Returned { address: routing_key, payload: body }
+            }
+        });
     }
 }
 
 /// Connects and declares again, with growing pauses; `None` when the transport is closed.
-async fn restore(link: &Link) -> Option<Arc<Live>> {
+async fn restore(link: &Link) -> Option<(Arc<Live>, Told)> {
     let mut pause = FIRST_PAUSE;
     loop {
         tokio::select! {
@@ -245,18 +237,18 @@ async fn restore(link: &Link) -> Option<Arc<Live>> {
             () = tokio::time::sleep(jittered(pause)) => {}
         }
         match attempt(link).await {
-            Ok(live) => return Some(live),
+            Ok(restored) => return Some(restored),
             Err(error) => tracing::debug!(%error, "no connection yet"),
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn attempt(link: &Link) -> Result<Arc<Live>, TransportError> {
-    let connection = dial(&link.options).await?;
+async fn attempt(link: &Link) -> Result<(Arc<Live>, Told), TransportError> {
+    let (connection, told) = dial(&link.options).await?;
     link.redeclare(&connection).await?;
-    let publisher = Publisher::new(link.events.clone(), Arc::clone(&link.confined));
-    Ok(Arc::new(Live { connection, publisher }))
+    let publisher = Publisher::new(Arc::clone(&link.confined));
+    Ok((Arc::new(Live { connection, publisher }), told))
 }
 
 /// Between half and the whole of a pause, so that many clients do not come back at once.

@@ -25,8 +25,6 @@ mod dial;
 mod link;
 mod options;
 mod publish;
-mod started;
-mod stream;
 mod tap;
 mod tls;
 
@@ -83,7 +81,8 @@ impl RabbitTransport {
                 .map_err(|_| self.down(patience))??;
             // The wait counts against the message's time.
             message.ttl = ttl.map(|ttl| ttl.saturating_sub(started.elapsed()));
-            match live.publisher.publish(&live.connection, to, &message).await {
+            let left = patience.saturating_sub(started.elapsed());
+            match live.publisher.publish(&live.connection, to, &message, left).await {
                 Ok(()) => return Ok(()),
                 Err(Failure::Told(error)) => return Err(error),
                 Err(Failure::NotSent(error)) => {

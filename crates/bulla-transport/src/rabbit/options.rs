@@ -5,18 +5,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
-
 use super::tls::{self, TlsConfig};
+use crate::amqp::{Mechanism, Uri};
 use crate::error::TransportError;
-use crate::login::{Login, Logins};
+use crate::login::Logins;
 use crate::transport::DEFAULT_MAX_MESSAGE;
 
 /// How to reach a RabbitMQ. Credentials are in the URL; nothing prints them.
 #[derive(Clone)]
 pub struct RabbitOptions {
-    pub(super) uri: AMQPUri,
-    pub(super) has_credentials: bool,
+    pub(super) uri: Uri,
     pub(super) ca: Option<Vec<u8>>,
     pub(super) identity: Option<(Vec<u8>, Arc<[u8]>)>,
     pub(super) server_name: Option<String>,
@@ -46,27 +44,10 @@ impl RabbitOptions {
     /// [`TransportError::BadUrl`] when it is not of that form.
     pub fn new(url: &str) -> Result<Self, TransportError> {
         let bad = |why: &str| TransportError::BadUrl { why: why.to_owned() };
-        // The parser's own message may quote the URL, password and all.
-        let mut uri: AMQPUri = url.parse().map_err(|_| {
-            bad("it must look like amqp://USER:PASSWORD@HOST:PORT/VHOST or amqps://HOST/VHOST")
-        })?;
-        let authority = url.split_once("://").map_or("", |(_, rest)| rest);
-        let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-        let (credentials, host) = match authority.rsplit_once('@') {
-            Some((_, host)) => (true, host),
-            None => (false, authority),
-        };
-        if host.is_empty() {
-            return Err(bad("it names no host"));
-        }
-        if let Some(literal) = host.strip_prefix('[') {
-            let literal = literal.split(']').next().unwrap_or_default();
-            uri.authority.host = literal.to_owned();
-        }
-        uri.query.heartbeat = uri.query.heartbeat.or(Some(10));
+        let mut uri = Uri::parse(url).map_err(bad)?;
+        uri.heartbeat = uri.heartbeat.or(Some(10));
         Ok(Self {
             uri,
-            has_credentials: credentials,
             ca: None,
             identity: None,
             server_name: None,
@@ -128,7 +109,7 @@ impl RabbitOptions {
     #[must_use]
     pub fn heartbeat(mut self, every: Duration) -> Self {
         let seconds = every.as_secs().clamp(1, u64::from(u16::MAX));
-        self.uri.query.heartbeat = u16::try_from(seconds).ok();
+        self.uri.heartbeat = u16::try_from(seconds).ok();
         self
     }
 
@@ -175,29 +156,21 @@ impl RabbitOptions {
 
     /// Host and port, without credentials.
     pub fn address(&self) -> String {
-        let (host, port) = (&self.uri.authority.host, self.uri.authority.port);
+        let (host, port) = (&self.uri.host, self.uri.port);
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
     pub(super) fn is_tls(&self) -> bool {
-        self.uri.scheme == AMQPScheme::AMQPS
+        self.uri.tls
     }
 
-    /// The same with one of several logins.
-    pub(super) fn dialled_as(&self, login: &Login) -> AMQPUri {
-        let mut uri = self.dialled();
-        uri.authority.userinfo.username.clone_from(&login.user);
-        uri.authority.userinfo.password.clone_from(&login.password);
-        uri
-    }
-
-    /// The URI to dial with: EXTERNAL when the certificate is all that we have.
-    pub(super) fn dialled(&self) -> AMQPUri {
-        let mut uri = self.uri.clone();
-        if self.identity.is_some() && !self.has_credentials {
-            uri.query.auth_mechanism = Some(SASLMechanism::External);
+    /// EXTERNAL when the certificate is all that we have.
+    pub(super) fn mechanism(&self) -> Mechanism {
+        match self.uri.mechanism {
+            Some(mechanism) => mechanism,
+            None if self.identity.is_some() && !self.uri.has_credentials => Mechanism::External,
+            None => Mechanism::Plain,
         }
-        uri
     }
 
     pub(super) fn tls(&self) -> Result<Option<TlsConfig>, TransportError> {

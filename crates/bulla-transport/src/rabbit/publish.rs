@@ -1,31 +1,19 @@
 //! Publishing over one connection.
 //!
-//! The client library ties a confirmation to a message by counting, and a returned message to
-//! whichever confirmation comes next. So on the shared channel the counting and the queueing of
-//! frames happen under one lock, and a mandatory message whose sender waits has a channel to
-//! itself while it is on its way.
+//! A message whose sender waits goes over a channel on which the broker answers for each; one whose
+//! sender does not, over another, so that nobody pays for answers that nobody reads.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use lapin::message::BasicReturnMessage;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, PublisherConfirm};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 
-use super::declare::{self, Confined, short};
-use super::started::{Started, started};
+use super::declare::{self, Confined};
 use crate::address::Address;
+use crate::amqp::{AmqpError, Channel, Confirmation, Connection, Publish};
 use crate::error::{PublishError, TransportError};
-use crate::transport::{Outbound, TransportEvent};
-
-/// Messages on their way whose sender does not wait.
-const UNWATCHED: usize = 4096;
-/// Mandatory messages on their way whose sender waits.
-const MANDATORY: usize = 64;
+use crate::transport::Outbound;
 
 const CONTENT_TYPE: &str = "application/cose";
 
@@ -46,116 +34,82 @@ impl From<TransportError> for Failure {
     }
 }
 
-type Sent = Started<lapin::Result<PublisherConfirm>>;
-
 pub(super) struct Publisher {
-    shared: Mutex<Option<Arc<Shared>>>,
-    opening: tokio::sync::Mutex<()>,
-    /// Channels for one mandatory message each, that nobody uses now.
-    idle: Mutex<Vec<Channel>>,
-    mandatory: Semaphore,
+    unwatched: Place,
+    confirmed: Place,
     exchanges: RwLock<HashSet<String>>,
-    watcher: mpsc::Sender<Watched>,
-    events: broadcast::Sender<TransportEvent>,
     confined: Arc<Confined>,
 }
 
-struct Shared {
-    channel: Channel,
-    order: Mutex<()>,
+/// A channel that is opened when it is needed, and again when a refusal has closed it.
+#[derive(Default)]
+struct Place {
+    channel: Mutex<Option<Channel>>,
+    opening: tokio::sync::Mutex<()>,
 }
 
-/// What the watcher looks after.
-enum Watched {
-    Message { sent: Sent, routing_key: ShortString, payload: Bytes },
-    Flush(oneshot::Sender<()>),
-}
-
-/// A message with everything that the protocol wants to know.
-struct Ready {
-    exchange: ShortString,
-    routing_key: ShortString,
-    options: BasicPublishOptions,
-    properties: BasicProperties,
-    payload: Bytes,
-}
-
-impl Ready {
-    fn new(exchange: &str, to: &Address, message: &Outbound) -> Result<Self, TransportError> {
-        let mode = if message.persistent { 2 } else { 1 };
-        let mut properties = BasicProperties::default()
-            .with_content_type(CONTENT_TYPE.into())
-            .with_delivery_mode(mode);
-        if let Some(ttl) = message.ttl {
-            let ttl = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
-            properties = properties.with_expiration(ttl.to_string().into());
-        }
-        if let Some(hint) = &message.reply_hint {
-            properties = properties.with_reply_to(short(hint.as_str())?);
-        }
-        Ok(Self {
-            exchange: short(exchange)?,
-            routing_key: short(&to.routing_key())?,
-            options: BasicPublishOptions { mandatory: message.mandatory, immediate: false },
-            properties,
-            payload: message.payload.clone(),
-        })
-    }
-
-    fn send(self, channel: Channel) -> Sent {
-        started(async move {
-            channel
-                .basic_publish(
-                    self.exchange,
-                    self.routing_key,
-                    self.options,
-                    &self.payload,
-                    self.properties,
-                )
-                .await
-        })
+impl Place {
+    fn open(&self) -> Option<Channel> {
+        self.channel.lock().clone().filter(Channel::is_open)
     }
 }
 
 impl Publisher {
-    pub(super) fn new(events: broadcast::Sender<TransportEvent>, confined: Arc<Confined>) -> Self {
-        let (watcher, watched) = mpsc::channel(UNWATCHED);
-        tokio::spawn(watch(watched, events.clone()));
+    pub(super) fn new(confined: Arc<Confined>) -> Self {
         Self {
-            shared: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
-            idle: Mutex::default(),
-            mandatory: Semaphore::new(MANDATORY),
+            unwatched: Place::default(),
+            confirmed: Place::default(),
             exchanges: RwLock::default(),
-            watcher,
-            events,
             confined,
         }
     }
 
+    /// Sends a message, for whose way into the connection it waits at most `patience`.
     pub(super) async fn publish(
         &self,
         connection: &Connection,
         to: &Address,
         message: &Outbound,
+        patience: Duration,
     ) -> Result<(), Failure> {
         let exchange = to.exchange_name();
         self.ensure_exchange(connection, &exchange, matches!(to, Address::Fanout { .. })).await?;
-        let (confirm, mandatory) = (message.confirm, message.mandatory);
-        let ready = Ready::new(&exchange, to, message)?;
-        match (confirm, mandatory) {
-            (true, true) => self.publish_mandatory(connection, ready).await,
-            (true, false) => self.publish_confirmed(connection, ready).await,
-            (false, _) => self.publish_unwatched(connection, ready).await,
+        let channel = self.channel(connection, message.confirm).await?;
+        if tokio::time::timeout(patience, channel.room()).await.is_err() {
+            return Err(Failure::Told(PublishError::Transport(TransportError::Unreachable {
+                address: "the broker".to_owned(),
+                why: format!("it took nothing for {} s", patience.as_secs_f32()),
+            })));
+        }
+        let key = to.routing_key();
+        let ready = Publish {
+            exchange: &exchange,
+            routing_key: &key,
+            mandatory: message.mandatory,
+            content_type: CONTENT_TYPE,
+            persistent: message.persistent,
+            reply_to: message.reply_hint.as_ref().map(|hint| hint.as_str()),
+            expiration: message.ttl.map(|ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
+            body: &message.payload,
+        };
+        if !message.confirm {
+            return channel.publish(&ready).map_err(not_sent);
+        }
+        match channel.publish_confirmed(&ready).map_err(not_sent)?.await {
+            Ok(Confirmation::Taken) => Ok(()),
+            Ok(Confirmation::Rejected) => Err(Failure::Told(PublishError::Rejected)),
+            Ok(Confirmation::Unroutable) => {
+                Err(Failure::Told(PublishError::Unroutable { address: key }))
+            }
+            Err(error) => Err(told(&error, &exchange, &key)),
         }
     }
 
-    /// Waits until the broker has answered for everything that is on its way.
+    /// Waits until the broker has taken everything that is on its way.
     pub(super) async fn flush(&self) {
-        let (done, wait) = oneshot::channel();
-        if self.watcher.send(Watched::Flush(done)).await.is_ok() {
-            // The watcher ends with the connection, and then there is nothing to wait for.
-            let _ = wait.await;
+        let channel = self.unwatched.open();
+        if let Some(channel) = channel {
+            channel.close().await;
         }
     }
 
@@ -174,160 +128,52 @@ impl Publisher {
         Ok(())
     }
 
-    async fn publish_unwatched(
+    async fn channel(
         &self,
         connection: &Connection,
-        ready: Ready,
-    ) -> Result<(), Failure> {
-        let (routing_key, payload) = (ready.routing_key.clone(), ready.payload.clone());
-        let room = self.watcher.reserve().await.map_err(|_| Failure::NotSent(gone()))?;
-        let sent = self.send_shared(connection, ready).await?;
-        room.send(Watched::Message { sent, routing_key, payload });
-        Ok(())
-    }
-
-    async fn publish_confirmed(
-        &self,
-        connection: &Connection,
-        ready: Ready,
-    ) -> Result<(), Failure> {
-        let (exchange, key) = (ready.exchange.clone(), ready.routing_key.clone());
-        let sent = self.send_shared(connection, ready).await?;
-        let confirmation = confirmed(sent).await.map_err(|error| told(&error, &exchange, &key))?;
-        let rejected = confirmation.is_nack();
-        // A message that came back here belongs to a sender that does not wait.
-        if let Some(message) = confirmation.take_message() {
-            let _ = self.events.send(returned(message));
+        confirm: bool,
+    ) -> Result<Channel, TransportError> {
+        let place = if confirm { &self.confirmed } else { &self.unwatched };
+        if let Some(channel) = place.open() {
+            return Ok(channel);
         }
-        if rejected { Err(Failure::Told(PublishError::Rejected)) } else { Ok(()) }
-    }
-
-    async fn publish_mandatory(
-        &self,
-        connection: &Connection,
-        ready: Ready,
-    ) -> Result<(), Failure> {
-        let _place = self.mandatory.acquire().await.map_err(|_| Failure::NotSent(gone()))?;
-        let idle = self.idle.lock().pop().filter(|channel| channel.status().connected());
-        let channel = match idle {
-            Some(channel) => channel,
-            None => confirming(connection).await?,
-        };
-        let (exchange, key) = (ready.exchange.clone(), ready.routing_key.clone());
-        let sent = not_refused(ready.send(channel.clone()))?;
-        let confirmation = confirmed(sent).await.map_err(|error| told(&error, &exchange, &key))?;
-        self.idle.lock().push(channel);
-        let rejected = confirmation.is_nack();
-        match confirmation.take_message() {
-            Some(_) => Err(Failure::Told(PublishError::Unroutable { address: key.to_string() })),
-            None if rejected => Err(Failure::Told(PublishError::Rejected)),
-            None => Ok(()),
+        let _opening = place.opening.lock().await;
+        if let Some(channel) = place.open() {
+            return Ok(channel);
         }
-    }
-
-    async fn send_shared(&self, connection: &Connection, ready: Ready) -> Result<Sent, Failure> {
-        let shared = self.shared(connection).await?;
-        let order = shared.order.lock();
-        let sent = ready.send(shared.channel.clone());
-        drop(order);
-        not_refused(sent)
-    }
-
-    async fn shared(&self, connection: &Connection) -> Result<Arc<Shared>, TransportError> {
-        if let Some(shared) = self.open_shared() {
-            return Ok(shared);
+        let channel = declare::open(connection).await?;
+        if confirm {
+            let confirming = channel.confirm().await;
+            confirming
+                .map_err(|error| declare::refused("publisher confirms".to_owned(), &error))?;
         }
-        let _opening = self.opening.lock().await;
-        if let Some(shared) = self.open_shared() {
-            return Ok(shared);
+        if place.channel.lock().replace(channel.clone()).is_some() {
+            // The last one may have ended because an exchange was deleted.
+            self.exchanges.write().clear();
         }
-        // The last one may have ended because an exchange was deleted.
-        self.exchanges.write().clear();
-        let channel = confirming(connection).await?;
-        let shared = Arc::new(Shared { channel, order: Mutex::default() });
-        *self.shared.lock() = Some(Arc::clone(&shared));
-        Ok(shared)
+        Ok(channel)
     }
-
-    fn open_shared(&self) -> Option<Arc<Shared>> {
-        self.shared.lock().clone().filter(|shared| shared.channel.status().connected())
-    }
-}
-
-async fn confirming(connection: &Connection) -> Result<Channel, TransportError> {
-    let channel = declare::open(connection).await?;
-    channel
-        .confirm_select(ConfirmSelectOptions::default())
-        .await
-        .map_err(|error| declare::refused("publisher confirms".to_owned(), &error))?;
-    Ok(channel)
 }
 
 /// What failed at once never left.
-fn not_refused(sent: Sent) -> Result<Sent, Failure> {
-    match sent {
-        Started::Ready(Some(Err(error))) => {
-            let why = error.to_string();
-            Err(Failure::NotSent(TransportError::Unreachable { address: "the broker".into(), why }))
+fn not_sent(error: AmqpError) -> Failure {
+    match error {
+        AmqpError::NameTooLong => declare::refused(String::new(), &error).into(),
+        AmqpError::Lost(_) | AmqpError::Refused { .. } => {
+            Failure::NotSent(TransportError::Unreachable {
+                address: "the broker".to_owned(),
+                why: error.to_string(),
+            })
         }
-        sent => Ok(sent),
     }
-}
-
-async fn confirmed(sent: Sent) -> lapin::Result<Confirmation> {
-    sent.await?.await
 }
 
 /// A refusal ends the channel with everybody's messages on it; it is told only to the sender
 /// whose message it is about.
-fn told(error: &lapin::Error, exchange: &ShortString, key: &ShortString) -> Failure {
+fn told(error: &AmqpError, exchange: &str, key: &str) -> Failure {
     let refusal = declare::refused(format!("the message to {key} on {exchange}"), error);
     let mine = matches!(&refusal, TransportError::Refused { why, .. }
         if why.contains(&format!("'{exchange}'"))
             && (!why.contains("to topic") || why.contains(&format!("'{key}'"))));
     Failure::Told(if mine { refusal.into() } else { PublishError::Unconfirmed })
-}
-
-fn gone() -> TransportError {
-    TransportError::Unreachable {
-        address: "the broker".to_owned(),
-        why: "the connection was lost".to_owned(),
-    }
-}
-
-fn returned(message: BasicReturnMessage) -> TransportEvent {
-    let delivery = message.delivery;
-    TransportEvent::Returned {
-        address: delivery.routing_key.to_string(),
-        payload: Bytes::from(delivery.data),
-    }
-}
-
-/// Looks after messages whose senders do not wait.
-async fn watch(mut watched: mpsc::Receiver<Watched>, events: broadcast::Sender<TransportEvent>) {
-    while let Some(next) = watched.recv().await {
-        let (sent, routing_key, payload) = match next {
-            Watched::Message { sent, routing_key, payload } => (sent, routing_key, payload),
-            Watched::Flush(done) => {
-                let _ = done.send(());
-                continue;
-            }
-        };
-        let event = match confirmed(sent).await {
-            Ok(Confirmation::Ack(None) | Confirmation::NotRequested) => continue,
-            Ok(Confirmation::Ack(Some(message)) | Confirmation::Nack(Some(message))) => {
-                returned(message)
-            }
-            Ok(Confirmation::Nack(None)) => {
-                TransportEvent::Returned { address: routing_key.to_string(), payload }
-            }
-            // The loss of the connection is an event of its own.
-            Err(error) => {
-                tracing::debug!(%routing_key, %error, "an unconfirmed message");
-                continue;
-            }
-        };
-        // Nobody may be listening.
-        let _ = events.send(event);
-    }
 }

@@ -2,15 +2,11 @@
 
 use std::time::SystemTime;
 
-use futures_util::StreamExt;
-use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Connection, Consumer};
-
-use super::declare::{Confined, exchange, short};
+use super::declare::{Confined, exchange};
 use super::dial::dial;
 use super::options::RabbitOptions;
 use crate::address::Address;
+use crate::amqp::{AmqpError, Channel, Connection, Deliveries, QueueDeclare};
 use crate::error::TransportError;
 use crate::memory::Tapped;
 
@@ -18,8 +14,8 @@ use crate::memory::Tapped;
 /// Needs a broker user that may bind to them, as an operator's may and an agent's may not.
 pub struct RabbitTap {
     // Held open: closing it ends the consumer.
-    _connection: Connection,
-    consumer: Consumer,
+    _channel: Channel,
+    deliveries: Deliveries,
 }
 
 impl RabbitTap {
@@ -30,50 +26,44 @@ impl RabbitTap {
         name: &str,
         topics: &[String],
     ) -> Result<Self, TransportError> {
-        let connection = dial(options).await?;
+        let (connection, _) = dial(options).await?;
         let (exchanges, confined) = (watched(name, topics), Confined::default());
         for (name, fanout) in &exchanges {
             exchange(&connection, &confined, name, *fanout).await?;
         }
-        let consumer = Self::consume(&connection, &exchanges).await.map_err(|error| {
+        let consuming = Self::consume(&connection, &exchanges).await.map_err(|error| {
             TransportError::Refused {
                 what: "to watch the exchanges".into(),
                 why: error.to_string(),
             }
         })?;
-        Ok(Self { _connection: connection, consumer })
+        Ok(Self { _channel: consuming.0, deliveries: consuming.1 })
     }
 
     async fn consume(
         connection: &Connection,
         exchanges: &[(String, bool)],
-    ) -> Result<Consumer, Box<dyn std::error::Error + Send + Sync>> {
-        let channel = connection.create_channel().await?;
-        let options = QueueDeclareOptions {
-            exclusive: true,
-            auto_delete: true,
-            ..QueueDeclareOptions::default()
-        };
-        let queue = channel.queue_declare(short("")?, options, FieldTable::default()).await?;
-        let queue = queue.name().clone();
+    ) -> Result<(Channel, Deliveries), AmqpError> {
+        let channel = connection.channel().await?;
+        let queue = QueueDeclare { exclusive: true, auto_delete: true, ..QueueDeclare::default() };
+        let queue = channel.queue_declare(&queue).await?.name;
         for (name, _) in exchanges {
-            let options = QueueBindOptions::default();
-            let (name, every) = (short(name)?, short("#")?);
-            channel.queue_bind(queue.clone(), name, every, options, FieldTable::default()).await?;
+            channel.queue_bind(&queue, name, "#").await?;
         }
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        Ok(channel.basic_consume(queue, short("")?, options, FieldTable::default()).await?)
+        let deliveries = channel.consume(&queue, 0, true, true).await?;
+        Ok((channel, deliveries))
     }
 
     /// The next message; `None` when the connection is gone.
     pub async fn next(&mut self) -> Option<Tapped> {
-        let delivery = self.consumer.next().await?.ok()?;
+        let message = self.deliveries.next().await?;
+        let route = message.route?;
         Some(Tapped {
             at: SystemTime::now(),
-            exchange: delivery.exchange.to_string(),
-            routing_key: delivery.routing_key.to_string(),
-            reply_to: delivery.properties.reply_to().as_ref().map(ToString::to_string),
-            payload: delivery.data.into(),
+            exchange: route.exchange,
+            routing_key: route.routing_key,
+            reply_to: message.reply_to,
+            payload: message.body,
         })
     }
 }

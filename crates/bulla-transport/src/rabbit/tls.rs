@@ -51,8 +51,7 @@ pub(super) fn config(options: &RabbitOptions) -> Result<TlsConfig, TransportErro
                 .map_err(|error| fail(format!("the client certificate: {error}")))?
         }
     };
-    let server_name =
-        options.server_name.clone().unwrap_or_else(|| options.uri.authority.host.clone());
+    let server_name = options.server_name.clone().unwrap_or_else(|| options.uri.host.clone());
     let server_name = ServerName::try_from(server_name)
         .map_err(|_| fail("its name is neither a DNS name nor an IP address".to_owned()))?;
     Ok(TlsConfig { client: Arc::new(client), server_name })
