@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bulla_guard::floor::{FloorError, FloorStore, Floors, MemoryFloors};
 use bulla_journal::{Event, Events, events};
 use bulla_seal::{
-    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Exemption, Hedge, MAX_FRAME, OsRandom, Pooled, Principal,
-    Random, RandomFailed,
+    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Exemption, GroupName, Hedge, MAX_FRAME, OsRandom, Pooled,
+    Principal, Random, RandomFailed,
 };
 use bulla_transport::{ConsumeOptions, ReplyName, Transport};
 use parking_lot::Mutex;
@@ -77,6 +77,19 @@ pub struct EndpointOptions {
     pub journal_calls: JournalCalls,
     /// What takes spans of traces; there are none unless given.
     pub tracer: Option<Arc<dyn Tracer>>,
+    /// Groups behind topics that do not have their names, on the oslo carrier.
+    pub groups: Vec<NamedGroup>,
+}
+
+/// A group behind a topic of another name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedGroup {
+    /// The control exchange.
+    pub exchange: String,
+    /// The topic.
+    pub topic: String,
+    /// Who listens.
+    pub group: GroupName,
 }
 
 /// Which calls are told one by one as events.
@@ -110,6 +123,7 @@ impl Default for EndpointOptions {
             events: Events::default(),
             journal_calls: JournalCalls::None,
             tracer: None,
+            groups: Vec::new(),
         }
     }
 }

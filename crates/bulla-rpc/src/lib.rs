@@ -124,7 +124,7 @@ pub use directory::{
     Directory, DirectoryError, LookupLimits, Lookups, PairKey, PeerKeys, RemoteDirectory,
     StaticDirectory,
 };
-pub use endpoint::{Endpoint, EndpointOptions, JournalCalls};
+pub use endpoint::{Endpoint, EndpointOptions, JournalCalls, NamedGroup};
 pub use error::{CallError, RemoteError, kinds};
 pub use identity::{Identity, KeyFile, KeyFileError, ReceiveKey};
 pub use pipeline::{

@@ -1,5 +1,6 @@
 //! Which methods a server has.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
@@ -249,9 +250,19 @@ pub(crate) enum NoRoute {
 }
 
 /// A server's methods, by namespace, name and major version.
-#[derive(Debug, Default, Clone)]
+#[derive(Default, Clone)]
 pub struct Router {
     methods: HashMap<String, Vec<Arc<Method>>>,
+    others: Option<Arc<Others>>,
+}
+
+/// Makes methods of names that nobody registered.
+type Others = dyn Fn(Option<&str>, &str, Version) -> Option<Method> + Send + Sync;
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.methods()).finish()
+    }
 }
 
 impl Router {
@@ -284,7 +295,18 @@ impl Router {
         self
     }
 
-    /// Every method.
+    /// Asks `make` for a method that is not here by namespace, name and version, where another part of
+    /// the program knows what there is. It is judged like any other before it runs; `None` is no method.
+    #[must_use]
+    pub fn others<F>(mut self, make: F) -> Self
+    where
+        F: Fn(Option<&str>, &str, Version) -> Option<Method> + Send + Sync + 'static,
+    {
+        self.others = Some(Arc::new(make));
+        self
+    }
+
+    /// Every method that was registered.
     pub fn methods(&self) -> impl Iterator<Item = &Arc<Method>> {
         self.methods.values().flatten()
     }
@@ -294,18 +316,23 @@ impl Router {
         namespace: Option<&str>,
         name: &str,
         version: &str,
-    ) -> Result<&Arc<Method>, NoRoute> {
+    ) -> Result<Cow<'_, Arc<Method>>, NoRoute> {
         let named = self.methods.get(name).map(Vec::as_slice).unwrap_or_default();
         let mut in_namespace =
             named.iter().filter(|m| m.namespace.as_deref() == namespace).peekable();
         if in_namespace.peek().is_none() {
             if off(Check::MethodDeclared) {
-                return self.methods().max_by_key(|any| any.full_name()).ok_or(NoRoute::Unknown);
+                let any = self.methods().max_by_key(|any| any.full_name());
+                return any.map(Cow::Borrowed).ok_or(NoRoute::Unknown);
             }
-            return Err(NoRoute::Unknown);
+            let others = self.others.as_ref().ok_or(NoRoute::Unknown)?;
+            let asked = Version::parse(version).ok_or(NoRoute::Version)?;
+            let made = others(namespace, name, asked).ok_or(NoRoute::Unknown)?;
+            return Ok(Cow::Owned(Arc::new(made)));
         }
         let asked = Version::parse(version).ok_or(NoRoute::Version)?;
-        in_namespace.find(|m| m.version.serves(asked)).ok_or(NoRoute::Version)
+        let found = in_namespace.find(|m| m.version.serves(asked));
+        found.map(Cow::Borrowed).ok_or(NoRoute::Version)
     }
 }
 
@@ -342,5 +369,20 @@ mod tests {
         assert_eq!(found(Some("db"), "ping", "1.0"), Err(NoRoute::Version));
         assert_eq!(found(Some("other"), "ping", "1.0"), Err(NoRoute::Unknown));
         assert_eq!(found(None, "pong", "1.0"), Err(NoRoute::Unknown));
+    }
+
+    #[test]
+    fn others_are_asked_for_last() {
+        let router = Router::new().method("ping", nothing).others(|namespace, name, asked| {
+            let made = Method::new(name, nothing).version(asked.major, asked.minor);
+            (namespace == Some("db")).then(|| made.namespace("db"))
+        });
+        let found =
+            |ns, name, version| router.find(ns, name, version).map(|m| m.full_name().to_owned());
+        assert_eq!(found(None, "ping", "1.0"), Ok("ping".into()));
+        assert_eq!(found(None, "ping", "2.0"), Err(NoRoute::Version));
+        assert_eq!(found(Some("db"), "grow", "2.1"), Ok("db.grow".into()));
+        assert_eq!(found(Some("db"), "grow", "x"), Err(NoRoute::Version));
+        assert_eq!(found(None, "grow", "1.0"), Err(NoRoute::Unknown));
     }
 }

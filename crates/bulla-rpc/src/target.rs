@@ -20,14 +20,52 @@ pub enum Target {
     Server(Principal, String),
     /// Every member of a group.
     Group(GroupName),
+    /// A principal behind a topic that its deployment names, on the oslo carrier.
+    Named {
+        /// Who is behind it.
+        principal: Principal,
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+        /// One server of the topic.
+        server: Option<String>,
+    },
+    /// A group behind such a topic.
+    NamedGroup {
+        /// Who listens.
+        group: GroupName,
+        /// The control exchange.
+        exchange: String,
+        /// The topic.
+        topic: String,
+    },
 }
 
 impl Target {
     /// The principal, unless it is a group.
     pub fn principal(&self) -> Option<&Principal> {
         match self {
-            Self::Principal(principal) | Self::Server(principal, _) => Some(principal),
-            Self::Group(_) => None,
+            Self::Principal(principal)
+            | Self::Server(principal, _)
+            | Self::Named { principal, .. } => Some(principal),
+            Self::Group(_) | Self::NamedGroup { .. } => None,
+        }
+    }
+
+    /// The group, if it is one.
+    pub fn group(&self) -> Option<&GroupName> {
+        match self {
+            Self::Group(group) | Self::NamedGroup { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+
+    /// The exchange that it is on: its own, or the `default` one.
+    pub fn exchange<'a>(&'a self, default: &'a str) -> &'a str {
+        match self {
+            Self::Named { exchange, .. } | Self::NamedGroup { exchange, .. } => exchange,
+            _ => default,
         }
     }
 
@@ -35,6 +73,7 @@ impl Target {
     pub fn server(&self) -> Option<&str> {
         match self {
             Self::Server(_, server) => Some(server),
+            Self::Named { server, .. } => server.as_deref(),
             _ => None,
         }
     }
@@ -44,30 +83,41 @@ impl Target {
         match self {
             Self::Principal(principal) | Self::Server(principal, _) => topic_of(principal),
             Self::Group(group) => group_topic(group),
+            Self::Named { topic, .. } | Self::NamedGroup { topic, .. } => topic.clone(),
         }
     }
 
     /// Where it is published.
     pub fn address(&self, exchange: &str) -> Address {
-        let (exchange, topic) = (exchange.to_owned(), self.topic());
+        let (exchange, topic) = (self.exchange(exchange).to_owned(), self.topic());
         match self {
-            Self::Principal(_) => Address::Topic { exchange, topic },
+            Self::Principal(_) | Self::Named { server: None, .. } => {
+                Address::Topic { exchange, topic }
+            }
+            Self::Named { server: Some(server), .. } => {
+                Address::Server { exchange, topic, server: server.clone() }
+            }
             Self::Server(_, server) => {
                 Address::Server { exchange, topic, server: routing_word(server) }
             }
-            Self::Group(_) => Address::Fanout { exchange, topic },
+            Self::Group(_) | Self::NamedGroup { .. } => Address::Fanout { exchange, topic },
         }
     }
 
     /// The inbox that it lands in, for a principal.
     pub fn inbox(&self, exchange: &str) -> Option<Inbox> {
-        let (exchange, topic) = (exchange.to_owned(), self.topic());
+        let (exchange, topic) = (self.exchange(exchange).to_owned(), self.topic());
         match self {
-            Self::Principal(_) => Some(Inbox::Topic { exchange, topic }),
+            Self::Principal(_) | Self::Named { server: None, .. } => {
+                Some(Inbox::Topic { exchange, topic })
+            }
+            Self::Named { server: Some(server), .. } => {
+                Some(Inbox::Server { exchange, topic, server: server.clone() })
+            }
             Self::Server(_, server) => {
                 Some(Inbox::Server { exchange, topic, server: routing_word(server) })
             }
-            Self::Group(_) => None,
+            Self::Group(_) | Self::NamedGroup { .. } => None,
         }
     }
 }
@@ -88,6 +138,13 @@ impl fmt::Display for Target {
             Self::Principal(principal) => principal.fmt(f),
             Self::Server(principal, server) => write!(f, "{principal}@{server}"),
             Self::Group(group) => group.fmt(f),
+            Self::Named { principal, topic, server: None, .. } => {
+                write!(f, "{principal} (topic {topic})")
+            }
+            Self::Named { principal, topic, server: Some(server), .. } => {
+                write!(f, "{principal} (topic {topic}, server {server})")
+            }
+            Self::NamedGroup { group, topic, .. } => write!(f, "{group} (topic {topic})"),
         }
     }
 }
@@ -133,6 +190,25 @@ mod tests {
         for bad in ["db-1", "group/", "component/api@", "agent/a/b", "group/a b"] {
             assert!(bad.parse::<Target>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_named_topic_is_taken_as_it_is() {
+        let named = |server: Option<&str>| Target::Named {
+            principal: "component/conductor".parse().unwrap(),
+            exchange: "trove".into(),
+            topic: "trove-conductor".into(),
+            server: server.map(str::to_owned),
+        };
+        let (exchange, topic) = ("trove".to_owned(), "trove-conductor".to_owned());
+        let (host, any) = (named(Some("h.1")), named(None));
+        assert_eq!(
+            any.address("bulla"),
+            Address::Topic { exchange: exchange.clone(), topic: topic.clone() }
+        );
+        let server = "h.1".to_owned();
+        assert_eq!(host.address("bulla"), Address::Server { exchange, topic, server });
+        assert_eq!(host.principal().unwrap().as_str(), "component/conductor");
     }
 
     #[test]

@@ -83,6 +83,9 @@ pub enum Inbox {
     },
 }
 
+/// What names of reply queues begin with on the oslo carrier.
+const QUEUE: &str = "reply_";
+
 /// The name of a reply inbox: whose it is (a principal's short form) and which process's.
 /// At most 96 bytes in its text form `<principal>.<process>`, with `/` and `.` of the principal
 /// written as `.` and `~`: `agent/db-1` and process `9f3a` give `agent.db-1.9f3a`.
@@ -102,6 +105,20 @@ impl ReplyName {
         let process_ok = !process.is_empty() && process.bytes().all(|b| b.is_ascii_alphanumeric());
         let text = format!("{}.{process}", routing_word(principal));
         (process_ok && text.len() <= Self::MAX).then_some(Self { text })
+    }
+
+    /// A reply queue of the oslo carrier, by its name: `reply_` and more printable ASCII without quotes
+    /// and backslashes, 255 bytes at the most.
+    pub fn queue(name: &str) -> Option<Self> {
+        let rest = name.strip_prefix(QUEUE)?;
+        let printable = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+        let ok = !rest.is_empty() && name.len() <= 255 && name.bytes().all(printable);
+        ok.then(|| Self { text: name.to_owned() })
+    }
+
+    /// Whether it is the name of such a queue. What [`ReplyName::parse`] reads never is.
+    pub fn is_queue(&self) -> bool {
+        self.text.starts_with(QUEUE)
     }
 
     /// From the text form; `None` unless it has the form that [`ReplyName::new`] gives.
@@ -179,5 +196,18 @@ mod tests {
             assert_eq!(ReplyName::parse(bad), None, "{bad}");
         }
         assert_eq!(ReplyName::new("agent/db", "a.b"), None);
+    }
+
+    #[test]
+    fn reply_queues_are_told_by_their_name() {
+        let queue = ReplyName::queue("reply_host:trove:1").unwrap();
+        assert!(queue.is_queue() && !queue.belongs_to("agent/db"));
+        assert!(!ReplyName::new("agent/db", "9f3a").unwrap().is_queue());
+        let long = format!("reply_{}", "a".repeat(250));
+        for bad in
+            ["reply_", "trove-taskmanager", "reply_ 1", "reply_\"", "reply_\\", "reply_ü", &long]
+        {
+            assert_eq!(ReplyName::queue(bad), None, "{bad}");
+        }
     }
 }

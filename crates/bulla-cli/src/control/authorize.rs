@@ -62,13 +62,15 @@ impl Plane {
         args: &Value,
     ) -> Result<(), CallFailure> {
         let (receiver, topic) = match to {
-            Target::Principal(principal) | Target::Server(principal, _) => {
+            Target::Principal(principal)
+            | Target::Server(principal, _)
+            | Target::Named { principal, .. } => {
                 let who = Who { kind: principal.kind().into(), id: principal.name() };
-                (who, target::topic_of(principal))
+                (who, to.topic())
             }
-            Target::Group(group) => {
+            Target::Group(group) | Target::NamedGroup { group, .. } => {
                 let who = Who { kind: WhoKind::Group, id: group.as_str() };
-                (who, target::group_topic(group))
+                (who, to.topic())
             }
         };
         // As the receiver takes it apart.

@@ -29,9 +29,8 @@ impl Client {
         request: &Request<'_>,
         args: &A,
     ) -> Result<MessageId, CallError> {
-        let Target::Group(group) = request.target else {
-            return Err(CallError::Usage("a fanout goes to a group: group/<name>".into()));
-        };
+        let no_group = || CallError::Usage("a fanout goes to a group: group/<name>".into());
+        let group = request.target.group().ok_or_else(no_group)?;
         let endpoint = self.endpoint();
         let signer = endpoint.identity.fanout_signer().and_then(Result::ok).ok_or_else(|| {
             CallError::Usage("only components with a key pair send fanouts".into())
@@ -41,7 +40,8 @@ impl Client {
         let buf = request.plaintext(args, None, limit)?;
         let hedge = endpoint.hedge()?;
         let audience = Audience::Group(group.clone());
-        let route = Route::new(&endpoint.options.exchange, &request.target.topic(), None, audience)
+        let exchange = request.target.exchange(&endpoint.options.exchange);
+        let route = Route::new(exchange, &request.target.topic(), None, audience)
             .map_err(|e| CallError::Usage(e.to_string()))?;
         let spec = FanoutSpec {
             kind: MessageKind::Fanout,

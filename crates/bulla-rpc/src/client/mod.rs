@@ -74,8 +74,23 @@ impl Drop for Inner {
 impl Client {
     /// A client of this endpoint.
     pub fn new(endpoint: Endpoint) -> Self {
+        let reply_name = endpoint.next_reply_name();
+        Self::with_reply_name(endpoint, reply_name)
+    }
+
+    /// A client whose replies go to a queue of that name, on the oslo carrier. Nobody but it may
+    /// consume from that queue.
+    ///
+    /// # Errors
+    /// It is no name of such a queue.
+    pub fn with_reply_queue(endpoint: Endpoint, queue: &str) -> Result<Self, CallError> {
+        let unusable = || CallError::Usage(format!("`{queue}` is no name of a reply queue"));
+        Ok(Self::with_reply_name(endpoint, ReplyName::queue(queue).ok_or_else(unusable)?))
+    }
+
+    fn with_reply_name(endpoint: Endpoint, reply_name: ReplyName) -> Self {
         Self(Arc::new(Inner {
-            reply_name: endpoint.next_reply_name(),
+            reply_name,
             endpoint,
             pending: Arc::default(),
             replies: OnceCell::new(),

@@ -267,11 +267,11 @@ impl Shared {
                 return Verdict::Deny(RemoteError::new(kinds::UNSUPPORTED_VERSION, message));
             }
         };
-        match self.decide(opened, (&body, groups), method) {
+        match self.decide(opened, (&body, groups), &method) {
             Decision::Deny { rule } if !off(Check::Policy) => self.deny(&rule, opened, &name()),
             _ => {
                 opened.note(method.full_name());
-                Verdict::Run(method.clone())
+                Verdict::Run(method.into_owned())
             }
         }
     }

@@ -204,7 +204,11 @@ impl Server {
         }
     }
 
-    async fn consume(&self, inbox: &Inbox) -> Result<(), ServeError> {
+    /// Consumes from an inbox beside its own: one that the settings of a deployment name.
+    ///
+    /// # Errors
+    /// The bus can't be consumed from.
+    pub async fn consume(&self, inbox: &Inbox) -> Result<(), ServeError> {
         let options = &self.endpoint.options.queues;
         let consumer = self.endpoint.transport.consume(inbox, options).await?;
         self.work_on(consumer);

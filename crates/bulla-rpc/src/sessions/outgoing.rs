@@ -44,7 +44,8 @@ pub(crate) struct Path {
 impl Path {
     fn new(exchange: &str, target: &Target, peer: &Party) -> Result<Self, CallError> {
         let audience = Audience::Party(peer.clone());
-        let route = Route::new(exchange, &target.topic(), target.server(), audience)
+        let on = target.exchange(exchange);
+        let route = Route::new(on, &target.topic(), target.server(), audience)
             .map_err(|e| CallError::Usage(e.to_string()))?;
         Ok(Self { route, address: Arc::new(target.address(exchange)) })
     }

@@ -17,7 +17,7 @@ use bulla_seal::{
     Detail, Expected, GroupName, GroupSession, Kid, Level, MessageId, MessageKind, Parsed, Party,
     Refusal, RequestBody, UnixTime,
 };
-use bulla_transport::{Address, Delivery, Inbox, Outbound};
+use bulla_transport::{Address, Delivery, Inbox, Outbound, ReplyName};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tower::{Layer, Service};
@@ -234,8 +234,8 @@ impl Shared {
             Sifted::Plain(opened) => return Ok(opened),
         };
         self.settle_floor(&mut opened).await?;
-        #[cfg(bulla_mutants)]
-        opened.hint.clone_from(&delivery.reply_hint);
+        let queue = |hint: &&ReplyName| hint.is_queue() || cfg!(bulla_mutants);
+        opened.hint = delivery.reply_hint.as_ref().filter(queue).cloned();
         Ok(opened)
     }
 
@@ -369,7 +369,8 @@ impl Shared {
         if let Some((_, place)) = self.places.read().iter().find(same) {
             return Ok(place.clone());
         }
-        let place = Arc::new(Place::of(inbox, self.endpoint.identity.party())?);
+        let place =
+            Arc::new(Place::of(inbox, self.endpoint.identity.party(), &self.endpoint.options)?);
         self.places.write().push((inbox.clone(), place.clone()));
         Ok(place)
     }
@@ -418,7 +419,6 @@ impl Shared {
             peer,
             judgement: Judgement::Accept,
             now: now.secs(),
-            #[cfg(bulla_mutants)]
             hint: None,
         })
     }
@@ -450,7 +450,6 @@ impl Shared {
             peer,
             judgement: Judgement::Accept,
             now: now.secs(),
-            #[cfg(bulla_mutants)]
             hint: None,
         })
     }
@@ -501,7 +500,9 @@ impl Shared {
         let wanted = header.kind == MessageKind::Call
             && OfferNeeded::applies_to(header.handle)
             && parsed.offer().is_none()
-            && (hint.belongs_to(parsed.claimed_sender()) || off(Check::NoticeNameSpace));
+            && (hint.is_queue()
+                || hint.belongs_to(parsed.claimed_sender())
+                || off(Check::NoticeNameSpace));
         if !wanted || !self.may_notify() {
             return;
         }

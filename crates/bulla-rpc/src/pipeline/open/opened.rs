@@ -9,7 +9,7 @@ use bulla_seal::{
     Digest, Level, MessageId, MessageKind, OpenedFanout, OpenedRequest, Party, Refusal,
     RequestBody, SignedCredential,
 };
-use bulla_transport::Address;
+use bulla_transport::{Address, ReplyName};
 
 use super::place::Place;
 use crate::sessions::InSession;
@@ -26,9 +26,8 @@ pub(crate) struct Opened {
     pub(super) peer: Arc<Peer>,
     pub(super) judgement: Judgement,
     pub(super) now: u64,
-    /// Where the message's properties say that replies go.
-    #[cfg(bulla_mutants)]
-    pub(super) hint: Option<bulla_transport::ReplyName>,
+    /// Where the message's outside says that replies go: a reply queue of the oslo carrier.
+    pub(super) hint: Option<ReplyName>,
 }
 
 #[derive(Debug)]
@@ -124,7 +123,16 @@ impl Opened {
     ) -> Option<(Arc<InSession>, Address)> {
         let request = self.request().filter(|request| request.kind() == MessageKind::Call)?;
         let body = request.body().ok()?;
-        let to = bulla_transport::ReplyName::parse(body.reply_to?)?;
+        let named = body.reply_to?;
+        if let Some(queue) = ReplyName::queue(named) {
+            // The carrier takes the reply where its outside says: that has to be the same place.
+            if self.hint.as_ref() != Some(&queue) {
+                return None;
+            }
+            let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
+            return Some((self.session.clone()?, Address::Reply { exchange, to: queue, from }));
+        }
+        let to = ReplyName::parse(named)?;
         #[cfg(bulla_mutants)]
         let to = self.hint.clone().filter(|_| off(Check::ReplyAddress)).unwrap_or(to);
         if !to.belongs_to(request.sender().principal.as_str()) && !off(Check::ReplyNameSpace) {

@@ -4,6 +4,9 @@ use bulla_guard::Scope;
 use bulla_seal::{Audience, GroupName, Party, Refusal, Route};
 use bulla_transport::Inbox;
 
+use crate::endpoint::{EndpointOptions, NamedGroup};
+use crate::target::topic_of;
+
 /// What an inbox means: the route that messages taken from it must have been sealed for.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -14,7 +17,11 @@ pub(crate) struct Place {
 
 impl Place {
     /// What this receiver believes of an inbox of its own.
-    pub(super) fn of(inbox: &Inbox, me: &Party) -> Result<Self, Refusal> {
+    pub(super) fn of(
+        inbox: &Inbox,
+        me: &Party,
+        options: &EndpointOptions,
+    ) -> Result<Self, Refusal> {
         let (exchange, topic) = match inbox {
             Inbox::Topic { exchange, topic }
             | Inbox::Server { exchange, topic, .. }
@@ -23,11 +30,11 @@ impl Place {
         };
         let (server, group) = match inbox {
             // The bus writes `~` for the `.` of a name; the message was sealed for the name.
-            Inbox::Server { server, .. } => (Some(server.replace('~', ".")), None),
-            Inbox::Fanout { topic, .. } => {
-                let name = topic.strip_prefix("group.").unwrap_or(topic).replace('~', ".");
-                (None, Some(GroupName::new(&name).map_err(|_| Refusal::GroupUnknown)?))
+            Inbox::Server { server, .. } if *topic == topic_of(&me.principal) => {
+                (Some(server.replace('~', ".")), None)
             }
+            Inbox::Server { server, .. } => (Some(server.clone()), None),
+            Inbox::Fanout { topic, .. } => (None, Some(group_of(exchange, topic, options)?)),
             _ => (None, None),
         };
         let audience = match &group {
@@ -43,4 +50,14 @@ impl Place {
         };
         Ok(Self { route, scope, group })
     }
+}
+
+/// The group that a topic stands for: by the settings, or by its name.
+fn group_of(exchange: &str, topic: &str, options: &EndpointOptions) -> Result<GroupName, Refusal> {
+    let set = |named: &&NamedGroup| named.exchange == exchange && named.topic == topic;
+    if let Some(named) = options.groups.iter().find(set) {
+        return Ok(named.group.clone());
+    }
+    let name = topic.strip_prefix("group.").unwrap_or(topic).replace('~', ".");
+    GroupName::new(&name).map_err(|_| Refusal::GroupUnknown)
 }
