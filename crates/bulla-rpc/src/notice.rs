@@ -35,6 +35,11 @@ impl OfferNeeded {
     }
 }
 
+/// The message that `offer-needed` is about, if these bytes are that: a carrier has to know where it goes.
+pub fn offer_needed(bytes: &[u8]) -> Option<MessageId> {
+    OfferNeeded::parse(bytes).map(|notice| notice.message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

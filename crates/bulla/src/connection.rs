@@ -49,9 +49,22 @@ impl Connection {
         key_file: impl AsRef<Path>,
         bus_url: Option<&str>,
     ) -> Result<Self, ConnectError> {
+        Self::open_around(key_file, bus_url, EndpointOptions::default(), |bus| bus).await
+    }
+
+    /// The same with these settings (but the exchange is the key file's), over what `around` makes
+    /// of the connection to the bus: another carrier beside it.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub async fn open_around(
+        key_file: impl AsRef<Path>,
+        bus_url: Option<&str>,
+        mut options: EndpointOptions,
+        around: impl FnOnce(Arc<dyn Transport>) -> Arc<dyn Transport>,
+    ) -> Result<Self, ConnectError> {
         let path = key_file.as_ref();
         let file = KeyFile::read(path)?;
-        let mut options = EndpointOptions::default();
         if let Some(bus) = &file.bus {
             options.exchange.clone_from(&bus.exchange);
         }
@@ -59,7 +72,7 @@ impl Connection {
         // Opened before the broker is troubled: a bad key file is told as such.
         file.open(path, SystemClock.now())?;
         let transport = Arc::new(RabbitTransport::connect(rabbit).await?);
-        Self::over(&file, path, transport, options)
+        Self::over(&file, path, around(transport), options)
     }
 
     /// The same over a transport that is there already. `path` is the key file's, for messages

@@ -4,7 +4,7 @@ use bulla_api::{CallFailure, Operation};
 use bulla_http::{Authenticator, Identity, IdentityKind};
 use bulla_journal::{Text, events};
 use bulla_policy::{Action, MethodOf, Request, Who, WhoKind};
-use bulla_rpc::{Clock, SystemClock, Target, Version, target, value};
+use bulla_rpc::{Clock, SystemClock, Target, Version, value};
 use serde_json::{Map, Value};
 
 use super::CONTROL;

@@ -62,6 +62,8 @@ pub(crate) struct Inner {
     reply_name: ReplyName,
     closed: CancellationToken,
     asking: statement::Asking,
+    /// Through which the control plane is asked, if not through this one.
+    asks: Option<Client>,
 }
 
 impl Drop for Inner {
@@ -75,20 +77,22 @@ impl Client {
     /// A client of this endpoint.
     pub fn new(endpoint: Endpoint) -> Self {
         let reply_name = endpoint.next_reply_name();
-        Self::with_reply_name(endpoint, reply_name)
+        Self::with_reply_name(endpoint, reply_name, None)
     }
 
-    /// A client whose replies go to a queue of that name, on the oslo carrier. Nobody but it may
-    /// consume from that queue.
+    /// Another client of the same endpoint, whose replies go to a queue of that name on the oslo
+    /// carrier. Nobody but it may consume from that queue. What it has to ask the control plane, it
+    /// asks through this one.
     ///
     /// # Errors
     /// It is no name of such a queue.
-    pub fn with_reply_queue(endpoint: Endpoint, queue: &str) -> Result<Self, CallError> {
+    pub fn with_reply_queue(&self, queue: &str) -> Result<Self, CallError> {
         let unusable = || CallError::Usage(format!("`{queue}` is no name of a reply queue"));
-        Ok(Self::with_reply_name(endpoint, ReplyName::queue(queue).ok_or_else(unusable)?))
+        let name = ReplyName::queue(queue).ok_or_else(unusable)?;
+        Ok(Self::with_reply_name(self.endpoint().clone(), name, Some(self.clone())))
     }
 
-    fn with_reply_name(endpoint: Endpoint, reply_name: ReplyName) -> Self {
+    fn with_reply_name(endpoint: Endpoint, reply_name: ReplyName, asks: Option<Self>) -> Self {
         Self(Arc::new(Inner {
             reply_name,
             endpoint,
@@ -97,6 +101,7 @@ impl Client {
             fanout: FanoutState::default(),
             closed: CancellationToken::new(),
             asking: statement::Asking::default(),
+            asks,
         }))
     }
 

@@ -50,14 +50,15 @@ impl Client {
         if !peer.is_component() || !wants() {
             return;
         }
-        let asking = &self.0.asking;
+        let through = self.0.asks.as_ref().unwrap_or(self);
+        let asking = &through.0.asking;
         let _one = asking.one.lock().await;
         let paused = asking.failed.lock().is_some_and(|failed| failed.elapsed() < PAUSE);
         if paused || !wants() {
             return;
         }
         // A future of its own kind: a call that makes a call.
-        let asked = Box::pin(self.ask_statement()).await;
+        let asked = Box::pin(through.ask_statement()).await;
         *asking.failed.lock() = asked.is_err().then(Instant::now);
         if let Err(error) = asked {
             tracing::warn!(%error, "there is no current statement of revocation, and none to be had");

@@ -1,0 +1,332 @@
+"""The driver ``bulla+rabbit://``: oslo.messaging's rabbit driver, with every message sealed."""
+
+import logging
+import os
+import threading
+import uuid
+
+import oslo_messaging
+from oslo_messaging import transport as oslo_transport
+from oslo_messaging._drivers import amqp, amqpdriver, common, impl_rabbit
+from oslo_serialization import jsonutils
+
+import bulla
+from bulla.oslo import failures, waiting
+from bulla.oslo.listener import SealedListener
+from bulla.oslo.settings import Settings
+
+LOG = logging.getLogger(__name__)
+
+SCHEME = "bulla+rabbit"
+
+
+class BullaRabbitDriver(impl_rabbit.RabbitDriver):
+    """Seals what the rabbit driver carries, and takes nothing that is not sealed."""
+
+    def __init__(self, conf, url, default_exchange=None, allowed_remote_exmods=None):
+        if url.transport != SCHEME:
+            raise oslo_transport.InvalidTransportURL(str(url.transport), f"write {SCHEME}://")
+        self.settings = Settings(conf)
+        # A key file that can't be used is told at once, and not at the first message.
+        self.key = bulla.KeyFile(self.settings.key_file)
+        for allowed, what in (
+            (self.settings.send_plain, "sends in clear"),
+            (self.settings.accept_plain, "takes messages that are not sealed"),
+        ):
+            if allowed:
+                LOG.warning("%s %s until %s", self.key.principal, what, allowed.end)
+        plain = oslo_transport.TransportURL(
+            conf,
+            transport="rabbit",
+            virtual_host=url.virtual_host,
+            hosts=url.hosts,
+            query=url.query,
+        )
+        super().__init__(conf, plain, default_exchange, allowed_remote_exmods or [])
+        self._sessions = {}
+        self._sessions_lock = threading.Lock()
+        self._current = threading.local()
+
+    # What a process has of Bulla: opened when it is needed, in the process that needs it.
+
+    @property
+    def session(self):
+        session = self._sessions.get(os.getpid())
+        return session or self._open_session()
+
+    def _open_session(self):
+        with self._sessions_lock:
+            session = self._sessions.get(os.getpid())
+            if session is None:
+                session = Session(self)
+                self._sessions[os.getpid()] = session
+            return session
+
+    def target_of(self, target):
+        """Whom a message for `target` is sealed for."""
+        exchange = self._get_exchange(target)
+        if target.fanout:
+            group = self.settings.fanouts.get(target.topic)
+            if group is None:
+                raise failures.SealError(
+                    f"no group is behind fanouts of the topic `{target.topic}`: name it in "
+                    "[bulla] fanouts"
+                )
+            return bulla.Target.named(f"group/{group}", exchange, target.topic)
+        principal = self.settings.topics.principal(target.topic, target.server)
+        if principal is None:
+            raise failures.SealError(
+                f"nobody is known to be behind the topic `{target.topic}`: name them in [bulla] topics"
+            )
+        return bulla.Target.named(principal, exchange, target.topic, target.server)
+
+    # Sending.
+
+    def send(
+        self,
+        target,
+        ctxt,
+        message,
+        wait_for_reply=None,
+        timeout=None,
+        call_monitor_timeout=None,
+        retry=None,
+        transport_options=None,
+    ):
+        if self.settings.send_plain:
+            return super().send(
+                target,
+                ctxt,
+                message,
+                wait_for_reply,
+                timeout,
+                call_monitor_timeout,
+                retry=retry,
+                transport_options=transport_options,
+            )
+        call = self._seal(target, ctxt, message, wait_for_reply, timeout)
+        self._current.call = call
+        try:
+            return self._send(
+                target,
+                {},
+                {"bulla": call.frame()},
+                wait_for_reply,
+                timeout,
+                call_monitor_timeout,
+                retry=retry,
+                transport_options=transport_options,
+            )
+        finally:
+            self._current.call = None
+            if not call.done():
+                call.cancel()
+
+    def _seal(self, target, ctxt, message, wait_for_reply, timeout):
+        peer = self.session.peer
+        common_to_both = {
+            "namespace": message.get("namespace"),
+            "version": message.get("version") or "1.0",
+            "context": ctxt if isinstance(ctxt, dict) else ctxt.to_dict(),
+            "other": jsonutils.to_primitive,
+        }
+        to, method, args = self.target_of(target), message["method"], message.get("args") or {}
+        try:
+            if wait_for_reply:
+                call = peer.call(
+                    to,
+                    method,
+                    args,
+                    timeout=min(timeout or 60, 86400),
+                    reply_queue=self._get_reply_q(),
+                    **common_to_both,
+                )
+            else:
+                kind = "fanout" if target.fanout else "cast"
+                call = peer.send(
+                    to, method, args, kind=kind, life=self.settings.cast_life, **common_to_both
+                )
+            waiting.until(call.is_sealed, call.wait_sealed, call.sealed_fileno)
+            if call.has_frame():
+                return call
+            call.result()
+            raise failures.SealError("the message was not sealed")
+        except bulla.Error as error:
+            raise failures.local(error, self._allowed_remote_exmods) from error
+
+    def send_notification(self, target, ctxt, message, version, retry=None):
+        raise failures.SealError(
+            "notifications are not carried over bulla+rabbit: give them a transport of their own "
+            "([oslo_messaging_notifications] transport_url)"
+        )
+
+    def finish_call(self, call, msg_id, call_monitor_timeout):
+        """Waits for a call's end: its result, or the exception to raise."""
+        while True:
+            patience = None
+            if call_monitor_timeout:
+                patience = call_monitor_timeout - call.silent_for()
+                if patience <= 0:
+                    return oslo_messaging.MessagingTimeout(
+                        f"No sign of life from the receiver of message ID {msg_id}."
+                    )
+            if waiting.until(call.done, call.wait, call.fileno, patience):
+                break
+        try:
+            return call.result()
+        except bulla.Error as error:
+            return failures.local(error, self._allowed_remote_exmods)
+
+    # Replies.
+
+    def _get_reply_q(self):
+        with self._reply_q_lock:
+            if self._reply_q is None:
+                named = getattr(self, "_get_reply_queue_name", None)
+                reply_q = named() if named else "reply_" + uuid.uuid4().hex
+                conn = self._get_connection(common.PURPOSE_LISTEN)
+                self._waiter = Waiter(reply_q, conn, self._allowed_remote_exmods, self)
+                self._reply_q = reply_q
+                self._reply_q_conn = conn
+            return self._reply_q
+
+    # Serving.
+
+    def listen(self, target, batch_size, batch_timeout):
+        return SealedListener.adapted(self, target, batch_size, batch_timeout)
+
+    def listen_for_notifications(self, targets_and_priorities, pool, batch_size, batch_timeout):
+        raise failures.SealError("notifications are not carried over bulla+rabbit")
+
+    def cleanup(self):
+        super().cleanup()
+        session = self._sessions.pop(os.getpid(), None)
+        if session:
+            session.close()
+
+
+class Waiter(amqpdriver.ReplyWaiter):
+    """Takes replies from this process's queue. The sealed ones it hands over; a reply in clear counts
+    only for a request that was sent in clear."""
+
+    def __init__(self, reply_q, conn, allowed_remote_exmods, driver):
+        self._driver = driver
+        self._queue = reply_q
+        self._calls = {}
+        super().__init__(reply_q, conn, allowed_remote_exmods)
+
+    def __call__(self, message):
+        sealed = message.get("result")
+        if not (isinstance(sealed, dict) and set(sealed) == {"bulla"}):
+            if message.get("_msg_id") in self.waiters._queues:
+                return super().__call__(message)
+            message.acknowledge()
+            return LOG.warning("A reply that is not sealed was refused.")
+        message.acknowledge()
+        session = self._driver.session
+        try:
+            while not session.peer.deliver_reply(self._queue, sealed["bulla"]):
+                waiting.pause()
+        except (bulla.Error, TypeError) as error:
+            LOG.warning("A reply was refused: %s", error)
+
+    def listen(self, msg_id):
+        call = getattr(self._driver._current, "call", None)
+        if call is None:
+            super().listen(msg_id)
+        else:
+            self._calls[msg_id] = call
+
+    def unlisten(self, msg_id):
+        if self._calls.pop(msg_id, None) is None:
+            super().unlisten(msg_id)
+
+    def wait(self, msg_id, timeout, call_monitor_timeout, *more):
+        call = self._calls.get(msg_id)
+        if call is None:
+            return super().wait(msg_id, timeout, call_monitor_timeout, *more)
+        return self._driver.finish_call(call, msg_id, call_monitor_timeout)
+
+
+class Session:
+    """A process's peer, and the thread that publishes what no other waits to publish."""
+
+    def __init__(self, driver):
+        self._driver = driver
+        settings = driver.settings
+        exchange = driver._default_exchange
+        groups = [(exchange, topic, group) for topic, group in settings.fanouts.items()]
+        try:
+            self.peer = bulla.Peer.open(settings.key_file, settings.bus, groups)
+        except bulla.Error as error:
+            raise failures.SealError(str(error)) from error
+        self.listener = None
+        self._serves = False
+        self._closed = False
+        self._thread = threading.Thread(target=self._run_errands, daemon=True)
+        self._thread.start()
+
+    def serve(self, listener):
+        if self.listener is not None:
+            raise failures.SealError("one process serves one target over bulla+rabbit")
+        if not self._serves:
+            settings = self._driver.settings
+            try:
+                self.peer.serve(
+                    open_to_agents=settings.open_to_agents,
+                    open_to_components=settings.open_to_components,
+                    claims=settings.claims,
+                    only_host=settings.only_host,
+                    concurrency=settings.concurrency,
+                )
+            except bulla.Error as error:
+                raise failures.SealError(str(error)) from error
+            self._serves = True
+        self.listener = listener
+
+    def close(self):
+        self._closed = True
+        self.peer.close(1.0)
+
+    def _run_errands(self):
+        while not self._closed:
+            try:
+                errand = waiting.following(self.peer.next_errand, self.peer.errands_fileno, 1.0)
+            except bulla.Error:
+                return
+            if errand is None:
+                continue
+            try:
+                self._publish(errand)
+                errand.done()
+            except Exception as error:
+                LOG.warning("A sealed message could not be published: %s", error)
+                errand.done(str(error))
+
+    def _publish(self, errand):
+        sealed = {"bulla": errand.frame}
+        if errand.kind == "reply":
+            message = {
+                "result": sealed,
+                "failure": None,
+                "ending": errand.ending,
+                "_msg_id": errand.message,
+            }
+        else:
+            message = sealed
+            if errand.reply_queue:
+                message["_msg_id"] = uuid.uuid4().hex
+                message["_reply_q"] = errand.reply_queue
+                message["_timeout"] = None
+        amqp._add_unique_id(message)
+        body = common.serialize_msg(message)
+        with self._driver._get_connection(common.PURPOSE_SEND) as conn:
+            if errand.kind == "reply":
+                conn.direct_send(errand.reply_queue, body)
+            elif errand.fanout:
+                conn.fanout_send(errand.topic, body)
+            else:
+                topic = errand.topic
+                if errand.server:
+                    topic = f"{topic}.{errand.server}"
+                conn.topic_send(exchange_name=errand.exchange, topic=topic, msg=body)

@@ -1,0 +1,219 @@
+//! A call, cast or fanout that was begun.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla::{CallError, Step};
+use bulla_rpc::Request;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::bridge::SEALED;
+use crate::errors::{Error, call_error};
+use crate::item::Item;
+use crate::wait::Cell;
+
+/// How a request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Call,
+    Cast,
+    Notify,
+    Fanout,
+}
+
+/// A call, cast or fanout on its way.
+#[pyclass(frozen, module = "bulla")]
+pub(crate) struct Call(Arc<State>);
+
+struct State {
+    sealed: Arc<Cell<Option<Bytes>>>,
+    done: Cell<Result<Item, CallError>>,
+    callbacks: Mutex<Vec<Py<PyAny>>>,
+    begun: Instant,
+    heard: AtomicU64,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl State {
+    fn end(&self, outcome: Result<Item, CallError>) {
+        self.done.set(outcome);
+        self.sealed.set(None);
+        let callbacks = std::mem::take(&mut *self.callbacks.lock());
+        if !callbacks.is_empty() {
+            Python::attach(|py| {
+                for callback in callbacks {
+                    if let Err(error) = callback.call0(py) {
+                        error.write_unraisable(py, None);
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// Everything that a request is made of.
+pub(crate) struct Asked {
+    pub(crate) client: bulla::Client,
+    pub(crate) target: Arc<bulla::Target>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) method: String,
+    pub(crate) version: String,
+    pub(crate) args: Item,
+    pub(crate) context: Option<Item>,
+    pub(crate) life: std::time::Duration,
+    pub(crate) way: Way,
+}
+
+impl Asked {
+    fn request(&self) -> Result<Request<'_>, CallError> {
+        let mut request = self.client.request(&self.target, &self.method).version(&self.version);
+        request = request.timeout(self.life).ttl(self.life);
+        if let Some(namespace) = &self.namespace {
+            request = request.namespace(namespace);
+        }
+        match &self.context {
+            Some(context) => request.context(context),
+            None => Ok(request),
+        }
+    }
+
+    async fn run(&self, heard: impl Fn()) -> Result<Item, CallError> {
+        let request = self.request()?;
+        match self.way {
+            Way::Cast => request.cast(&self.args).await.map(|id| Item::Text(id.to_string())),
+            Way::Notify => request.notify(&self.args).await.map(|id| Item::Text(id.to_string())),
+            Way::Fanout => request.fanout(&self.args).await.map(|id| Item::Text(id.to_string())),
+            Way::Call => {
+                let mut steps = request.stream(&self.args).await?;
+                loop {
+                    match steps.next::<Item, Item>().await {
+                        Some(Ok(Step::Progress(_))) => heard(),
+                        Some(Ok(Step::Done(value))) => return Ok(value),
+                        Some(Err(error)) => return Err(error),
+                        None => return Err(CallError::Closed),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins it on this thread as far as it goes without waiting, which for a peer that is known is
+    /// until it is sealed; the rest runs on the runtime.
+    pub(crate) fn begin(self, runtime: &Handle) -> Call {
+        let state = Arc::new(State {
+            sealed: Arc::default(),
+            done: Cell::default(),
+            callbacks: Mutex::default(),
+            begun: Instant::now(),
+            heard: AtomicU64::new(0),
+            task: Mutex::default(),
+        });
+        let (own, cell) = (state.clone(), state.sealed.clone());
+        let run = SEALED.scope(cell, async move {
+            let outcome = self.run(|| own.note_progress()).await;
+            own.end(outcome);
+        });
+        let mut run: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(run);
+        let _inside = runtime.enter();
+        if run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            *state.task.lock() = Some(runtime.spawn(run).abort_handle());
+        }
+        Call(state)
+    }
+}
+
+impl State {
+    fn note_progress(&self) {
+        let since = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.heard.store(since, Ordering::Relaxed);
+    }
+}
+
+#[pymethods]
+impl Call {
+    /// Waits until it is sealed, or can't be; whether it is.
+    #[pyo3(signature = (timeout=None))]
+    fn wait_sealed(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        self.0.sealed.wait(py, timeout)
+    }
+
+    /// Readable once it is sealed, or can't be.
+    fn sealed_fileno(&self) -> PyResult<i32> {
+        self.0.sealed.fileno()
+    }
+
+    /// Whether it is sealed, or can't be.
+    fn is_sealed(&self) -> bool {
+        self.0.sealed.is_set()
+    }
+
+    /// Whether there is a sealed message to carry.
+    fn has_frame(&self) -> bool {
+        self.0.sealed.look(|frame| matches!(frame, Some(Some(_))))
+    }
+
+    /// The sealed message, base64, for another to carry; once. None if there is none.
+    fn frame(&self, py: Python<'_>) -> Option<String> {
+        let frame = self.0.sealed.take().flatten()?;
+        Some(py.detach(|| BASE64.encode(frame)))
+    }
+
+    /// Waits for its end; whether it ended.
+    #[pyo3(signature = (timeout=None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        self.0.done.wait(py, timeout)
+    }
+
+    /// Readable once it ended.
+    fn fileno(&self) -> PyResult<i32> {
+        self.0.done.fileno()
+    }
+
+    /// Whether it ended.
+    fn done(&self) -> bool {
+        self.0.done.is_set()
+    }
+
+    /// How long ago the peer was last heard, or it was begun, in seconds.
+    fn silent_for(&self) -> f64 {
+        let heard = self.0.heard.load(Ordering::Relaxed);
+        (self.0.begun.elapsed().as_secs_f64() - heard as f64 / 1000.0).max(0.0)
+    }
+
+    /// Calls `callback` without arguments when it ended, on a thread of the runtime.
+    fn on_done(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
+        let mut callbacks = self.0.callbacks.lock();
+        if self.0.done.is_set() {
+            drop(callbacks);
+            return callback.call0(py).map(drop);
+        }
+        callbacks.push(callback);
+        Ok(())
+    }
+
+    /// Its result, or why there is none; once.
+    fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.0.done.take() {
+            Some(Ok(item)) => item.into_object(py),
+            Some(Err(error)) => Err(call_error(py, error)),
+            None => Err(Error::new_err("it has not ended, or its result was taken")),
+        }
+    }
+
+    /// Gives it up, and tells the peer to stop.
+    fn cancel(&self) {
+        if let Some(task) = self.0.task.lock().take() {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! One process as one principal, for Python.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla::{
+    Claims, Client, Connection, EndpointOptions, Method, RemoteError, Router, ServeOptions,
+    Serving, SharedClaims,
+};
+use bulla_rpc::{NamedGroup, Version};
+use bulla_transport::{Inbox, ReplyName};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use tokio::sync::oneshot;
+
+use crate::bridge::{Bridge, Carriers, Errand, NotTaken, Way};
+use crate::call::{self, Asked, Call};
+use crate::errors::{Error, Usage, error};
+use crate::item::Item;
+use crate::job::{Job, Work};
+use crate::runtime::Runtime;
+use crate::target::Target;
+use crate::wait::Queue;
+
+/// One process as one principal on its deployment's bus.
+#[pyclass(frozen, module = "bulla")]
+pub(crate) struct Peer {
+    runtime: Runtime,
+    bridge: Arc<Bridge>,
+    work: Arc<Queue<Next>>,
+    open: Mutex<Option<Open>>,
+    principal: String,
+}
+
+/// What a server is to look at next.
+enum Next {
+    Sealed(Box<Work>),
+    /// Something of Python's own, that waits in the same queue.
+    Other(Py<PyAny>),
+}
+
+struct Open {
+    connection: Arc<Connection>,
+    carried: Option<Client>,
+    serving: Option<Arc<Serving>>,
+}
+
+impl Peer {
+    fn with<T>(&self, what: impl FnOnce(&mut Open) -> PyResult<T>) -> PyResult<T> {
+        self.runtime.check()?;
+        let mut open = self.open.lock();
+        open.as_mut().map_or_else(|| Err(Error::new_err("it was closed")), what)
+    }
+
+    /// The client whose replies go to this queue, or natively.
+    fn client(&self, reply_queue: Option<&str>) -> PyResult<Client> {
+        self.with(|open| {
+            let Some(queue) = reply_queue else { return Ok(open.connection.client().clone()) };
+            if let Some(client) = open.carried.as_ref().filter(|c| c.reply_name().as_str() == queue)
+            {
+                return Ok(client.clone());
+            }
+            let client = open.connection.client().with_reply_queue(queue).map_err(error)?;
+            open.carried = Some(client.clone());
+            Ok(client)
+        })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a request is made of")]
+    fn begin(
+        &self,
+        py: Python<'_>,
+        way: call::Way,
+        target: &Target,
+        method: String,
+        args: &Bound<'_, PyAny>,
+        namespace: Option<String>,
+        version: String,
+        context: Option<&Bound<'_, PyAny>>,
+        life: f64,
+        reply_queue: Option<&str>,
+        other: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Call> {
+        let life = Duration::try_from_secs_f64(life)
+            .map_err(|_| Usage::new_err("a message lives longer than nothing"))?;
+        let asked = Asked {
+            client: self.client(reply_queue)?,
+            target: target.0.clone(),
+            namespace,
+            method,
+            version,
+            args: Item::of(args, other)?,
+            context: context.map(|context| Item::of(context, other)).transpose()?,
+            life,
+            way,
+        };
+        Ok(py.detach(|| asked.begin(self.runtime.handle())))
+    }
+}
+
+#[pymethods]
+impl Peer {
+    /// Opens a key file and connects to its bus, or to `bus` (`amqp://` or `amqps://`). `groups` are
+    /// groups behind topics: (exchange, topic, group).
+    #[staticmethod]
+    #[pyo3(signature = (key_file, bus=None, groups=Vec::new()))]
+    fn open(
+        py: Python<'_>,
+        key_file: std::path::PathBuf,
+        bus: Option<String>,
+        groups: Vec<(String, String, String)>,
+    ) -> PyResult<Self> {
+        let named = |(exchange, topic, group): (String, String, String)| {
+            let group = bulla::GroupName::new(&group).map_err(error)?;
+            Ok(NamedGroup { exchange, topic, group })
+        };
+        let groups = groups.into_iter().map(named).collect::<PyResult<_>>()?;
+        let options = EndpointOptions { groups, ..EndpointOptions::default() };
+        let runtime = Runtime::new()?;
+        let bridge = Arc::<Bridge>::default();
+        let file = bulla::KeyFile::read(&key_file).map_err(error)?;
+        let exchange = file.bus.as_ref().map_or(&options.exchange, |bus| &bus.exchange).clone();
+        let beside = bridge.clone();
+        let around = move |native| Arc::new(Carriers { native, bridge: beside, exchange }) as _;
+        let opened = Connection::open_around(&key_file, bus.as_deref(), options, around);
+        let connection = py.detach(|| runtime.handle().block_on(opened)).map_err(error)?;
+        let principal = connection.principal().to_string();
+        let open = Open { connection: Arc::new(connection), carried: None, serving: None };
+        Ok(Self { runtime, bridge, work: Arc::default(), open: Mutex::new(Some(open)), principal })
+    }
+
+    /// Who this process is.
+    #[getter]
+    fn principal(&self) -> &str {
+        &self.principal
+    }
+
+    /// Begins a call.
+    #[pyo3(signature = (target, method, args, *, namespace=None, version="1.0".to_owned(), context=None, timeout=60.0, reply_queue=None, other=None))]
+    #[expect(clippy::too_many_arguments, reason = "what a request is made of")]
+    fn call(
+        &self,
+        py: Python<'_>,
+        target: &Target,
+        method: String,
+        args: &Bound<'_, PyAny>,
+        namespace: Option<String>,
+        version: String,
+        context: Option<&Bound<'_, PyAny>>,
+        timeout: f64,
+        reply_queue: Option<&str>,
+        other: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Call> {
+        self.begin(
+            py,
+            call::Way::Call,
+            target,
+            method,
+            args,
+            namespace,
+            version,
+            context,
+            timeout,
+            reply_queue,
+            other,
+        )
+    }
+
+    /// Begins a cast, a fanout or a notification: what is not answered.
+    #[pyo3(signature = (target, method, args, *, kind="cast", namespace=None, version="1.0".to_owned(), context=None, life=3600.0, other=None))]
+    #[expect(clippy::too_many_arguments, reason = "what a request is made of")]
+    fn send(
+        &self,
+        py: Python<'_>,
+        target: &Target,
+        method: String,
+        args: &Bound<'_, PyAny>,
+        kind: &str,
+        namespace: Option<String>,
+        version: String,
+        context: Option<&Bound<'_, PyAny>>,
+        life: f64,
+        other: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Call> {
+        let way = match kind {
+            "cast" => call::Way::Cast,
+            "fanout" => call::Way::Fanout,
+            "notification" => call::Way::Notify,
+            _ => return Err(Usage::new_err("a message is a cast, a fanout or a notification")),
+        };
+        self.begin(py, way, target, method, args, namespace, version, context, life, None, other)
+    }
+
+    /// Takes requests from now on: what is sent to this principal natively, and what `listen` names.
+    /// `claims` is where to remember what ran: a folder, `memory`, or the address of a shared store.
+    #[pyo3(signature = (*, open_to_agents=Vec::new(), open_to_components=Vec::new(), claims=None, only_host=false, concurrency=None))]
+    fn serve(
+        &self,
+        py: Python<'_>,
+        open_to_agents: Vec<String>,
+        open_to_components: Vec<String>,
+        claims: Option<String>,
+        only_host: bool,
+        concurrency: Option<usize>,
+    ) -> PyResult<()> {
+        let connection = self.with(|open| match open.serving {
+            Some(_) => Err(Usage::new_err("it serves already")),
+            None => Ok(open.connection.clone()),
+        })?;
+        let mut options = ServeOptions::new();
+        options = match claims.as_deref() {
+            None => options,
+            Some("memory") => options.claims(Claims::Memory),
+            Some(url) if url.contains("://") => {
+                options.claims(Claims::Shared(SharedClaims::new(url).map_err(error)?))
+            }
+            Some(folder) => options.claims(Claims::Folder(folder.into())),
+        };
+        if only_host {
+            options = options.only_host();
+        }
+        if let Some(concurrency) = concurrency {
+            options = options.concurrency(concurrency.max(1));
+        }
+        let router = router(self.work.clone(), open_to_agents, open_to_components);
+        let serving =
+            py.detach(|| self.runtime.handle().block_on(connection.serve(router, options)));
+        let serving = Arc::new(serving.map_err(error)?);
+        self.with(|open| {
+            open.serving = Some(serving);
+            Ok(())
+        })
+    }
+
+    /// Takes requests from a place of the other carrier too, of which `deliver` brings them.
+    fn listen(&self, py: Python<'_>, place: &Place) -> PyResult<()> {
+        let serving = self.with(|open| {
+            open.serving.clone().ok_or_else(|| Usage::new_err("it does not serve yet"))
+        })?;
+        let consumed =
+            py.detach(|| self.runtime.handle().block_on(serving.server().consume(&place.0)));
+        consumed.map_err(error)
+    }
+
+    /// Hands over a sealed message, base64, that was taken from that place; False if it has to wait
+    /// because too many do.
+    #[pyo3(signature = (place, frame, reply_queue=None, message=None, timeout=None))]
+    fn deliver(
+        &self,
+        py: Python<'_>,
+        place: &Place,
+        frame: &str,
+        reply_queue: Option<String>,
+        message: Option<String>,
+        timeout: Option<f64>,
+    ) -> PyResult<bool> {
+        self.runtime.check()?;
+        let way = reply_queue.zip(message).map(|(queue, message)| Way { queue, message, timeout });
+        let handed = py.detach(|| {
+            let frame = decode(frame)?;
+            Some(self.bridge.deliver(&place.0, frame, way))
+        });
+        match handed {
+            None => {
+                Err(crate::errors::refused(py, "carrier-malformed", "what is sealed is not base64"))
+            }
+            Some(Ok(())) => Ok(true),
+            Some(Err(NotTaken::Full)) => Ok(false),
+            Some(Err(NotTaken::NoInbox)) => Err(Usage::new_err("nobody listens there")),
+        }
+    }
+
+    /// Hands over a sealed reply, base64, that was taken from that reply queue.
+    fn deliver_reply(&self, py: Python<'_>, reply_queue: &str, frame: &str) -> PyResult<bool> {
+        self.runtime.check()?;
+        let handed = py.detach(|| {
+            let name = ReplyName::queue(reply_queue)?;
+            let frame = decode(frame)?;
+            Some(self.bridge.deliver_reply(name, frame))
+        });
+        match handed {
+            None => {
+                Err(crate::errors::refused(py, "carrier-malformed", "what is sealed is not base64"))
+            }
+            Some(Err(NotTaken::Full)) => Ok(false),
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// The next request to run, or what was pushed, waited for; None after the timeout.
+    #[pyo3(signature = (timeout=None))]
+    fn next_job(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        let next = match timeout {
+            Some(0.0) => self.work.take(),
+            timeout => self.work.wait(py, timeout)?,
+        };
+        match next {
+            Some(Next::Sealed(work)) => {
+                Ok(Py::new(py, Job::new(*work, &self.bridge, self.runtime.handle()))?.into_any())
+            }
+            Some(Next::Other(thing)) => Ok(thing),
+            None => Ok(py.None()),
+        }
+    }
+
+    /// Puts something in among the requests to run.
+    fn push(&self, thing: Py<PyAny>) {
+        self.work.push(Next::Other(thing));
+    }
+
+    /// Readable while there is a request to run.
+    fn jobs_fileno(&self) -> PyResult<i32> {
+        self.work.fileno()
+    }
+
+    /// How many requests wait to be run.
+    fn jobs_waiting(&self) -> usize {
+        self.work.len()
+    }
+
+    /// The next message to be published that no thread waits to publish, waited for.
+    #[pyo3(signature = (timeout=None))]
+    fn next_errand(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<PyErrand>> {
+        let errand = match timeout {
+            Some(0.0) => self.bridge.errands.take(),
+            timeout => self.bridge.errands.wait(py, timeout)?,
+        };
+        Ok(errand.map(PyErrand::from))
+    }
+
+    /// Readable while there is such a message.
+    fn errands_fileno(&self) -> PyResult<i32> {
+        self.bridge.errands.fileno()
+    }
+
+    /// How often what was refused, by its stable name.
+    fn refusals<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let refused = self.with(|open| Ok(open.connection.endpoint().counters().refusals()))?;
+        let counts = PyDict::new(py);
+        for (name, count) in refused {
+            counts.set_item(name, count)?;
+        }
+        Ok(counts)
+    }
+
+    /// How many requests came again and did not run again.
+    fn duplicates(&self) -> PyResult<u64> {
+        self.with(|open| Ok(open.connection.endpoint().counters().duplicates.get()))
+    }
+
+    /// How many requests were denied to their senders.
+    fn denied(&self) -> PyResult<u64> {
+        self.with(|open| Ok(open.connection.endpoint().counters().denied.get()))
+    }
+
+    /// Takes nothing new, lets what runs end within `grace` seconds, and leaves the bus.
+    #[pyo3(signature = (grace=0.0))]
+    fn close(&self, py: Python<'_>, grace: f64) -> PyResult<()> {
+        if self.runtime.check().is_err() {
+            return Ok(());
+        }
+        let Some(open) = self.open.lock().take() else { return Ok(()) };
+        let grace = Duration::try_from_secs_f64(grace).unwrap_or_default();
+        py.detach(|| {
+            self.runtime.handle().block_on(async {
+                if let Some(serving) = open.serving.and_then(Arc::into_inner) {
+                    serving.drain(grace).await;
+                }
+                if let Some(client) = open.carried {
+                    client.close();
+                }
+                open.connection.client().close();
+                open.connection.transport().close().await;
+            });
+            self.work.close();
+            self.bridge.close();
+        });
+        Ok(())
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<bulla.Peer {}>", self.principal)
+    }
+}
+
+fn decode(frame: &str) -> Option<Bytes> {
+    BASE64.decode(frame).ok().map(Bytes::from)
+}
+
+/// Every method goes to Python, which knows what there is; what a component opens is said by name.
+fn router(work: Arc<Queue<Next>>, agents: Vec<String>, components: Vec<String>) -> Router {
+    let open = |list: &[String], full: &str| list.iter().any(|open| open == "*" || open == full);
+    Router::new().others(move |namespace, name, asked: Version| {
+        let (work, own) = (work.clone(), (namespace.map(str::to_owned), name.to_owned()));
+        let handler = move |context, args: Item| {
+            let (done, ran) = oneshot::channel();
+            let (namespace, method) = own.clone();
+            let version = asked.to_string();
+            let asked = Work { context, namespace, method, version, args, done };
+            work.push(Next::Sealed(Box::new(asked)));
+            async move {
+                let lost = |_| RemoteError::new(bulla::kinds::INTERNAL, "the method was given up");
+                ran.await.unwrap_or_else(|gone| Err(lost(gone)))
+            }
+        };
+        let mut method = Method::new(name, handler).version(asked.major, asked.minor);
+        if let Some(namespace) = namespace {
+            method = method.namespace(namespace);
+        }
+        let (to_agents, to_components) =
+            (open(&agents, method.full_name()), open(&components, method.full_name()));
+        method = if to_agents { method.open_to_agents() } else { method };
+        Some(if to_components { method.open_to_components() } else { method })
+    })
+}
+
+/// Where messages are taken from.
+#[pyclass(frozen, module = "bulla")]
+pub(crate) struct Place(Inbox);
+
+#[pymethods]
+impl Place {
+    /// The queue of a topic, that of one of its servers, or that of one member behind its fanout.
+    #[new]
+    #[pyo3(signature = (exchange, topic, *, server=None, member=None))]
+    fn new(
+        exchange: String,
+        topic: String,
+        server: Option<String>,
+        member: Option<String>,
+    ) -> Self {
+        Self(match (server, member) {
+            (Some(server), _) => Inbox::Server { exchange, topic, server },
+            (None, Some(member)) => Inbox::Fanout { exchange, topic, member },
+            (None, None) => Inbox::Topic { exchange, topic },
+        })
+    }
+}
+
+/// Something to publish that no thread waits to publish.
+#[pyclass(frozen, module = "bulla", name = "Errand")]
+pub(crate) struct PyErrand {
+    /// `reply` or `request`.
+    #[pyo3(get)]
+    kind: &'static str,
+    /// The sealed message, base64.
+    #[pyo3(get)]
+    frame: String,
+    /// Of a reply: where it goes, and to which message of the driver's; of a call: where replies go.
+    #[pyo3(get)]
+    reply_queue: Option<String>,
+    #[pyo3(get)]
+    message: Option<String>,
+    #[pyo3(get)]
+    ending: bool,
+    /// Of a request.
+    #[pyo3(get)]
+    exchange: Option<String>,
+    #[pyo3(get)]
+    topic: Option<String>,
+    #[pyo3(get)]
+    server: Option<String>,
+    #[pyo3(get)]
+    fanout: bool,
+    sent: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
+}
+
+#[pymethods]
+impl PyErrand {
+    /// It was published, or why not.
+    #[pyo3(signature = (error=None))]
+    fn done(&self, error: Option<String>) {
+        if let Some(sent) = self.sent.lock().take() {
+            // Who waited for it may have given up.
+            drop(sent.send(error.map_or(Ok(()), Err)));
+        }
+    }
+}
+
+impl From<Errand> for PyErrand {
+    fn from(errand: Errand) -> Self {
+        use bulla_transport::Address;
+        let blank = Self {
+            kind: "reply",
+            frame: String::new(),
+            reply_queue: None,
+            message: None,
+            ending: false,
+            exchange: None,
+            topic: None,
+            server: None,
+            fanout: false,
+            sent: Mutex::default(),
+        };
+        match errand {
+            Errand::Reply { way, frame, ending } => Self {
+                frame: BASE64.encode(frame),
+                reply_queue: Some(way.queue),
+                message: Some(way.message),
+                ending,
+                ..blank
+            },
+            Errand::Request { to, frame, reply_queue, sent } => {
+                let fanout = matches!(to, Address::Fanout { .. });
+                let (exchange, topic, server) = match to {
+                    Address::Topic { exchange, topic } | Address::Fanout { exchange, topic } => {
+                        (exchange, topic, None)
+                    }
+                    Address::Server { exchange, topic, server } => (exchange, topic, Some(server)),
+                    Address::Reply { exchange, to, .. } => (exchange, to.as_str().to_owned(), None),
+                };
+                Self {
+                    kind: "request",
+                    frame: BASE64.encode(frame),
+                    reply_queue,
+                    exchange: Some(exchange),
+                    topic: Some(topic),
+                    server,
+                    fanout,
+                    sent: Mutex::new(Some(sent)),
+                    ..blank
+                }
+            }
+        }
+    }
+}
