@@ -14,7 +14,7 @@ import urllib.request
 
 import pytest
 
-AMQP = os.environ.get("BULLA_TEST_AMQP")
+AMQP = os.environ.get("BULLA_TEST_AMQP", "").removesuffix("/%2f").removesuffix("/")
 BULLA = os.environ.get("BULLA_TEST_PROGRAM")
 
 

@@ -19,6 +19,9 @@ const NEEDS: &[Need] = &[
     Need { package: "mariadb-server", there: mariadb },
     Need { package: "softhsm2", there: softhsm },
     Need { package: "python3-keystone", there: keystone },
+    Need { package: "python3-oslo.messaging", there: oslo },
+    Need { package: "python3-trove", there: trove },
+    Need { package: "trove-common", there: trove_common },
     Need { package: "python3", there: || says_yes("python3", &["--version"]) },
     Need { package: "python3-venv", there: python },
 ];
@@ -52,6 +55,20 @@ pub(crate) fn softhsm() -> bool {
 /// Whether the Keystone that the tests start is installed.
 pub(crate) fn keystone() -> bool {
     Path::new("/usr/bin/keystone-manage").exists()
+}
+
+/// Debian's oslo.messaging, which the Python package's tests use beside the newest one.
+fn oslo() -> bool {
+    Path::new("/usr/lib/python3/dist-packages/oslo_messaging").exists()
+}
+
+/// Debian's Trove, whose parts are peers in those tests.
+fn trove() -> bool {
+    Path::new("/usr/lib/python3/dist-packages/trove").exists()
+}
+
+fn trove_common() -> bool {
+    Path::new("/etc/trove").exists()
 }
 
 /// The servers that the tests start and that are not there.

@@ -17,8 +17,21 @@ pub(crate) fn check_vectors() -> Result<String, String> {
     Ok("docs/vectors opened by an independent COSE library".to_owned())
 }
 
+/// The environments of the Python package's tests: Debian's oslo.messaging and Trove, and the newest
+/// oslo.messaging.
+pub(crate) fn oslo() -> Result<String, String> {
+    let system = ["--system-site-packages"];
+    made("oslo-debian", "python/tests/requirements-debian.txt", "/usr/bin/python3", &system)?;
+    environment("oslo-newest", "python/tests/requirements-newest.txt")?;
+    Ok("two environments".to_owned())
+}
+
 /// The interpreter of an environment that has what a check needs.
 pub(crate) fn environment(of: &str, requirements: &str) -> Result<PathBuf, String> {
+    made(of, requirements, "python3", &[])
+}
+
+fn made(of: &str, requirements: &str, base: &str, more: &[&str]) -> Result<PathBuf, String> {
     let wanted = fs::read_to_string(root().join(requirements))
         .map_err(|error| format!("{requirements}: {error}"))?;
     let folder = target().join(format!("venv-{of}"));
@@ -29,7 +42,7 @@ pub(crate) fn environment(of: &str, requirements: &str) -> Result<PathBuf, Strin
     }
     step(&format!("Making a Python environment in {}", folder.display()));
     let limit = Duration::from_secs(900);
-    let make = Job::new("python3").args(["-m", "venv", "--clear"]).args([&folder]);
+    let make = Job::new(base).args(["-m", "venv", "--clear"]).args(more).args([&folder]);
     make.limit(limit).run().map_err(|error| format!("{error}: is python3-venv installed?"))?;
     let pip = Job::new(&python).args(["-m", "pip", "install", "--quiet", "--no-input"]);
     pip.args(["--disable-pip-version-check", "-r", requirements]).limit(limit).run()?;

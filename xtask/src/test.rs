@@ -20,6 +20,11 @@ pub(crate) fn run(report: &mut Report) {
     for server in debian::missing_servers() {
         report.cannot_run(&format!("tests on {server}"), &format!("{server} is not installed"));
     }
+    if debian::python() {
+        report.suite("Python environments", "Making Python environments", python::oslo);
+    } else {
+        report.cannot_run("the Python package", "Python can't make environments here");
+    }
     let built = build(report);
     // Running tests mostly wait; this is one long compilation.
     let tool = models::prepare();
