@@ -1,7 +1,7 @@
 //! The oslo carrier's end in Rust: a transport whose messages are carried by oslo.messaging's own
 //! driver in Python. What goes to the exchange of the deployment itself goes natively.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -54,6 +54,8 @@ pub(crate) struct Bridge {
     /// For what Python's driver is to publish by itself.
     pub(crate) errands: Queue<Errand>,
     ways: Mutex<Ways>,
+    /// Requests that were handed over, and of which it is not known yet what becomes of them.
+    unjudged: Mutex<HashSet<MessageId>>,
     /// Replies that a thread of Python's waits for.
     awaited: Mutex<HashMap<MessageId, Arc<Cell<Option<Bytes>>>>>,
 }
@@ -86,8 +88,11 @@ impl Bridge {
         let place = taker.clone().try_reserve_owned().map_err(|_| NotTaken::Full)?;
         let request = id_of(&frame);
         let hint = way.as_ref().and_then(|way| ReplyName::queue(&way.queue));
-        if let (Some(request), Some(way)) = (request, way) {
-            self.ways.lock().insert(request, way);
+        if let Some(request) = request {
+            self.unjudged.lock().insert(request);
+            if let Some(way) = way {
+                self.ways.lock().insert(request, way);
+            }
         }
         let taken = Taken {
             bridge: self.clone(),
@@ -103,6 +108,16 @@ impl Bridge {
             acker: Acker::new(taken),
         });
         Ok(())
+    }
+
+    /// A request passed, or went away.
+    pub(crate) fn judged(&self, request: MessageId) {
+        self.unjudged.lock().remove(&request);
+    }
+
+    /// How many requests are not judged yet.
+    pub(crate) fn unjudged(&self) -> usize {
+        self.unjudged.lock().len()
     }
 
     /// Hands a reply over that was taken from that queue.
@@ -224,6 +239,9 @@ struct Taken {
 impl Settle for Taken {
     fn ack(mut self: Box<Self>) {
         self.again = None;
+        if let Some(request) = self.request {
+            self.bridge.judged(request);
+        }
         // Who waits for a reply that was not sent waits in vain.
         if let Some(request) = self.request
             && let Some(cell) = self.bridge.awaited.lock().remove(&request)

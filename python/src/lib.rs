@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 /// The native half of the package.
 #[pymodule]
 fn _bulla(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    wait::this_is_main();
     errors::add_to(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<peer::Peer>()?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla::{
-    Claims, Client, Connection, EndpointOptions, Method, RemoteError, Router, ServeOptions,
-    Serving, SharedClaims,
+    Claims, Client, Connection, Context, EndpointOptions, Method, RemoteError, Router,
+    ServeOptions, Serving, SharedClaims,
 };
 use bulla_rpc::{NamedGroup, Version};
 use bulla_transport::{Inbox, ReplyName};
@@ -226,7 +226,7 @@ impl Peer {
         if let Some(concurrency) = concurrency {
             options = options.concurrency(concurrency.max(1));
         }
-        let router = router(self.work.clone(), open_to_agents, open_to_components);
+        let router = router(&self.bridge, self.work.clone(), open_to_agents, open_to_components);
         let serving =
             py.detach(|| self.runtime.handle().block_on(connection.serve(router, options)));
         let serving = Arc::new(serving.map_err(error)?);
@@ -317,9 +317,9 @@ impl Peer {
         self.work.fileno()
     }
 
-    /// How many requests wait to be run.
-    fn jobs_waiting(&self) -> usize {
-        self.work.len()
+    /// How many requests were handed over and did not come out yet, as jobs or refused.
+    fn pending(&self) -> usize {
+        self.bridge.unjudged() + self.work.len()
     }
 
     /// The next message to be published that no thread waits to publish, waited for.
@@ -392,16 +392,25 @@ fn decode(frame: &str) -> Option<Bytes> {
 }
 
 /// Every method goes to Python, which knows what there is; what a component opens is said by name.
-fn router(work: Arc<Queue<Next>>, agents: Vec<String>, components: Vec<String>) -> Router {
+fn router(
+    bridge: &Arc<Bridge>,
+    work: Arc<Queue<Next>>,
+    agents: Vec<String>,
+    components: Vec<String>,
+) -> Router {
+    let bridge = bridge.clone();
     let open = |list: &[String], full: &str| list.iter().any(|open| open == "*" || open == full);
     Router::new().others(move |namespace, name, asked: Version| {
         let (work, own) = (work.clone(), (namespace.map(str::to_owned), name.to_owned()));
-        let handler = move |context, args: Item| {
+        let bridge = bridge.clone();
+        let handler = move |context: Context, args: Item| {
+            let request = context.message_id();
             let (done, ran) = oneshot::channel();
             let (namespace, method) = own.clone();
             let version = asked.to_string();
             let asked = Work { context, namespace, method, version, args, done };
             work.push(Next::Sealed(Box::new(asked)));
+            bridge.judged(request);
             async move {
                 let lost = |_| RemoteError::new(bulla::kinds::INTERNAL, "the method was given up");
                 ran.await.unwrap_or_else(|gone| Err(lost(gone)))

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -13,6 +14,16 @@ use pyo3::prelude::*;
 
 /// Between two looks whether the interpreter was interrupted.
 const LOOK: Duration = Duration::from_millis(200);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// The thread that Python's signals are handled in: the one that loaded this module, nearly always.
+static MAIN: OnceLock<ThreadId> = OnceLock::new();
+
+/// This is the thread that signals are handled in.
+pub(crate) fn this_is_main() {
+    // Set once, by the first import.
+    let _ = MAIN.set(std::thread::current().id());
+}
 
 /// Tells a descriptor's reader that something came.
 #[derive(Debug)]
@@ -208,5 +219,7 @@ fn deadline(timeout: Option<f64>) -> Option<Instant> {
 }
 
 fn next_look(until: Option<Instant>) -> Duration {
-    until.map_or(LOOK, |until| until.saturating_duration_since(Instant::now()).min(LOOK))
+    let is_main = MAIN.get().is_none_or(|main| *main == std::thread::current().id());
+    let look = if is_main { LOOK } else { HOUR };
+    until.map_or(look, |until| until.saturating_duration_since(Instant::now()).min(look))
 }

@@ -107,4 +107,5 @@ def deployment():
     made = Deployment(folder)
     yield made
     made.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    if not os.environ.get("BULLA_TEST_KEEP"):
+        shutil.rmtree(folder, ignore_errors=True)

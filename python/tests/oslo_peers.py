@@ -26,6 +26,10 @@ def settings(folder, amqp, key, exchange="openstack", **more):
         more.setdefault("topics", TOPICS)
         lines += [f"{name} = {value}" for name, value in more.items()]
     path.write_text("\n".join(lines) + "\n")
+    return open_settings(path)
+
+
+def open_settings(path):
     conf = cfg.ConfigOpts()
     conf(["--config-file", str(path)], project="bulla-test")
     _register_globals(conf)
@@ -53,11 +57,11 @@ def client(carrier, topic, namespace=None, version="1.0", server=None, fanout=No
     return make(carrier, target, **more)
 
 
-def server(carrier, topic, endpoints, name="host-1", executor="threading"):
+def server(carrier, topic, endpoints, name="host-1", executor="threading", **more):
     target = oslo_messaging.Target(topic=topic, server=name)
     access = oslo_messaging.DefaultRPCAccessPolicy
     made = oslo_messaging.get_rpc_server(
-        carrier, target, endpoints, executor=executor, access_policy=access
+        carrier, target, endpoints, executor=executor, access_policy=access, **more
     )
     made.start()
     return made

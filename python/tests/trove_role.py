@@ -61,7 +61,7 @@ class Role_database:
         backup = DBBackup.create(
             name="b", tenant_id="t", state=BackupState.NEW, instance_id=made.id, deleted=False
         )
-        return {"id": made.id, "key": made.key.decode(), "backup": backup.id}
+        return {"id": made.id, "backup": backup.id}
 
     def backup(self, backup):
         from trove.backup.models import DBBackup

@@ -3,6 +3,7 @@ name; what is not is refused, unless the settings still allow it."""
 
 import logging
 import threading
+import time
 
 from oslo_messaging._drivers import amqpdriver, base, common
 from oslo_serialization import jsonutils
@@ -12,6 +13,8 @@ from bulla.oslo import failures, waiting
 
 LOG = logging.getLogger(__name__)
 
+# How long what was taken from the bus may take to be judged when a server stops, in seconds.
+LAST_GRACE = 15
 _CALL = {"bulla", "_unique_id", "_msg_id", "_reply_q", "_timeout"}
 _CAST = {"bulla", "_unique_id"}
 
@@ -179,7 +182,11 @@ class SealedListener(amqpdriver.RpcAMQPListener):
                 if timeout <= 0:
                     return None
         # What was taken before the end is still run.
-        return self._next(0.2)
+        until = time.monotonic() + LAST_GRACE
+        while True:
+            found = self._next(0.05)
+            if found is not None or not self._peer.pending() or time.monotonic() > until:
+                return found
 
     def _next(self, timeout):
         found = waiting.following(self._peer.next_job, self._peer.jobs_fileno, timeout)
