@@ -68,7 +68,13 @@ fn with_debians_oslo_messaging() -> Outcome {
 
 #[test]
 fn with_the_newest_oslo_messaging() -> Outcome {
-    let tests =
-        ["test_settings.py", "test_aio.py", "test_oslo.py", "test_eventlet.py", "test_attacks.py"];
+    let tests = [
+        "test_settings.py",
+        "test_aio.py",
+        "test_oslo.py",
+        "test_eventlet.py",
+        "test_attacks.py",
+        "test_migration.py",
+    ];
     pytest("oslo-newest", &tests)
 }

@@ -16,6 +16,7 @@ mod models;
 mod outcome;
 mod package;
 mod python;
+mod queue;
 mod report;
 mod run;
 mod spdx;

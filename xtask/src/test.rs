@@ -10,7 +10,7 @@ use crate::outcome::{Outcome, Tests};
 use crate::report::Report;
 use crate::run::Job;
 use crate::suites::{self, Suite};
-use crate::{api, attacks, debian, models, python};
+use crate::{api, attacks, debian, models, python, queue};
 
 pub(crate) fn run(report: &mut Report) {
     step("Looking for what the tests need");
@@ -38,6 +38,7 @@ pub(crate) fn run(report: &mut Report) {
         models::symbolic(report, false, tool);
         vectors(report);
         api::suite(report);
+        queue::suite(report);
         let panicked = |_| (Err("it panicked".to_owned()), begun.elapsed());
         let (ended, time) = mutants.join().unwrap_or_else(panicked);
         report.note("mutants", ended, time);

@@ -81,6 +81,9 @@ pub(crate) enum Command {
     /// The control plane's HTTPS API: its description.
     #[command(subcommand)]
     Api(ApiCommand),
+    /// A queue service with Zaqar's API.
+    #[command(subcommand)]
+    Queue(QueueCommand),
     /// Attack a deployment of its own, and yours if you say so: exit code 1 if anything works.
     Attack(AttackArgs),
     /// Measure plain and sealed side by side.
@@ -138,6 +141,12 @@ pub(crate) struct ServeArgs {
 pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
+    /// A queue service over HTTPS as the bus, for agents on other machines: no broker anywhere.
+    #[arg(long, conflicts_with = "bus")]
+    pub(crate) queue: bool,
+    /// Where the queue service listens [default: 127.0.0.1:8888].
+    #[arg(long, value_name = "ADDRESS", requires = "queue")]
+    pub(crate) queue_listen: Option<SocketAddr>,
     /// End after the first call.
     #[arg(long)]
     pub(crate) once: bool,
@@ -258,12 +267,24 @@ pub(crate) struct AgentAddArgs {
     /// The suite of a key pair.
     #[arg(long, value_enum, default_value_t = SuiteArg::X25519)]
     pub(crate) suite: SuiteArg,
+    /// How the agent reaches the control plane: over the broker of the settings, or over the queue
+    /// service that runs here, with its own key and no credential of a broker (comes as `--key`).
+    #[arg(long, value_enum, default_value_t = TransportArg::Broker)]
+    pub(crate) transport: TransportArg,
     /// How the file is packed for its way to the agent.
     #[arg(long, value_enum, default_value_t = FormatArg::File)]
     pub(crate) format: FormatArg,
     /// Where the file goes, or with --from the folder for them [default: in HOME/agents].
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransportArg {
+    /// The broker that the settings name.
+    Broker,
+    /// The queue service of `bulla up --queue`.
+    Queue,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -372,6 +393,25 @@ pub(crate) struct RootRotateArgs {
 pub(crate) enum ApiCommand {
     /// Print the API's description: OpenAPI 3.1, as JSON.
     Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// Serve queues over HTTPS: for operators by certificate, for users by tokens of Keystone's.
+    Serve(QueueServeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct QueueServeArgs {
+    /// Where the queue service listens [default: 127.0.0.1:8888].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The SQLite file with the queues [default: queue.db in the home folder].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) store: Option<PathBuf>,
+    /// Plain HTTP on a loopback address, believing what every request says of its project.
+    #[arg(long)]
+    pub(crate) noauth: bool,
 }
 
 #[derive(Debug, Subcommand)]

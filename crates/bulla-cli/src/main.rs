@@ -11,6 +11,7 @@ mod journal;
 mod logs;
 mod observe;
 mod output;
+mod queue_settings;
 mod settings;
 mod tls_settings;
 mod when;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{AgentCommand, ApiCommand, Cli, Command};
+use cli::{AgentCommand, ApiCommand, Cli, Command, QueueCommand};
 use control::bus::Bus;
 use failure::Result;
 use logs::LogFormat;
@@ -80,6 +81,7 @@ async fn run(cli: Cli) -> Result<()> {
             out.line(bulla_api::openapi().trim_end());
             Ok(())
         }
+        Command::Queue(QueueCommand::Serve(args)) => commands::queue::serve(&home, args, out).await,
         Command::Attack(args) => commands::attack::run(&home, args, out).await,
         Command::Package(args) => commands::package::run(&args.folder, out),
         Command::Bench(args) => bench(&home, args.clone(), out).await,
@@ -93,13 +95,19 @@ async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
     let bus = match Bus::from_settings(&settings.bus, "bench")? {
         Bus::Memory(_) => None,
         Bus::Rabbit(options) => Some(*options),
+        Bus::Queue(_) => {
+            return Err(failure::Failure::usage("the bench runs on RabbitMQ, or in memory"));
+        }
     };
     Ok(bench::run(args, bus, out.is_json()).await?)
 }
 
 /// As JSON with `--json`, unless the environment says how.
 fn start_logs(cli: &Cli) -> Result<()> {
-    let service = matches!(&cli.command, Command::Serve(_) | Command::Agent(AgentCommand::Run(_)));
+    let service = matches!(
+        &cli.command,
+        Command::Serve(_) | Command::Agent(AgentCommand::Run(_)) | Command::Queue(_)
+    );
     let default = if cli.json { LogFormat::Json } else { LogFormat::Text };
     logs::start(service, LogFormat::from_env()?.unwrap_or(default));
     Ok(())

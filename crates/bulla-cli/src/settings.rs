@@ -14,6 +14,7 @@ use crate::api_settings::Api;
 use crate::failure::{Failure, Result};
 use crate::journal::JournalSettings;
 use crate::observe::traces::TraceSettings;
+use crate::queue_settings::Queue;
 use crate::when;
 
 /// The file with the settings, in the home folder.
@@ -38,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) journal: JournalSettings,
     pub(crate) metrics: Metrics,
     pub(crate) traces: TraceSettings,
+    pub(crate) queue: Queue,
 }
 
 /// Who may call what.
@@ -106,6 +108,9 @@ pub(crate) struct Bus {
     pub(crate) key_file_url: Option<String>,
     pub(crate) exchange: Option<String>,
     pub(crate) ca: Option<PathBuf>,
+    /// The CA itself: of key files.
+    #[serde(skip)]
+    pub(crate) ca_pem: Option<String>,
     pub(crate) client_cert: Option<PathBuf>,
     pub(crate) client_key: Option<PathBuf>,
     pub(crate) quorum_queues: bool,
@@ -468,6 +473,21 @@ impl Home {
 
     pub(crate) fn token(&self) -> PathBuf {
         self.dir.join("api.token")
+    }
+
+    /// Where the queues are unless the settings say otherwise.
+    pub(crate) fn queue_store(&self) -> PathBuf {
+        self.dir.join("queue.db")
+    }
+
+    /// Where the running queue service writes its address.
+    pub(crate) fn queue_url(&self) -> PathBuf {
+        self.dir.join("queue.url")
+    }
+
+    /// What pre-signed grants of queues are signed with.
+    pub(crate) fn grants_key(&self) -> PathBuf {
+        self.dir.join("queue-grants.key")
     }
 
     /// Where the running control plane writes its API's address.

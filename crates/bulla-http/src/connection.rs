@@ -78,6 +78,7 @@ impl Connection {
         // Nobody is at the other end any more.
         let Ok(from) = stream.peer_addr() else { return };
         match &shared.entrance {
+            Entrance::Open => requests(stream, (Peer::Open, from.ip()), &shared).await,
             Entrance::Plain(token) => {
                 let peer = Peer::Plain(Arc::clone(token));
                 requests(stream, (peer, from.ip()), &shared).await;

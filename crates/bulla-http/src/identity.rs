@@ -32,6 +32,8 @@ pub enum IdentityKind {
     Program,
     /// A user of Keystone's: `NAME@DOMAIN`.
     User,
+    /// An agent, by its own key.
+    Agent,
 }
 
 /// How a request was authenticated.
@@ -46,6 +48,8 @@ pub enum Authenticator {
     AccessKey,
     /// A token of Keystone's.
     Keystone,
+    /// A signature with the agent's own key.
+    AgentKey,
 }
 
 impl IdentityKind {
@@ -56,6 +60,7 @@ impl IdentityKind {
             Self::Operator => "operator",
             Self::Program => "program",
             Self::User => "user",
+            Self::Agent => "agent",
         }
     }
 }
@@ -69,6 +74,7 @@ impl Authenticator {
             Self::Bearer => "bearer",
             Self::AccessKey => "access-key",
             Self::Keystone => "keystone",
+            Self::AgentKey => "agent-key",
         }
     }
 }
@@ -98,6 +104,12 @@ impl Identity {
             _ => return None,
         };
         is_printable(name, MAX_NAME).then(|| Self::new(kind, name, Authenticator::AccessKey))
+    }
+
+    /// An agent with the name `id`; `None` if that can't be one.
+    pub(crate) fn agent(id: &str) -> Option<Self> {
+        let fits = is_printable(id, MAX_NAME);
+        fits.then(|| Self::new(IdentityKind::Agent, id, Authenticator::AgentKey))
     }
 
     /// A user of Keystone's; `None` if the names can't be shown, or not told apart from others.

@@ -40,6 +40,7 @@ pub struct Options {
 enum Door {
     Tls(ServerTls),
     Plain(Token),
+    Open,
 }
 
 /// A bound listener that serves nobody yet.
@@ -56,6 +57,7 @@ pub struct Listener {
 pub(crate) enum Entrance {
     Tls(Certificates),
     Plain(Arc<Token>),
+    Open,
 }
 
 /// Tells a handler when shutdown begins, so that a response without an end can end.
@@ -118,6 +120,20 @@ impl Options {
         Ok(Self { address, door: Door::Plain(token), limits, authenticators })
     }
 
+    /// Plain HTTP without any authentication, on a loopback address: the router hears of no identity,
+    /// and of no credential either. Every program on this machine can use it.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::NotLoopback`] for any other address.
+    pub fn dangerously_open_loopback(address: SocketAddr) -> Result<Self, ListenError> {
+        if !address.ip().is_loopback() {
+            return Err(ListenError::NotLoopback { address });
+        }
+        let (limits, authenticators) = (Limits::default(), Authenticators::default());
+        Ok(Self { address, door: Door::Open, limits, authenticators })
+    }
+
     /// Authenticates requests by more than the door itself does, and limits how many there are.
     #[must_use]
     pub fn authenticators(mut self, authenticators: Authenticators) -> Self {
@@ -144,6 +160,7 @@ impl Listener {
         let entrance = match door {
             Door::Tls(files) => Entrance::Tls(Certificates::load(files)?),
             Door::Plain(token) => Entrance::Plain(Arc::new(token)),
+            Door::Open => Entrance::Open,
         };
         let refused = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse { address },
@@ -172,7 +189,7 @@ impl Listener {
     pub fn certificates(&self) -> Option<Certificates> {
         match &self.entrance {
             Entrance::Tls(certificates) => Some(certificates.clone()),
-            Entrance::Plain(_) => None,
+            Entrance::Plain(_) | Entrance::Open => None,
         }
     }
 

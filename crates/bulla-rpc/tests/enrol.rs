@@ -153,6 +153,7 @@ impl Scene {
                 former_url: None,
                 login_pending: false,
                 exchange: "bulla".into(),
+                ca_pem: None,
                 ca: None,
                 client_cert: None,
                 client_key: None,

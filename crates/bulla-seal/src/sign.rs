@@ -102,6 +102,12 @@ impl SigningKey {
         VerifyingKey(bytes)
     }
 
+    /// Signs the base of an HTTP message signature (RFC 9421), a text that begins with a quotation mark:
+    /// none of the structures that are signed here does.
+    pub fn sign_request(&self, base: &str) -> Option<[u8; SIGNATURE]> {
+        base.starts_with('"').then(|| self.sign(base.as_bytes()))
+    }
+
     /// Signs `message` as it is; callers give a labelled structure.
     pub(crate) fn sign(&self, message: &[u8]) -> [u8; SIGNATURE] {
         let mut out = [0; SIGNATURE];

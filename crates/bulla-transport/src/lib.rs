@@ -10,6 +10,8 @@ mod error;
 pub mod hostile;
 mod login;
 pub mod memory;
+#[cfg(feature = "queue")]
+pub mod queue;
 #[cfg(feature = "rabbit")]
 pub mod rabbit;
 mod topology;
@@ -19,6 +21,8 @@ pub use address::{Address, Inbox, ReplyName};
 pub use error::{PublishError, TransportError};
 pub use login::{Login, Logins, with_password};
 pub use memory::{MemoryBus, MemoryTransport};
+#[cfg(feature = "queue")]
+pub use queue::{QueueOptions, QueueTransport, QueueUse, RequestKey};
 #[cfg(feature = "rabbit")]
 pub use rabbit::{RabbitOptions, RabbitTap, RabbitTransport};
 pub use transport::{

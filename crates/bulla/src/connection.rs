@@ -10,12 +10,13 @@ use bulla_rpc::{
     Client, Clock, Endpoint, EndpointOptions, KeyFile, RemoteDirectory, Router, SystemClock,
 };
 use bulla_seal::Principal;
-use bulla_transport::{Logins, RabbitOptions, RabbitTransport, Transport};
+use bulla_transport::{Logins, QueueTransport, RabbitOptions, RabbitTransport, Transport};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::claims::{self, Claims, Owner, default_state};
 use crate::error::ConnectError;
 use crate::policies::Policies;
+use crate::queue::{QUEUE_SCHEME, queue_options};
 use crate::serving::{ServeOptions, Serving};
 use crate::{renewal, statements};
 
@@ -39,7 +40,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Opens a key file and connects to its bus, or to `bus_url` (`amqp://` or `amqps://`) with
+    /// Opens a key file and connects to its bus, or to `bus_url` (`amqp://`, `amqps://` or
+    /// `queue+https://`) with
     /// the certificates that the key file names. Their paths are relative to the key file's
     /// folder.
     ///
@@ -67,6 +69,12 @@ impl Connection {
         let file = KeyFile::read(path)?;
         if let Some(bus) = &file.bus {
             options.exchange.clone_from(&bus.exchange);
+        }
+        let named = bus_url.or(file.bus.as_ref().map(|bus| bus.url.as_str()));
+        if let Some(url) = named.filter(|url| url.starts_with(QUEUE_SCHEME)) {
+            let queue = queue_options(&file, path, url)?.max_message(options.max_message);
+            let transport = Arc::new(QueueTransport::connect(queue).await?);
+            return Self::over(&file, path, transport, options);
         }
         let rabbit = rabbit(path, &file, bus_url)?.max_message(options.max_message);
         // Opened before the broker is troubled: a bad key file is told as such.

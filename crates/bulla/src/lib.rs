@@ -98,6 +98,7 @@ mod connection;
 mod error;
 pub mod memory;
 mod policies;
+mod queue;
 mod renewal;
 mod serving;
 mod shared;
@@ -120,5 +121,6 @@ pub use bulla_seal::{
 pub use claims::{Claims, default_state};
 pub use connection::Connection;
 pub use error::ConnectError;
+pub use queue::{QUEUE_SCHEME, queue_options};
 pub use serving::{ServeOptions, Serving};
 pub use shared::{AddressError, SharedClaims};

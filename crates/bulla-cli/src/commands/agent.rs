@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla::{Claims, Connection, ServeOptions, Serving};
+use bulla::{Claims, Connection, QUEUE_SCHEME, ServeOptions, Serving};
 use bulla_keystore::{KeyType, Page};
 use bulla_rpc::identity::BusEntry;
 use bulla_rpc::{Clock, EndpointOptions, KeyFile, SystemClock};
@@ -210,6 +210,7 @@ pub(crate) async fn start(
 async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
     let (file, path) = agent_join::key_file(args, out).await?;
     let (bus, mut endpoint) = agent_bus(args, &file.principal, file.bus.as_ref())?;
+    let bus = signed(bus, &file, &path)?;
     let journal = journal(args, &file)?;
     let door = observe::open_door(args.metrics).await?;
     let mut settings = Settings::default();
@@ -273,6 +274,17 @@ async fn serve(args: &AgentRunArgs, out: Output) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// On a queue service, with the key file's own key.
+fn signed(bus: Bus, file: &KeyFile, path: &Path) -> Result<Bus> {
+    match bus {
+        Bus::Queue(options) => {
+            let url = format!("{QUEUE_SCHEME}{}", options.address());
+            Ok(Bus::Queue(Box::new(bulla::queue_options(file, path, &url)?)))
+        }
+        other => Ok(other),
+    }
 }
 
 /// What is shown of an agent.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::component::refuse_existing;
 use super::private_folder;
-use crate::cli::{AgentAddArgs, FormatArg, KeyTypeArg};
+use crate::cli::{AgentAddArgs, FormatArg, KeyTypeArg, TransportArg};
 use crate::control::agent_file::{Kind, Packed, instruction};
 use crate::control::agents::{Plan, Starter};
 use crate::control::desk::Desk;
@@ -31,6 +31,7 @@ const SHOW_USERS_FROM: usize = 100;
 struct Asked {
     plan: Plan,
     format: FormatArg,
+    over_queue: bool,
 }
 
 /// One agent with its file, written.
@@ -42,6 +43,13 @@ struct Added {
 
 impl Asked {
     fn new(args: &AgentAddArgs) -> Result<Self> {
+        let over_queue = args.transport == TransportArg::Queue;
+        if over_queue && (args.token || args.key_type == KeyTypeArg::Shared) {
+            return Err(Failure::usage(
+                "--transport queue is for key pairs that come with the file: the queue service knows \
+                 an agent by its key, and nobody who has none yet",
+            ));
+        }
         let (key_type, kind) = match args.key_type {
             KeyTypeArg::Shared if args.token => {
                 return Err(Failure::usage(
@@ -50,7 +58,7 @@ impl Asked {
                 ));
             }
             KeyTypeArg::Shared => (KeyType::Shared, Kind::Key),
-            KeyTypeArg::Pair if args.key => (KeyType::Pair, Kind::Key),
+            KeyTypeArg::Pair if args.key || over_queue => (KeyType::Pair, Kind::Key),
             KeyTypeArg::Pair => (KeyType::Pair, Kind::Token),
         };
         let seconds = when::parse(&args.expires, 0).ok().filter(|_| args.expires.len() < 8);
@@ -62,7 +70,7 @@ impl Asked {
         };
         let lifetime = Duration::from_secs(seconds);
         let plan = Plan { kind, key_type, suite: args.suite.suite(), lifetime, again: args.again };
-        Ok(Self { plan, format: args.format })
+        Ok(Self { plan, format: args.format, over_queue })
     }
 
     fn kind(&self) -> Kind {
@@ -97,7 +105,10 @@ async fn one(home: &Home, asked: &Asked, id: &str, to: Option<&Path>, out: Outpu
     if !former {
         refuse_existing(&path)?;
     }
-    let desk = Desk::open(home).await?;
+    let mut desk = Desk::open(home).await?;
+    if asked.over_queue {
+        desk.over_queue()?;
+    }
     let settings = desk.settings.clone();
     let mut added = None;
     let mut take = |starter: Starter| {
@@ -180,7 +191,10 @@ async fn many(
         refuse_existing(&path(id))?;
     }
     private_folder(&folder)?;
-    let desk = Desk::open(home).await?;
+    let mut desk = Desk::open(home).await?;
+    if asked.over_queue {
+        desk.over_queue()?;
+    }
     let settings = desk.settings.clone();
     let batches = desk.batches().await?;
     let from = if desk.logins()?.users().is_some() { SHOW_USERS_FROM } else { SHOW_FROM };

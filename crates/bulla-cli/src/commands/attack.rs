@@ -37,6 +37,11 @@ pub(crate) async fn run(home: &Home, args: &AttackArgs, out: Output) -> Result<(
     let bus = match SettingsBus::from_settings(&settings.bus, "attack")? {
         SettingsBus::Memory(_) => Bus::memory(),
         SettingsBus::Rabbit(rabbit) => Bus::rabbit((*rabbit).clone()).await.map_err(told)?,
+        SettingsBus::Queue(_) => {
+            return Err(Failure::usage(
+                "the attacks are those of a RabbitMQ, or of a bus in memory",
+            ));
+        }
     };
     let live = args.bus.is_some() && wants_live(&args.only) && may_attack(args, out)?;
     let report = own(&rows, &bus, options.clone(), out).await?;

@@ -18,6 +18,7 @@ use super::{agent, init};
 use crate::agent::AgentOptions;
 use crate::cli::{InitArgs, SuiteArg, UpArgs};
 use crate::control::bus::{Bus, endpoint_options};
+use crate::control::queue_bus::QueueService;
 use crate::control::{open_keystore, tap_event};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
@@ -44,10 +45,35 @@ pub(crate) async fn run(home: &Home, args: &UpArgs, out: Output) -> Result<()> {
             out.bold(&home.dir().display().to_string())
         ));
     }
-    let settings = serve::settings(home, &args.serve)?;
-    let bus = Bus::from_settings(&settings.bus, "up")?;
-    let mut running = serve::start(home, &settings, bus).await?;
-    let (local, serving) = match start_local(home, &settings, &running).await {
+    let mut settings = serve::settings(home, &args.serve)?;
+    if !args.queue {
+        let bus = Bus::from_settings(&settings.bus, "up")?;
+        return up(home, args, &settings, bus, begun, out).await;
+    }
+    settings.queue.listen = args.queue_listen.or(settings.queue.listen);
+    // The queue service is in this process, and so is whoever takes from the control plane's queues:
+    // one can't ask a queue service who else there is.
+    settings.claims.only_host = true;
+    let queue = QueueService::start(home, &settings).await?;
+    let ended = match queue.bus(&settings) {
+        Ok(bus) => up(home, args, &settings, bus, begun, out).await,
+        Err(failure) => Err(failure),
+    };
+    queue.stop().await;
+    ended
+}
+
+/// The control plane on its bus.
+async fn up(
+    home: &Home,
+    args: &UpArgs,
+    settings: &Settings,
+    bus: Bus,
+    begun: Instant,
+    out: Output,
+) -> Result<()> {
+    let mut running = serve::start(home, settings, bus).await?;
+    let (local, serving) = match start_local(home, settings, &running).await {
         Ok(local) => local,
         Err(failure) => {
             running.stop().await;
@@ -120,7 +146,9 @@ struct First {
 async fn first_call(running: &Running) -> Result<First> {
     let node = &running.node;
     let exchange = node.client.endpoint().options().exchange.clone();
-    let mut tap = node.bus.tap(&exchange, &[]).await?;
+    // A queue service shows nobody what passes.
+    let watched = !node.bus.is_queue();
+    let mut tap = if watched { Some(node.bus.tap(&exchange, &[]).await?) } else { None };
     let target: Target = format!("agent/{LOCAL}").parse()?;
     let begun = Instant::now();
     let request = node.client.request(&target, "facts").namespace("host").timeout(FIRST_CALL);
@@ -128,7 +156,9 @@ async fn first_call(running: &Running) -> Result<First> {
     let took = begun.elapsed();
     let (reply, mut seen) = (node.client.reply_name(), Vec::new());
     // Request and reply; a lookup of the agent's own may pass in between.
-    while let Ok(Some(tapped)) = tokio::time::timeout(FIRST_TAP, tap.next()).await {
+    while let Some(tap) = &mut tap
+        && let Ok(Some(tapped)) = tokio::time::timeout(FIRST_TAP, tap.next()).await
+    {
         let ours = tapped.routing_key == target.topic();
         let answer = tapped.routing_key.starts_with(reply.as_str());
         if ours || answer {
@@ -138,7 +168,7 @@ async fn first_call(running: &Running) -> Result<First> {
             break;
         }
     }
-    if seen.is_empty() {
+    if watched && seen.is_empty() {
         return Err(Failure::new("the first call was answered, but the bus showed nothing of it"));
     }
     Ok(First { facts, took, seen })
@@ -173,7 +203,13 @@ fn show_first(
         out.say(format!("  {name:<10} {}", out.good(&text)));
     }
     out.say("");
-    out.say(out.dim(&format!("What the bus ({}) saw of it", running.node.bus.address())));
+    if running.node.bus.is_queue() {
+        out.say(
+            out.dim(&format!("It passed through the queue service {}", running.node.bus.address())),
+        );
+    } else {
+        out.say(out.dim(&format!("What the bus ({}) saw of it", running.node.bus.address())));
+    }
     events.iter().for_each(|event| tap::show(event, out));
     out.say("");
     out.say(format!(
@@ -231,6 +267,9 @@ fn next_steps(running: &Running, home: &Home, out: Output) {
     let rows =
         commands.map(|(command, what)| vec![format!("  {}", out.bold(&command)), out.dim(what)]);
     out.table(&["", ""], rows.to_vec());
+    if running.node.bus.is_queue() {
+        out.say("Agents on other machines need nothing else: bulla agent add ID --transport queue");
+    }
     if running.node.bus.is_memory() {
         out.say("Agents on other machines need a broker: bulla up --bus amqp://user:password@host");
     }

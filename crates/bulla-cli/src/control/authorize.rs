@@ -98,8 +98,11 @@ impl Plane {
             open_to_components: false,
             read_only: false,
         };
+        let Some(sender) = who(by) else {
+            return Err(CallFailure::Denied { rule: "agents-call-over-the-bus".to_owned() });
+        };
         let request = Request {
-            sender: who(by),
+            sender,
             roles: by.roles(),
             projects: by.projects(),
             groups: Some(&[]),
@@ -128,11 +131,13 @@ impl Plane {
     }
 }
 
-fn who(by: &Identity) -> Who<'_> {
+fn who(by: &Identity) -> Option<Who<'_>> {
     let kind = match by.kind() {
         IdentityKind::Operator => WhoKind::Operator,
         IdentityKind::Program => WhoKind::Program,
         IdentityKind::User => WhoKind::User,
+        // The door of the API takes no agent's key.
+        IdentityKind::Agent => return None,
     };
-    Who { kind, id: by.name() }
+    Some(Who { kind, id: by.name() })
 }

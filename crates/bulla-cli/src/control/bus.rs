@@ -7,17 +7,21 @@ use bulla_rpc::EndpointOptions;
 use bulla_rpc::identity::BusEntry;
 use bulla_transport::memory::{Tap, Tapped};
 use bulla_transport::{
-    ConsumeOptions, Logins, MemoryBus, RabbitOptions, RabbitTap, RabbitTransport, Transport,
+    ConsumeOptions, Logins, MemoryBus, QueueOptions, QueueTransport, RabbitOptions, RabbitTap,
+    RabbitTransport, Transport,
 };
+
+use bulla::QUEUE_SCHEME;
 
 use crate::failure::{Failure, Result};
 use crate::settings;
 
-/// In this process's memory, or a RabbitMQ.
+/// In this process's memory, a RabbitMQ, or a queue service.
 #[derive(Clone)]
 pub(crate) enum Bus {
     Memory(MemoryBus),
     Rabbit(Box<RabbitOptions>),
+    Queue(Box<QueueOptions>),
 }
 
 /// What passes, as the bus sees it.
@@ -47,6 +51,9 @@ impl Bus {
     /// The bus of the settings: RabbitMQ if they name one, else a new one in memory.
     pub(crate) fn from_settings(bus: &settings::Bus, name: &str) -> Result<Self> {
         let Some(url) = &bus.url else { return Ok(Self::Memory(MemoryBus::new())) };
+        if url.starts_with(QUEUE_SCHEME) {
+            return Self::queue(url, bus);
+        }
         let mut options = RabbitOptions::new(url)?.connection_name(format!("bulla {name}"));
         if let Some(ca) = &bus.ca {
             options = options.ca_file(ca)?;
@@ -63,13 +70,24 @@ impl Bus {
         Ok(Self::Rabbit(Box::new(options)))
     }
 
+    fn queue(url: &str, bus: &settings::Bus) -> Result<Self> {
+        let mut options = QueueOptions::new(url)?;
+        if let Some(ca) = &bus.ca {
+            options = options.ca_file(ca)?;
+        }
+        if let (Some(cert), Some(key)) = (&bus.client_cert, &bus.client_key) {
+            options = options.client_certificate_files(cert, key)?;
+        }
+        Ok(Self::Queue(Box::new(options)))
+    }
+
     /// The same with the logins of a key file, which change with its keys.
     pub(crate) fn with_logins(self, entry: &BusEntry) -> Self {
         match self {
             Self::Rabbit(options) => {
                 Self::Rabbit(Box::new(options.logins(Logins::of_urls(entry.urls()))))
             }
-            memory => memory,
+            other => other,
         }
     }
 
@@ -77,6 +95,7 @@ impl Bus {
         Ok(match self {
             Self::Memory(bus) => Arc::new(bus.transport()),
             Self::Rabbit(options) => Arc::new(RabbitTransport::connect((**options).clone()).await?),
+            Self::Queue(options) => Arc::new(QueueTransport::connect((**options).clone()).await?),
         })
     }
 
@@ -85,11 +104,16 @@ impl Bus {
         match self {
             Self::Memory(_) => "memory".to_owned(),
             Self::Rabbit(options) => options.address(),
+            Self::Queue(options) => options.address(),
         }
     }
 
     pub(crate) fn is_memory(&self) -> bool {
         matches!(self, Self::Memory(_))
+    }
+
+    pub(crate) fn is_queue(&self) -> bool {
+        matches!(self, Self::Queue(_))
     }
 
     /// Watches what is published, fanouts of `topics` too.
@@ -98,6 +122,12 @@ impl Bus {
             Self::Memory(bus) => AnyTap::Memory(bus.tap()),
             Self::Rabbit(options) => {
                 AnyTap::Rabbit(Box::new(RabbitTap::open(options, exchange, topics).await?))
+            }
+            Self::Queue(_) => {
+                return Err(Failure::new(
+                    "a queue service shows nobody what passes; `GET /v2/queues/NAME/stats` there \
+                     says what waits",
+                ));
             }
         })
     }

@@ -7,7 +7,7 @@ use bulla_journal::{Event, Events};
 use bulla_keystore::Keystore;
 
 use super::logins::Logins;
-use super::open_keystore;
+use super::{open_keystore, queue_bus};
 use crate::failure::Result;
 use crate::journal::CommandJournal;
 use crate::settings::{Home, Settings};
@@ -34,6 +34,14 @@ impl Desk {
         let keystore = open_keystore(home).await?;
         let book = Book::Command(CommandJournal::open(home).await?);
         Ok(Self { home: home.clone(), settings, keystore, logins: None, book })
+    }
+
+    /// Has key files name the queue service that runs here, whatever the bus is otherwise.
+    pub(crate) fn over_queue(&mut self) -> Result<()> {
+        let mut settings = (*self.settings).clone();
+        queue_bus::for_key_files(&self.home, &mut settings)?;
+        self.settings = Arc::new(settings);
+        Ok(())
     }
 
     /// For a process that runs.

@@ -24,6 +24,7 @@ pub(crate) fn bus_entry(settings: &Settings) -> Option<BusEntry> {
         url: bus.key_file_url.as_ref().or(bus.url.as_ref())?.clone(),
         exchange: bus.exchange.clone().unwrap_or_else(|| DEFAULT_EXCHANGE.to_owned()),
         ca: bus.ca.clone(),
+        ca_pem: bus.ca_pem.clone(),
         client_cert: bus.client_cert.clone(),
         client_key: bus.client_key.clone(),
     })

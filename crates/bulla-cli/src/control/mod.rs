@@ -26,6 +26,7 @@ mod plane;
 mod policies;
 mod policy_api;
 pub(crate) mod policy_text;
+pub(crate) mod queue_bus;
 mod renewal;
 mod statements;
 pub(crate) mod told;

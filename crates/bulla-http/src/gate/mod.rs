@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::identity::{Authenticator, Identity, IdentityKind};
@@ -45,6 +45,18 @@ pub trait AccessKeys: Send + Sync + 'static {
     fn used(&self, id: &str);
 }
 
+/// Where the public keys of agents are found.
+#[async_trait]
+pub trait AgentKeys: Send + Sync + 'static {
+    /// The Ed25519 key that an agent signs with, by its id and the key's own, if it is to be taken now;
+    /// otherwise the stable name of the reason against it.
+    ///
+    /// # Errors
+    ///
+    /// It can't be told, and why: the request is refused.
+    async fn find(&self, agent: &str, key: &str) -> Result<Result<[u8; 32], &'static str>, String>;
+}
+
 /// Whose an access key is.
 #[derive(Debug, Clone)]
 pub struct KeyOwner {
@@ -72,12 +84,15 @@ pub trait Watch: Send + Sync + 'static {
 #[derive(Default, Clone)]
 pub struct Authenticators {
     access_keys: Option<Arc<dyn AccessKeys>>,
+    agent_keys: Option<Arc<dyn AgentKeys>>,
     nonces: Option<Arc<dyn Nonces>>,
     keystone: Option<Arc<Keystone>>,
     roles: Arc<Vec<(String, Vec<String>)>>,
     rate: Option<Rate>,
     failures: Option<Rate>,
     watch: Option<Arc<dyn Watch>>,
+    grants: &'static [&'static str],
+    public: &'static [&'static str],
 }
 
 impl fmt::Debug for Authenticators {
@@ -101,6 +116,15 @@ impl Authenticators {
     ) -> Self {
         self.access_keys = Some(keys);
         self.nonces = Some(nonces.unwrap_or_else(|| Arc::new(MemoryNonces::default())));
+        self
+    }
+
+    /// Takes signatures with agents' own keys. Which signatures were seen is remembered where it is for
+    /// access keys, in this process alone unless said otherwise there.
+    #[must_use]
+    pub fn agent_keys(mut self, keys: Arc<dyn AgentKeys>) -> Self {
+        self.agent_keys = Some(keys);
+        self.nonces.get_or_insert_with(|| Arc::new(MemoryNonces::default()));
         self
     }
 
@@ -143,10 +167,25 @@ impl Authenticators {
         self
     }
 
+    /// Passes requests on that show one of these header fields (in small letters) and no other
+    /// credential, without an identity: the router has to decide by what they grant.
+    #[must_use]
+    pub fn grants(mut self, headers: &'static [&'static str]) -> Self {
+        self.grants = headers;
+        self
+    }
+
+    /// Passes requests on that get one of these paths and show no credential.
+    #[must_use]
+    pub fn public(mut self, paths: &'static [&'static str]) -> Self {
+        self.public = paths;
+        self
+    }
+
     /// Whether requests can be authenticated without a client certificate.
     #[must_use]
     pub fn without_certificate(&self) -> bool {
-        self.access_keys.is_some() || self.keystone.is_some()
+        self.access_keys.is_some() || self.agent_keys.is_some() || self.keystone.is_some()
     }
 }
 
@@ -159,11 +198,13 @@ pub(crate) enum Peer {
     Uncertified,
     /// Plain, on loopback: the bearer token is taken, too.
     Plain(Arc<Token>),
+    /// Plain, on loopback: nobody is asked for anything.
+    Open,
 }
 
 impl Peer {
     fn scheme(&self) -> &'static str {
-        if matches!(self, Self::Plain(_)) { "http" } else { "https" }
+        if matches!(self, Self::Plain(_) | Self::Open) { "http" } else { "https" }
     }
 }
 
@@ -180,6 +221,10 @@ pub(crate) struct Gate {
 
 /// What a request shows, each in its own way.
 enum Shown {
+    /// Nothing, where that is enough.
+    Nothing,
+    /// Something that the router looks at, and has to.
+    Grant,
     Certificate(Option<Identity>),
     Bearer(Arc<Token>, HeaderValue),
     Signature,
@@ -224,6 +269,7 @@ impl Gate {
         let proven = match peer {
             Peer::Certified(identity) => identity.is_some(),
             Peer::Uncertified => false,
+            Peer::Open => return Ok(Admitted::unidentified(request)),
             Peer::Plain(token) => {
                 let shown = request.headers().get(header::AUTHORIZATION);
                 shown.is_some_and(|shown| token.admits(shown.as_bytes()))
@@ -233,27 +279,25 @@ impl Gate {
             return Err(Box::new(shut_out(wait)));
         }
         let identity = match self.identify(&mut request, peer).await {
-            Ok(identity) => identity,
+            Ok(Some(identity)) => identity,
+            Ok(None) => return Ok(Admitted::unidentified(request)),
             Err(refused) => return Err(Box::new(self.refuse(refused, peer, from))),
         };
         let name = identity.to_string();
         let given = self.by.roles.iter().filter(|(who, _)| *who == name);
         let identity = identity.with_roles(given.flat_map(|(_, roles)| roles));
         let left = self.draw(&identity)?;
-        // They have done their work; no handler, and no log of a handler, needs them.
-        for used in [header::AUTHORIZATION, AUTH_TOKEN, SIGNATURE, SIGNATURE_INPUT] {
-            request.headers_mut().remove(used);
-        }
         request.extensions_mut().insert(identity);
-        Ok(Admitted { request, left })
+        Ok(Admitted { request: without_credentials(request), left })
     }
 
     async fn identify(
         &self,
         request: &mut Request<Body>,
         peer: &Peer,
-    ) -> Result<Identity, Refused> {
-        match self.shown(request.headers(), peer)? {
+    ) -> Result<Option<Identity>, Refused> {
+        let identity = match self.shown(request, peer)? {
+            Shown::Nothing | Shown::Grant => return Ok(None),
             Shown::Certificate(Some(identity)) => Ok(identity),
             Shown::Certificate(None) => Err(refused(
                 Authenticator::Certificate.as_str(),
@@ -268,12 +312,18 @@ impl Gate {
             )),
             Shown::Signature => self.signed(request, peer.scheme()).await,
             Shown::Token(token) => self.token(&token).await,
-        }
+        };
+        identity.map(Some)
     }
 
     /// Exactly one, of a kind that is taken here.
-    fn shown(&self, headers: &HeaderMap, peer: &Peer) -> Result<Shown, Refused> {
+    fn shown(&self, request: &Request<Body>, peer: &Peer) -> Result<Shown, Refused> {
+        let headers = request.headers();
         let mut shown = Vec::with_capacity(1);
+        // Whatever is in it: an empty one is one, too.
+        if self.by.grants.iter().any(|name| headers.contains_key(*name)) {
+            shown.push(Shown::Grant);
+        }
         if let Peer::Certified(identity) = peer {
             shown.push(Shown::Certificate(identity.clone()));
         }
@@ -304,12 +354,18 @@ impl Gate {
         }
         match shown.pop() {
             Some(shown) => Ok(shown),
+            None if !foreign && self.is_public(request) => Ok(Shown::Nothing),
             None => Err(Refused {
                 credential: "none",
                 why: if foreign { "credential-not-taken" } else { "no-credential" },
                 problem: Problem::unauthorized(),
             }),
         }
+    }
+
+    fn is_public(&self, request: &Request<Body>) -> bool {
+        let path = request.uri().path();
+        request.method() == Method::GET && self.by.public.contains(&path)
     }
 
     async fn token(&self, token: &HeaderValue) -> Result<Identity, Refused> {
@@ -371,10 +427,11 @@ impl Gate {
     fn challenges(&self, peer: &Peer) -> Vec<String> {
         let mut all = Vec::new();
         match peer {
+            Peer::Open => {}
             Peer::Plain(_) => all.push("Bearer".to_owned()),
             _ => all.push("Mutual".to_owned()),
         }
-        if self.by.access_keys.is_some() {
+        if self.by.access_keys.is_some() || self.by.agent_keys.is_some() {
             all.push("Signature".to_owned());
         }
         if let Some(keystone) = &self.by.keystone {
@@ -404,6 +461,20 @@ impl Gate {
             }
         }
     }
+}
+
+impl Admitted {
+    fn unidentified(request: Request<Body>) -> Self {
+        Self { request: without_credentials(request), left: None }
+    }
+}
+
+/// They have done their work; no handler, and no log of a handler, needs them.
+fn without_credentials(mut request: Request<Body>) -> Request<Body> {
+    for used in [header::AUTHORIZATION, AUTH_TOKEN, SIGNATURE, SIGNATURE_INPUT] {
+        request.headers_mut().remove(used);
+    }
+    request
 }
 
 /// Whom failures are counted for: an address, or the network that a host has of IPv6.

@@ -21,15 +21,18 @@ impl Gate {
         scheme: &str,
     ) -> Result<Identity, Refused> {
         let credential = Authenticator::AccessKey.as_str();
-        let (Some(keys), Some(nonces)) = (&self.by.access_keys, &self.by.nonces) else {
-            let detail = "signatures with access keys are not taken here";
-            return Err(refused(credential, "credential-not-taken", detail));
-        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let has_body = !request.body().is_end_stream();
         let parts = (request.method(), request.uri(), request.headers());
         let claimed = Claimed::read(parts, scheme, has_body, now, self.times)
             .map_err(|fault: Fault| refused(credential, fault.name(), fault.advice()))?;
+        if claimed.is_agents() {
+            return self.by_agent(request, &claimed, has_body, now).await;
+        }
+        let (Some(keys), Some(nonces)) = (&self.by.access_keys, &self.by.nonces) else {
+            let detail = "signatures with access keys are not taken here";
+            return Err(refused(credential, "credential-not-taken", detail));
+        };
         // One answer to whoever holds no key: which ids there are is nobody's business.
         let wrong = |why| {
             let detail =
@@ -61,6 +64,44 @@ impl Gate {
         // Whoever signed it may have it read.
         self.check_body(request, claimed.digest(), has_body).await?;
         keys.used(claimed.key());
+        Ok(identity)
+    }
+
+    /// One that says it is signed with an agent's own key: `agent/ID#KEY`.
+    async fn by_agent(
+        &self,
+        request: &mut Request<Body>,
+        claimed: &Claimed,
+        has_body: bool,
+        now: u64,
+    ) -> Result<Identity, Refused> {
+        let credential = Authenticator::AgentKey.as_str();
+        let (Some(keys), Some(nonces)) = (&self.by.agent_keys, &self.by.nonces) else {
+            let detail = "signatures with agents' own keys are not taken here";
+            return Err(refused(credential, "credential-not-taken", detail));
+        };
+        let wrong = |why| {
+            let detail = "the agent's key is not taken, or the signature is not made with it";
+            refused(credential, why, detail)
+        };
+        let cant = |why: String| {
+            tracing::error!(%why, "an agent's key can't be checked");
+            let problem = unavailable("keys of agents can't be checked; the log says why");
+            Refused { credential, why: "agent-keys-unavailable", problem }
+        };
+        let named = claimed.key().strip_prefix("agent/").and_then(|rest| rest.split_once('#'));
+        let (agent, key) = named.ok_or_else(|| wrong("agent-key-name"))?;
+        let found = keys.find(agent, key).await.map_err(cant)?.map_err(wrong)?;
+        if !claimed.is_by_agent(&found) {
+            return Err(wrong("signature-wrong"));
+        }
+        let first = nonces.first(claimed.seen(), now).await;
+        if !first.map_err(|error| cant(error.0))? {
+            let detail = "this signature was used before; sign each request anew";
+            return Err(refused(credential, "signature-again", detail));
+        }
+        let identity = Identity::agent(agent).ok_or_else(|| wrong("agent-key-name"))?;
+        self.check_body(request, claimed.digest(), has_body).await?;
         Ok(identity)
     }
 

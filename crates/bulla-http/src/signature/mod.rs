@@ -1,7 +1,8 @@
-//! HTTP Message Signatures (RFC 9421) with a shared secret: the access keys of the API's users.
+//! HTTP Message Signatures (RFC 9421): with a shared secret, the access keys of the API's users, and
+//! with the Ed25519 keys of agents.
 //!
 //! Of the standard this is the part that is needed, and strictly: one signature a request, the
-//! algorithm `hmac-sha256`, components without parameters. What is signed is at least the method, the
+//! algorithms `hmac-sha256` and `ed25519` (each for its own kind of key), components without parameters. What is signed is at least the method, the
 //! whole target, and of a request with a body its digest (RFC 9530), with the parameters `created`,
 //! `keyid`, `nonce` and `alg`.
 //!
@@ -34,8 +35,10 @@ pub(crate) const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signatur
 /// The digest of the content (RFC 9530 section 2).
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// The one algorithm, by its registered name.
+/// The algorithm of access keys, by its registered name.
 const ALGORITHM: &str = "hmac-sha256";
+/// The algorithm of agents' own keys.
+const AGENTS: &str = "ed25519";
 
 #[cfg(test)]
 mod tests;

@@ -1,12 +1,13 @@
 //! The server's side.
 
+use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::http::HeaderMap;
 
 use super::base::Message;
 use super::fields::{self, Bare, Input};
 use super::key::AccessSecret;
 use super::nonces::Seen;
-use super::{ALGORITHM, CONTENT_DIGEST, SIGNATURE, SIGNATURE_INPUT};
+use super::{AGENTS, ALGORITHM, CONTENT_DIGEST, SIGNATURE, SIGNATURE_INPUT};
 
 /// Longest nonce, in bytes.
 const MAX_NONCE: usize = 128;
@@ -61,7 +62,10 @@ impl Fault {
                  `@query`) and, of a request with a body, `content-digest`, with the parameters \
                  created, keyid, nonce and alg"
             }
-            Self::Algorithm => "the signature's algorithm must be hmac-sha256",
+            Self::Algorithm => {
+                "the signature's algorithm must be hmac-sha256 for an access key, ed25519 for an \
+                 agent's own key"
+            }
             Self::Time => "the signature is too old, or from the future; is the clock right?",
         }
     }
@@ -77,6 +81,7 @@ pub(crate) struct Claimed {
     created: u64,
     until: u64,
     digest: Option<String>,
+    agents: bool,
 }
 
 impl Claimed {
@@ -114,12 +119,24 @@ impl Claimed {
             created: parameters.created,
             until,
             digest,
+            agents: parameters.algorithm == AGENTS,
         })
+    }
+
+    /// Whether it says that it was made with an agent's key, and not with an access key.
+    pub(crate) fn is_agents(&self) -> bool {
+        self.agents
     }
 
     /// Whether it was made with this secret.
     pub(crate) fn is_by(&self, secret: &AccessSecret) -> bool {
-        secret.verifies(&self.base, &self.signature)
+        !self.agents && secret.verifies(&self.base, &self.signature)
+    }
+
+    /// Whether it was made with the private half of this Ed25519 key.
+    pub(crate) fn is_by_agent(&self, key: &[u8; 32]) -> bool {
+        let key = UnparsedPublicKey::new(&ED25519, key);
+        self.agents && key.verify(self.base.as_bytes(), &self.signature).is_ok()
     }
 
     /// The access key's id.
@@ -168,6 +185,7 @@ struct Parameters<'i> {
     expires: Option<u64>,
     key: &'i str,
     nonce: &'i str,
+    algorithm: &'i str,
 }
 
 impl<'i> Parameters<'i> {
@@ -190,13 +208,13 @@ impl<'i> Parameters<'i> {
         else {
             return Err(Fault::NotCovered);
         };
-        if algorithm != ALGORITHM {
+        if ![ALGORITHM, AGENTS].contains(&algorithm) {
             return Err(Fault::Algorithm);
         }
         if nonce.is_empty() || nonce.len() > MAX_NONCE || key.is_empty() {
             return Err(Fault::Malformed);
         }
-        Ok(Self { created, expires, key, nonce })
+        Ok(Self { created, expires, key, nonce, algorithm })
     }
 
     /// Until when it may be taken.

@@ -1,9 +1,9 @@
 //! Who somebody is, and their current credential.
 
-use bulla_seal::{Party, Principal, PrincipalKind, SignedCredential, UnixTime};
+use bulla_seal::{Kid, Party, Principal, PrincipalKind, SignedCredential, UnixTime, VerifyingKey};
 
 use super::{Keystore, seconds};
-use crate::db::{credentials, principals};
+use crate::db::{credentials, principals, revocation};
 use crate::error::{KeystoreError, Result};
 
 impl Keystore {
@@ -35,6 +35,27 @@ impl Keystore {
                 Err(KeystoreError::NoCredential(principal.clone()))
             }
         }
+    }
+
+    /// The key that an agent signs with under one of its credentials, if that is good now. It need not
+    /// be handed out: whoever has the newest one uses it.
+    pub async fn agent_key(&self, agent: &Principal, kid: Kid) -> Result<Option<VerifyingKey>> {
+        let now = self.now();
+        let mut conn = self.db.read().await?;
+        let row = principals::active(&mut conn, agent.kind().as_str(), agent.name()).await?;
+        let Some(row) = row.filter(|_| agent.kind() == PrincipalKind::Agent) else {
+            return Ok(None);
+        };
+        let living = credentials::living(&mut conn, row.id, seconds(now)).await?;
+        let Some(found) = living.into_iter().find(|row| row.kid == kid.as_bytes()) else {
+            return Ok(None);
+        };
+        if revocation::is_listed(&mut conn, kid.as_bytes()).await? {
+            return Ok(None);
+        }
+        drop(conn);
+        let credential = self.verified(agent, row.incarnation, &found.bytes, now)?;
+        Ok(credential.signing)
     }
 
     /// A stored credential is believed no more than one from the wire, and must be this party's.

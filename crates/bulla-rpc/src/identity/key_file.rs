@@ -131,6 +131,9 @@ pub struct BusEntry {
     /// PEM file of the CA that the broker's certificate is from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// The CA itself, as PEM, so that one file is enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_pem: Option<String>,
     /// PEM file of the client certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_cert: Option<PathBuf>,
@@ -282,6 +285,29 @@ impl KeyFile {
         let identity = if self.statements { identity.requiring_statement() } else { identity };
         let directory = opener.directory(self, &identity, &trust)?;
         Ok((identity, directory))
+    }
+}
+
+impl KeyFile {
+    /// What this principal signs requests over HTTP with, and the kid of the credential for that key;
+    /// `None` if it has a shared key.
+    ///
+    /// # Errors
+    /// As [`KeyFile::open`].
+    pub fn request_key(
+        &self,
+        path: &Path,
+        now: UnixTime,
+    ) -> Result<Option<(Kid, SigningKey)>, KeyFileError> {
+        let (identity, _) = self.open(path, now)?;
+        let (Some(initiator), Some(seed)) = (identity.initiator(), &self.signing_key) else {
+            return Ok(None);
+        };
+        let opener = Opener { what: "key file", path, now };
+        let seed = Secret::new(opener.fixed("signing-key", seed)?);
+        let key = SigningKey::from_seed(seed);
+        let key = key.ok_or_else(|| opener.malformed("`signing-key` can't be used"))?;
+        Ok(Some((initiator.credential().kid, key)))
     }
 }
 

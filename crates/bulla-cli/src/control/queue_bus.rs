@@ -1,0 +1,182 @@
+//! The queue service that a control plane has beside it, as its bus.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bulla::QUEUE_SCHEME;
+use bulla_http::{AgentKeys, Authenticators, ClientCertificates, Listener, Options};
+use bulla_keystore::{Keystore, KeystoreError};
+use bulla_queue::{AgentMay, GRANT_HEADERS, PUBLIC, Service};
+use bulla_seal::{Kid, Principal};
+use bulla_transport::{QueueOptions, QueueUse};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::bus::Bus;
+use crate::commands::queue;
+use crate::failure::{Failure, Result};
+use crate::settings::{Home, Settings};
+
+/// The project that the queues of a deployment are in.
+const PROJECT: &str = "bulla";
+
+/// A queue service that runs.
+pub(crate) struct QueueService {
+    pub(crate) url: String,
+    service: Arc<Service>,
+    serving: JoinHandle<()>,
+    stop: CancellationToken,
+    keystore: Keystore,
+    home: Home,
+}
+
+impl QueueService {
+    /// Begins to serve.
+    pub(crate) async fn start(home: &Home, settings: &Settings) -> Result<Self> {
+        let queue = &settings.queue;
+        if queue.noauth {
+            return Err(Failure::usage(
+                "[queue] noauth is for `bulla queue serve` alone: a control plane's queues are not \
+                 everybody's",
+            ));
+        }
+        let files = settings.api.tls.server(home)?;
+        let files = files.client_certificates(ClientCertificates::Optional);
+        let keystore = super::open_keystore(home).await?;
+        let by = Authenticators::default()
+            .agent_keys(Arc::new(Keys::new(keystore.clone())))
+            .grants(GRANT_HEADERS)
+            .public(PUBLIC);
+        let by = queue::with_keystone(by, settings)?;
+        let options = Options::tls(queue.address()?, files).limits(queue.door()).authenticators(by);
+        let listener = Listener::bind(options).await?;
+        let url = listener.url();
+        let service = queue::service(home, settings).await?.agents(PROJECT, may);
+        let (service, stop) = (Arc::new(service), CancellationToken::new());
+        let router = bulla_queue::router(service.clone());
+        let serving = tokio::spawn(listener.serve(router, stop.clone()));
+        let path = home.queue_url();
+        std::fs::write(&path, &url)
+            .map_err(|error| Failure::new(format!("can't write {}: {error}", path.display())))?;
+        Ok(Self { url, service, serving, stop, keystore, home: home.clone() })
+    }
+
+    /// The way of the control plane itself: as its operator.
+    pub(crate) fn bus(&self, settings: &Settings) -> Result<Bus> {
+        let files = settings.api.tls.operator(&self.home, None)?;
+        let options = QueueOptions::new(&format!("{QUEUE_SCHEME}{}", self.url))?
+            .ca_file(&files.ca)?
+            .client_certificate_files(&files.certificate, &files.key)?
+            .project(PROJECT);
+        Ok(Bus::Queue(Box::new(options)))
+    }
+
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::error!(%error, "the queue service ended badly");
+        }
+        self.service.close().await;
+        self.keystore.close().await;
+        // Nobody is there any more.
+        let _ = std::fs::remove_file(self.home.queue_url());
+    }
+}
+
+/// What an agent may do in a queue, by its name.
+fn may(queue: &str, agent: &str) -> AgentMay {
+    match QueueUse::of(queue, agent) {
+        QueueUse::Own => AgentMay::Take,
+        QueueUse::Component => AgentMay::Post,
+        QueueUse::Parts => AgentMay::Share,
+        QueueUse::Other => AgentMay::Nothing,
+    }
+}
+
+/// How long an agent's key is known without asking the keystore, where it may be revoked meanwhile.
+const KNOWN: Duration = Duration::from_secs(1);
+/// Keys that are known at the most.
+const MAX_KNOWN: usize = 16_384;
+
+/// A key, and until when it is known.
+type Found = (Instant, [u8; 32]);
+
+/// Agents' keys in the keystore.
+struct Keys {
+    keystore: Keystore,
+    known: Mutex<HashMap<(String, Kid), Found>>,
+}
+
+impl Keys {
+    fn new(keystore: Keystore) -> Self {
+        Self { keystore, known: Mutex::default() }
+    }
+
+    fn learn(&self, of: (String, Kid), key: [u8; 32]) {
+        let now = Instant::now();
+        let mut known = self.known.lock();
+        if known.len() >= MAX_KNOWN {
+            known.retain(|_, (until, _)| now < *until);
+        }
+        if known.len() < MAX_KNOWN {
+            known.insert(of, (now + KNOWN, key));
+        }
+    }
+}
+
+#[async_trait]
+impl AgentKeys for Keys {
+    async fn find(
+        &self,
+        agent: &str,
+        key: &str,
+    ) -> std::result::Result<std::result::Result<[u8; 32], &'static str>, String> {
+        let Ok(agent) = Principal::agent(agent) else { return Ok(Err("agent-key-name")) };
+        let digits = key.len() == 16 && key.bytes().all(|b| b.is_ascii_hexdigit());
+        let Some(kid) = digits.then(|| u64::from_str_radix(key, 16).ok()).flatten() else {
+            return Ok(Err("agent-key-name"));
+        };
+        let of = (agent.name().to_owned(), Kid(kid.to_be_bytes()));
+        if let Some((until, key)) = self.known.lock().get(&of)
+            && Instant::now() < *until
+        {
+            return Ok(Ok(*key));
+        }
+        match self.keystore.agent_key(&agent, of.1).await {
+            Ok(Some(key)) => {
+                self.learn(of, key.0);
+                Ok(Ok(key.0))
+            }
+            Ok(None) => Ok(Err("agent-key-unknown")),
+            // Over, or not by an issuer that counts.
+            Err(KeystoreError::Credential(_)) => Ok(Err("agent-key-over")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// Has key files name the queue service that runs here.
+pub(crate) fn for_key_files(home: &Home, settings: &mut Settings) -> Result<()> {
+    let running = std::fs::read_to_string(home.queue_url()).ok();
+    let url = settings.queue.url.clone().or(running).ok_or_else(|| {
+        Failure::new(
+            "no queue service runs here: start `bulla up --queue`, or say in [queue] url where \
+             agents reach it",
+        )
+    })?;
+    let ca = bulla_http::certs::Files::in_dir(&home.tls()).ca;
+    let pem = std::fs::read_to_string(&ca)
+        .map_err(|error| Failure::new(format!("can't read {}: {error}", ca.display())))?;
+    let url = format!("{QUEUE_SCHEME}{}", url.trim());
+    QueueOptions::new(&url)?;
+    settings.bus.key_file_url = Some(url);
+    settings.bus.ca = None;
+    settings.bus.ca_pem = Some(pem);
+    settings.bus.client_cert = None;
+    settings.bus.client_key = None;
+    settings.broker_users.url = None;
+    Ok(())
+}

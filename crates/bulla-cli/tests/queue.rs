@@ -1,0 +1,161 @@
+//! No broker anywhere: a control plane with a queue service, and agents on machines that have one file
+//! each.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use bulla_rpc::KeyFile;
+use bulla_transport::{
+    Address, ConsumeOptions, Inbox, Outbound, QueueOptions, QueueTransport, Transport,
+    TransportError,
+};
+use common::*;
+
+fn inbox(topic: &str) -> Inbox {
+    Inbox::Topic { exchange: "bulla".to_owned(), topic: topic.to_owned() }
+}
+
+fn address(topic: &str) -> Address {
+    Address::Topic { exchange: "bulla".to_owned(), topic: topic.to_owned() }
+}
+
+/// The queue service as the holder of a key file sees it.
+fn options(key: &Path) -> QueueOptions {
+    let file = KeyFile::read(key).unwrap();
+    let url = file.bus.as_ref().unwrap().url.clone();
+    bulla::queue_options(&file, key, &url).unwrap()
+}
+
+fn is_refused<T: std::fmt::Debug>(result: Result<T, impl std::fmt::Display + std::fmt::Debug>) {
+    let said = result.unwrap_err().to_string();
+    assert!(said.contains("403") || said.contains("401"), "{said}");
+}
+
+#[test]
+fn an_agent_with_one_file_answers_over_https_and_takes_nobody_elses() {
+    let deployment = Deployment::new(None);
+    let up = ["up", "--queue", "--queue-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    let _control = deployment.start(&up, "Running.");
+    let add = |id: &str| deployment.add_agent(id, &["--transport", "queue"]);
+    let (first, second) = (add("db-1"), add("db-2"));
+    let text = fs::read_to_string(&first).unwrap();
+    assert!(text.contains("queue+https://") && text.contains("BEGIN CERTIFICATE"), "{text}");
+    assert!(!text.contains("amqp"), "a broker's address");
+    let said = deployment
+        .fails(2, &["agent", "add", "db-3", "--transport", "queue", "--key-type", "shared"]);
+    assert!(said.contains("key pairs"), "{said}");
+
+    let agent = deployment.run_alone(&first, &[]);
+    let facts = deployment.call("agent/db-1", "host.facts", "{}");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert!(facts.to_string().contains(kernel.trim()), "{facts}");
+    assert_eq!(agent.stop(), 0);
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let connect = async |options| QueueTransport::connect(options).await.unwrap();
+        let mine = connect(options(&first)).await;
+        // What is its own, and what it may post to.
+        let own = inbox("agent.db-1");
+        mine.declare(&own, &ConsumeOptions::default()).await.unwrap();
+        mine.publish(&address("component.control"), Outbound::new("x".into())).await.unwrap();
+        // What is another's, a component's, or nobody's.
+        for topic in ["agent.db-2", "component.control", "enrol.control"] {
+            is_refused(mine.consume(&inbox(topic), &ConsumeOptions::default()).await.map(drop));
+            is_refused(mine.waiting(&inbox(topic)).await);
+        }
+        is_refused(mine.publish(&address("agent.db-2"), Outbound::new("x".into())).await);
+        is_refused(mine.publish(&address("agent.db-1"), Outbound::new("x".into())).await);
+        let all = Address::Fanout { exchange: "bulla".into(), topic: "group.all".into() };
+        is_refused(mine.publish(&all, Outbound::new("x".into())).await);
+        // Without a key, nothing.
+        let nobody = Arc::new(connect(options(&first).without_key()).await);
+        is_refused(nobody.waiting(&own).await);
+        mine.close().await;
+    });
+    // With a key that does not count any more, nothing either.
+    deployment.ok(&["agent", "revoke", "db-2"]);
+    runtime.block_on(async {
+        let gone = QueueTransport::connect(options(&second)).await;
+        // Which versions there are is told to anybody; a key that is shown has to be good.
+        assert!(matches!(gone, Err(TransportError::Refused { .. })), "{gone:?}");
+    });
+}
+
+/// A queue service that asks nobody who they are, and its address.
+fn open_service(deployment: &Deployment, store: &str) -> (Process, String) {
+    let args = ["queue", "serve", "--noauth", "--listen", "127.0.0.1:0", "--store", store];
+    let process = deployment.start(&args, "Queue service at");
+    let line = process.lines.iter().find(|line| line.contains("Queue service at")).unwrap();
+    let url = line.split("at ").nth(1).unwrap().trim().trim_end_matches('.').to_owned();
+    (process, url)
+}
+
+#[test]
+fn what_was_answered_is_there_after_the_service_was_killed() {
+    let deployment = Deployment::new(None);
+    let store = deployment.path("queue.db");
+    let store = store.to_str().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (inbox, to) = (inbox("component.control"), address("component.control"));
+    let mut answered = std::collections::BTreeSet::new();
+    for round in 0..5 {
+        let (process, url) = open_service(&deployment, store);
+        answered.extend(runtime.block_on(async {
+            let options = QueueOptions::new(&format!("queue+{url}")).unwrap();
+            let transport = Arc::new(QueueTransport::connect(options).await.unwrap());
+            let mut posters = tokio::task::JoinSet::new();
+            for poster in 0..8 {
+                let (transport, to) = (transport.clone(), to.clone());
+                posters.spawn(async move {
+                    let mut answered = Vec::new();
+                    for n in 0.. {
+                        let payload = format!("{round}.{poster}.{n}");
+                        let brief = Some(std::time::Duration::from_millis(1));
+                        let message =
+                            Outbound { ttl: brief, ..Outbound::new(payload.clone().into()) };
+                        match transport.publish(&to, message).await {
+                            Ok(()) => answered.push(payload),
+                            Err(_) => break,
+                        }
+                    }
+                    answered
+                });
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+            process.kill();
+            posters.join_all().await.into_iter().flatten().collect::<Vec<_>>()
+        }));
+    }
+    assert!(answered.len() > 100, "only {} messages were answered", answered.len());
+    // Two who share the queue get each message once, and every one that was answered.
+    let (_process, url) = open_service(&deployment, store);
+    let seen = runtime.block_on(async {
+        let connect = async || {
+            let options = QueueOptions::new(&format!("queue+{url}")).unwrap();
+            QueueTransport::connect(options).await.unwrap()
+        };
+        let (one, two) = (connect().await, connect().await);
+        let left = one.waiting(&inbox).await.unwrap();
+        let mut first = one.consume(&inbox, &ConsumeOptions::default()).await.unwrap();
+        let mut second = two.consume(&inbox, &ConsumeOptions::default()).await.unwrap();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..left {
+            let delivery = tokio::select! {
+                delivery = first.next() => delivery,
+                delivery = second.next() => delivery,
+            };
+            let delivery = delivery.unwrap();
+            let payload = String::from_utf8(delivery.payload.to_vec()).unwrap();
+            assert!(seen.insert(payload.clone()), "{payload} came twice");
+            delivery.acker.ack();
+        }
+        seen
+    });
+    let lost: Vec<_> = answered.difference(&seen).collect();
+    assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), answered.len());
+}

@@ -1,0 +1,53 @@
+//! A queue service with Zaqar's v2 API.
+//!
+//! ```text
+//! bulla_http::Listener ─► router ─► caller: project, rights ─► routes ─► Store
+//! ```
+//!
+//! [`router`] serves a [`Service`]: queues of projects, messages with a time to live, and claims by
+//! which competing consumers share them. What the listener found out about who asks is all that is
+//! believed; every look-up is by project, queue and id together, so that somebody else's id is not
+//! found. A [`Store`] keeps the messages; [`SqliteQueues`] is one in a file.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use bulla_queue::{Service, SqliteQueues, router};
+//! # async fn serve(listener: bulla_http::Listener, now: u64) -> Result<(), bulla_queue::StoreError> {
+//! let store = SqliteQueues::open("/var/lib/bulla/queue.db", now).await?;
+//! let service = Arc::new(Service::new(Arc::new(store)));
+//! listener.serve(router(service), tokio_util::sync::CancellationToken::new()).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod arrivals;
+mod caller;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod date;
+mod fault;
+mod grant;
+mod id;
+mod json;
+mod limits;
+mod metadata;
+mod name;
+mod routes;
+mod service;
+mod sqlite;
+mod store;
+
+pub use caller::{AgentMay, AgentRule, PUBLIC};
+pub use fault::Fault;
+pub use grant::{GrantError, Grants, HEADERS as GRANT_HEADERS};
+pub use id::Id;
+pub use limits::Limits;
+pub use metadata::{DeadLetter, Patch, PatchFault, Settings};
+pub use name::{ClientId, Place};
+pub use routes::router;
+pub use service::Service;
+pub use sqlite::SqliteQueues;
+pub use store::{
+    Claim, ClaimTerms, Deletion, Doomed, Holding, Listed, Listing, Message, Metadata, Millis,
+    NewMessage, Page, QueuePage, Stats, Store, StoreError,
+};

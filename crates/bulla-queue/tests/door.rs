@@ -1,0 +1,238 @@
+//! The service behind a listener of ours: by which one thing a request counts, and that nothing else is
+//! believed. The three advisories of 2026 about Zaqar's own front are here (OSSA-2026-029, a header that
+//! skipped Keystone; 042, an empty signature that skipped both checks; 043, a request that named
+//! another's project).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail like the tests themselves"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bulla_http::{AgentKeys, Authenticators, Listener, Options, Token};
+use bulla_queue::{AgentMay, GRANT_HEADERS, Grants, PUBLIC, Service, SqliteQueues, router};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+const SEED: [u8; 32] = [5; 32];
+const MESSAGE: &str = r#"{"messages":[{"ttl":300,"body":"x"}]}"#;
+
+fn key() -> Ed25519KeyPair {
+    Ed25519KeyPair::from_seed_unchecked(&SEED).unwrap()
+}
+
+struct Keys;
+
+#[async_trait]
+impl AgentKeys for Keys {
+    async fn find(&self, agent: &str, id: &str) -> Result<Result<[u8; 32], &'static str>, String> {
+        let public = key().public_key().as_ref().try_into().unwrap();
+        match (agent, id) {
+            ("db-1", "k1") => Ok(Ok(public)),
+            ("db-1", "down") => Err("the database is away".to_owned()),
+            _ => Ok(Err("agent-key-unknown")),
+        }
+    }
+}
+
+fn rule(queue: &str, agent: &str) -> AgentMay {
+    match queue {
+        "own" if agent == "agent/db-1" => AgentMay::Take,
+        "control" => AgentMay::Post,
+        _ => AgentMay::Nothing,
+    }
+}
+
+struct Served {
+    address: SocketAddr,
+    token: String,
+    stop: CancellationToken,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Served {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SqliteQueues::open(dir.path().join("q.db"), 0).await.unwrap();
+        let service = Service::new(Arc::new(store)).agents("bulla", rule);
+        let service = service.grants(Grants::new(&[7; 32]).unwrap());
+        let path = dir.path().join("token");
+        let token = Token::load_or_create(&path).unwrap();
+        let by = Authenticators::default().agent_keys(Arc::new(Keys));
+        let by = by.grants(GRANT_HEADERS).public(PUBLIC);
+        let options = Options::plain_loopback(([127, 0, 0, 1], 0).into(), token).unwrap();
+        let listener = Listener::bind(options.authenticators(by)).await.unwrap();
+        let (address, stop) = (listener.local_addr(), CancellationToken::new());
+        tokio::spawn(listener.serve(router(Arc::new(service)), stop.clone()));
+        let token = std::fs::read_to_string(path).unwrap().trim().to_owned();
+        Self { address, token, stop, _dir: dir }
+    }
+
+    /// The status and the body of an answer.
+    async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &str) -> (u16, String) {
+        let mut text =
+            format!("{line} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
+        text += "Client-ID: 30387f00-39a0-11ee-be56-0242ac120002\r\n";
+        for (name, value) in headers {
+            text += &format!("{name}: {value}\r\n");
+        }
+        text += &format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    async fn status(&self, line: &str, headers: &[(&str, &str)]) -> u16 {
+        self.ask(line, headers, "").await.0
+    }
+
+    /// The same, signed by an agent.
+    async fn signed(&self, line: &str, key_id: &str, body: &str, nonce: &str) -> u16 {
+        let fields = sign(&self.address.to_string(), line, (key_id, nonce), body);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.ask(line, &fields, body).await.0
+    }
+}
+
+fn sign(
+    authority: &str,
+    line: &str,
+    (key_id, nonce): (&str, &str),
+    body: &str,
+) -> Vec<(&'static str, String)> {
+    let (method, path) = line.split_once(' ').unwrap();
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let mut base = format!("\"@method\": {method}\n\"@target-uri\": http://{authority}{path}\n");
+    let (mut fields, mut list) = (Vec::new(), "\"@method\" \"@target-uri\"".to_owned());
+    if !body.is_empty() {
+        let sum = BASE64.encode(digest(&SHA256, body.as_bytes()).as_ref());
+        base += &format!("\"content-digest\": sha-256=:{sum}:\n");
+        list += " \"content-digest\"";
+        fields.push(("Content-Digest", format!("sha-256=:{sum}:")));
+    }
+    let parameters =
+        format!("({list});created={created};keyid=\"{key_id}\";nonce=\"{nonce}\";alg=\"ed25519\"");
+    base += &format!("\"@signature-params\": {parameters}");
+    let signature = BASE64.encode(key().sign(base.as_bytes()).as_ref());
+    fields.push(("Signature-Input", format!("a={parameters}")));
+    fields.push(("Signature", format!("a=:{signature}:")));
+    fields
+}
+
+#[tokio::test]
+async fn nothing_but_the_one_credential_lets_anybody_in() {
+    let served = Served::new().await;
+    let bearer = format!("Bearer {}", served.token);
+    let (bearer, project) = (("Authorization", bearer.as_str()), ("X-Project-ID", "p"));
+    let list = "GET /v2/queues";
+    assert_eq!(served.status(list, &[bearer, project]).await, 200);
+    assert_eq!(served.status("GET /", &[]).await, 300, "discovery");
+    assert_eq!(served.status("POST /", &[]).await, 401);
+    // What another service would take for the word of its front.
+    for claim in [
+        ("X-Identity-Status", "Confirmed"),
+        ("X-Roles", "admin"),
+        ("X-Auth-Token", "forged"),
+        ("OpenStack-Auth-Receipt", "x"),
+    ] {
+        assert_eq!(served.status(list, &[claim, project]).await, 401, "{claim:?}");
+    }
+    // A grant's header, empty or whole, is a credential of its own: it opens nothing by being there,
+    // and does not go together with another.
+    for name in ["URL-Signature", "URL-Expires", "URL-Methods", "URL-Paths"] {
+        for value in ["", "x"] {
+            for line in [list, "GET /v2/queues/q", "POST /v2/queues/q/share", "GET /v2/ping"] {
+                assert_eq!(
+                    served.status(line, &[(name, value), project]).await,
+                    404,
+                    "{name} {line}"
+                );
+            }
+            assert_eq!(served.status(list, &[(name, value), bearer, project]).await, 400, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_known_by_its_key_and_confined() {
+    let served = Served::new().await;
+    let key = "agent/db-1#k1";
+    for (n, (line, body, wanted)) in [
+        ("PUT /v2/queues/own", "", 201),
+        ("POST /v2/queues/own/claims", "{}", 204),
+        ("GET /v2/queues/own/stats", "", 200),
+        ("POST /v2/queues/control/messages", MESSAGE, 201),
+        // What it may not.
+        ("PUT /v2/queues/own", r#"{"_dead_letter_queue":"other","_max_claim_count":1}"#, 403),
+        ("POST /v2/queues/own/messages", MESSAGE, 403),
+        ("POST /v2/queues/own/share", "{}", 403),
+        ("POST /v2/queues/control/claims", "{}", 403),
+        ("GET /v2/queues/control/messages?echo=true", "", 403),
+        ("DELETE /v2/queues/control", "", 403),
+        ("GET /v2/queues/other", "", 403),
+        ("GET /v2/queues", "", 403),
+        ("GET /v2/health", "", 403),
+        ("GET /v2/ping", "", 403),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(served.signed(line, key, body, &format!("n{n}")).await, wanted, "{line}");
+    }
+    // A name that is not the key's, a key that is not there, one that can't be looked up.
+    for (id, wanted) in [
+        ("agent/db-2#k1", 401),
+        ("agent/db-1#k2", 401),
+        ("agent/db-1", 401),
+        ("operator/db-1#k1", 401),
+        ("agent/db-1#down", 503),
+    ] {
+        assert_eq!(served.signed("GET /v2/queues/own", id, "", "m").await, wanted, "{id}");
+    }
+    // Once is enough.
+    assert_eq!(served.signed("GET /v2/queues/own/stats", key, "", "once").await, 200);
+    assert_eq!(served.signed("GET /v2/queues/own/stats", key, "", "once").await, 401);
+    // What is signed is what counts: another path, another body, another algorithm.
+    let authority = served.address.to_string();
+    let fields = sign(&authority, "GET /v2/queues/own", (key, "p1"), "");
+    let shown: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(served.status("GET /v2/queues/own/stats", &shown).await, 401);
+    let line = "POST /v2/queues/control/messages";
+    let fields = sign(&authority, line, (key, "p2"), MESSAGE);
+    let shown: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(served.ask(line, &shown, &MESSAGE.replace('x', "y")).await.0, 401);
+    let hmac: Vec<_> =
+        fields.iter().map(|(n, v)| (*n, v.replace("ed25519", "hmac-sha256"))).collect();
+    let shown: Vec<_> = hmac.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(served.ask(line, &shown, MESSAGE).await.0, 401);
+    // Its project is the agents', whatever it says; another's header changes nothing.
+    let bearer = format!("Bearer {}", served.token);
+    let of = |project| [("Authorization", bearer.as_str()), ("X-Project-ID", project)];
+    let (_, mine) = served.ask("GET /v2/queues", &of("bulla"), "").await;
+    assert!(mine.contains("\"own\"") && mine.contains("\"control\""), "{mine}");
+    let mut forged = sign(&authority, "PUT /v2/queues/own", (key, "p3"), "");
+    forged.push(("X-Project-ID", "elsewhere".to_owned()));
+    let shown: Vec<_> = forged.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(served.status("PUT /v2/queues/own", &shown).await, 204);
+    let (_, others) = served.ask("GET /v2/queues", &of("elsewhere"), "").await;
+    assert!(others.contains("\"queues\":[]"), "{others}");
+}
