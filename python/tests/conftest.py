@@ -14,6 +14,9 @@ import urllib.request
 
 import pytest
 
+# oslo.concurrency takes it from there alone, when it is imported.
+os.environ.setdefault("OSLO_LOCK_PATH", tempfile.gettempdir())
+
 AMQP = os.environ.get("BULLA_TEST_AMQP", "").removesuffix("/%2f").removesuffix("/")
 BULLA = os.environ.get("BULLA_TEST_PROGRAM")
 

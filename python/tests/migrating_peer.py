@@ -12,21 +12,35 @@ import oslo_messaging
 import oslo_peers as peers
 
 
-class Legacy(oslo_messaging.NoOpSerializer):
+def legacy(writes):
     """Trove's serializer; who has not turned it on yet only reads it."""
+    from trove.common.rpc.secure_serializer import SecureSerializer
 
-    def __new__(cls, writes):
-        from trove.common.rpc.secure_serializer import SecureSerializer
+    class Mixed(SecureSerializer):
+        def _serialize_entity(self, ctxt, entity):
+            return super()._serialize_entity(ctxt, entity) if writes else entity
 
-        class Reading(SecureSerializer):
-            def _serialize_entity(self, ctxt, entity):
-                return entity
+        def _serialize_context(self, ctxt):
+            return super()._serialize_context(ctxt) if writes else ctxt
 
-            def _serialize_context(self, ctxt):
-                return ctxt
+        def _deserialize_context(self, ctxt):
+            return super()._deserialize_context(ctxt) if "context" in ctxt else ctxt
 
-        kind = SecureSerializer if writes else Reading
-        return kind(oslo_messaging.NoOpSerializer(), b"0123456789abcdef0123456789abcdef")
+    return Mixed(oslo_messaging.NoOpSerializer(), b"0123456789abcdef0123456789abcdef")
+
+
+def mend():
+    """oslo.messaging's rabbit driver acknowledges what still comes while it stops, and then nobody runs it.
+    Mended in the peers that are not moved yet: what is counted here is what the move loses."""
+    from oslo_messaging._drivers import amqpdriver
+
+    take = amqpdriver.RpcAMQPListener.__call__
+
+    def take_unless_stopped(self, message):
+        if not self._shutdown.is_set():
+            take(self, message)
+
+    amqpdriver.RpcAMQPListener.__call__ = take_unless_stopped
 
 
 class Endpoint:
@@ -47,18 +61,20 @@ def main(asked):
         with lock:
             print(*words, file=out, flush=True)
 
+    mend()
     conf = peers.open_settings(asked["conf"])
-    serializer = Legacy(asked["legacy"]) if asked["trove"] else None
+    serializer = legacy(asked["legacy"]) if asked["trove"] else None
     carrier = peers.transport(conf)
     server = peers.server(carrier, asked["topic"], [Endpoint(log)], serializer=serializer)
-    stop = threading.Event()
+    stop, quiet = threading.Event(), threading.Event()
+    signal.signal(signal.SIGUSR1, lambda *_: quiet.set())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     print("ready", flush=True)
     clients = [peers.client(carrier, topic, serializer=serializer, timeout=40) for topic in asked["calls"]]
     n = 0
-    while not stop.wait(0.05):
+    while not stop.wait(0.2):
         n += 1
-        for client in clients:
+        for client in () if quiet.is_set() else clients:
             id = f"{asked['topic']}:{time.time_ns()}:{random.random()}"
             try:
                 client.cast({}, "note", id=id)

@@ -6,6 +6,7 @@ Each test's name has the row of the table in docs/migrate-openstack.md. Rows tha
 
 import json
 import logging
+import os
 import threading
 import time
 import uuid
@@ -578,3 +579,39 @@ def test_K1_no_key_is_logged(deployment, fleet, attacker, caplog):
     carrier = fleet._carrier(key)
     peers.client(carrier, "trove-conductor").call({}, "heartbeat", instance_id="guest-k1", payload={})
     assert not any(secret in caplog.text for secret in secrets)
+
+
+def test_R4_no_other_worker_runs_it_again(deployment, fleet, attacker):
+    redis = os.environ.get("BULLA_TEST_REDIS")
+    if not redis:
+        pytest.skip("BULLA_TEST_REDIS says where a Redis is")
+    topics = "auditor:component/auditor"
+    workers = [Conductor(), Conductor()]
+    carriers = []
+    for n, worker in enumerate(workers):
+        key = deployment.component("auditor", f"auditor-{n}")
+        carriers.append(
+            fleet._carrier(key, claims=redis, open_to_components="*", topics=topics)
+        )
+        fleet._servers.append(
+            peers.server(carriers[n], "auditor", [worker], name=f"host-{n}")
+        )
+    deployment.bulla("policy", "rollback", "0")
+    seen = attacker.sniff(EXCHANGE, "auditor")
+    api = fleet._carrier(deployment.component("api", "api-r4"), topics=topics)
+    client = peers.client(api, "auditor")
+
+    def allowed():
+        try:
+            return client.call({}, "heartbeat", instance_id="x", payload={}) is None
+        except oslo_messaging.RemoteError:
+            return False
+
+    eventually(allowed, 40)
+    body = seen.rest()[-1]
+    ran = len(workers[0].heartbeats) + len(workers[1].heartbeats)
+    for _ in range(6):
+        attacker.publish(EXCHANGE, "auditor", attacks.again(body))
+    # The broker gives them to both in turn.
+    eventually(lambda: all(peer_of(carrier).duplicates() >= 2 for carrier in carriers))
+    assert len(workers[0].heartbeats) + len(workers[1].heartbeats) == ran

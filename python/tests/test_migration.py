@@ -6,8 +6,10 @@ import datetime
 import importlib.util
 import json
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import attacker as attacks
 from conftest import eventually
@@ -106,7 +108,11 @@ def test_nothing_is_lost_on_the_way_over(deployment):
         for settings in list(PASSES.values())[1:]:
             for peer in peers:
                 peer.move(settings)
+        for peer in peers:
+            peer.process.send_signal(signal.SIGUSR1)
         refuse_what_is_not_sealed(deployment, peers)
+        # What is under way ends before those go who run it.
+        time.sleep(2)
     finally:
         for peer in peers:
             peer.process.terminate()

@@ -116,6 +116,9 @@ class SealedListener(amqpdriver.RpcAMQPListener):
 
     def _taker(self, place):
         def take(message):
+            if self._shutdown.is_set():
+                # Nobody would run it. Not acknowledged, it goes back to its queue.
+                return None
             try:
                 message.acknowledge()
             except Exception as error:
