@@ -112,10 +112,11 @@ class Fleet:
         return peers.client(self.api, "trove-taskmanager")
 
     def close(self):
-        for server in self._servers:
-            server.stop()
-        for server in self._servers:
-            server.wait()
+        stopping = [threading.Thread(target=peers.stop, args=(made,)) for made in self._servers]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
         for carrier in self._carriers:
             carrier.cleanup()
 
@@ -585,33 +586,22 @@ def test_R4_no_other_worker_runs_it_again(deployment, fleet, attacker):
     redis = os.environ.get("BULLA_TEST_REDIS")
     if not redis:
         pytest.skip("BULLA_TEST_REDIS says where a Redis is")
-    topics = "auditor:component/auditor"
-    workers = [Conductor(), Conductor()]
-    carriers = []
+    more = {"topics": "auditor:agent/auditor"}
+    key, workers, carriers = deployment.agent("auditor"), [Guest("one"), Guest("two")], []
     for n, worker in enumerate(workers):
-        key = deployment.component("auditor", f"auditor-{n}")
-        carriers.append(
-            fleet._carrier(key, claims=redis, open_to_components="*", topics=topics)
-        )
-        fleet._servers.append(
-            peers.server(carriers[n], "auditor", [worker], name=f"host-{n}")
-        )
-    deployment.bulla("policy", "rollback", "0")
+        carriers.append(fleet._carrier(key, claims=redis, **more))
+        made = peers.server(carriers[n], "auditor", [worker], name=f"host-{n}")
+        fleet._servers.append(made)
+    calling = fleet._carrier(deployment.component("taskmanager", "taskmanager-r4"), **more)
+    client = peers.client(calling, "auditor")
+    client.call({}, "restart")
+    client.call({}, "restart")
     seen = attacker.sniff(EXCHANGE, "auditor")
-    api = fleet._carrier(deployment.component("api", "api-r4"), topics=topics)
-    client = peers.client(api, "auditor")
-
-    def allowed():
-        try:
-            return client.call({}, "heartbeat", instance_id="x", payload={}) is None
-        except oslo_messaging.RemoteError:
-            return False
-
-    eventually(allowed, 40)
-    body = seen.rest()[-1]
-    ran = len(workers[0].heartbeats) + len(workers[1].heartbeats)
+    client.cast({}, "stop_db")
+    body = seen.next()
+    eventually(lambda: ("stop_db",) in workers[0].ran + workers[1].ran)
     for _ in range(6):
         attacker.publish(EXCHANGE, "auditor", attacks.again(body))
     # The broker gives them to both in turn.
     eventually(lambda: all(peer_of(carrier).duplicates() >= 2 for carrier in carriers))
-    assert len(workers[0].heartbeats) + len(workers[1].heartbeats) == ran
+    assert (workers[0].ran + workers[1].ran).count(("stop_db",)) == 1
