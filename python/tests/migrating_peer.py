@@ -67,7 +67,10 @@ def main(asked):
     carrier = peers.transport(conf)
     server = peers.server(carrier, asked["topic"], [Endpoint(log)], serializer=serializer)
     stop, quiet = threading.Event(), threading.Event()
+    if asked["quiet"]:
+        quiet.set()
     signal.signal(signal.SIGUSR1, lambda *_: quiet.set())
+    signal.signal(signal.SIGUSR2, lambda *_: quiet.clear())
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     print("ready", flush=True)
     clients = [peers.client(carrier, topic, serializer=serializer, timeout=40) for topic in asked["calls"]]
