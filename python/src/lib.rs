@@ -1,9 +1,9 @@
 //! The native half of the Python package `bulla`: sealing, opening, keys and refusals as Python's
 //! objects, over the same pipeline as every other service (`bulla`). Nothing here decides anything.
 //!
-//! A [`peer::Peer`] is a connection of its own to the deployment's bus, for the directory, statements of
+//! A `Peer` (`peer.rs`) is a connection of its own to the deployment's bus, for the directory, statements of
 //! revocation, renewal and policies. What a service sends and takes through oslo.messaging's driver comes
-//! and goes over [`bridge`]. The interpreter's lock is never held while something is sealed, opened, or
+//! and goes over `bridge.rs`. The interpreter's lock is never held while something is sealed, opened, or
 //! waited for.
 
 mod bridge;

@@ -63,7 +63,10 @@ fn pytest(name: &str, tests: &[&str]) -> Outcome {
 /// What Trove's people run: its own parts, eventlet, and everything about the driver.
 #[test]
 fn with_debians_oslo_messaging() -> Outcome {
-    pytest("oslo-debian", &["test_oslo.py", "test_eventlet.py", "test_trove.py"])
+    pytest(
+        "oslo-debian",
+        &["test_oslo.py", "test_eventlet.py", "test_trove.py", "test_migration.py"],
+    )
 }
 
 #[test]
