@@ -380,6 +380,25 @@ pub trait ClaimStore: Send + Sync + fmt::Debug {
     /// Inserts a claim, or compares with the one that is there.
     async fn claim(&self, request: ClaimRequest) -> Result<ClaimOutcome, StoreError>;
 
+    /// The same from a store that never waits; `None` from one that may, and then nothing was done.
+    /// Asking it first saves a future for every message.
+    fn claim_now(&self, _request: &ClaimRequest) -> Option<ClaimOutcome> {
+        None
+    }
+
+    /// [`complete`](Self::complete) by a store that never waits; one that may gives `completion` back.
+    ///
+    /// # Errors
+    /// Nothing was done: use [`complete`](Self::complete).
+    fn complete_now(
+        &self,
+        _key: &ClaimKey,
+        _grant: Grant,
+        completion: Completion,
+    ) -> Result<Completed, Completion> {
+        Err(completion)
+    }
+
     /// Ends a run, if the claim is still held under `grant` (worker and attempt).
     async fn complete(
         &self,

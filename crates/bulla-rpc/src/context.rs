@@ -40,7 +40,7 @@ pub(crate) struct Answer {
     pub(crate) endpoint: Endpoint,
     pub(crate) session: Arc<InSession>,
     pub(crate) binding: ReplyBinding,
-    pub(crate) address: Address,
+    pub(crate) address: Arc<Address>,
     /// Index of the next reply; [`ENDED`] is set once a final outcome was sealed.
     next: AtomicU32,
 }
@@ -53,7 +53,7 @@ impl Answer {
         endpoint: Endpoint,
         session: Arc<InSession>,
         binding: ReplyBinding,
-        address: Address,
+        address: Arc<Address>,
     ) -> Self {
         Self { endpoint, session, binding, address, next: AtomicU32::new(0) }
     }

@@ -2,6 +2,7 @@
 //! and 4), as CBOR.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::cbor::{Reader, Sink, Writer};
 use crate::refusal::Refusal;
@@ -25,6 +26,9 @@ pub struct RequestBody<'a> {
     /// Where replies go: must lie in the caller's own reply name space.
     pub reply_to: Option<&'a str>,
 }
+
+/// Namespace, method and version.
+type Names<'a> = (Option<&'a str>, &'a str, &'a str);
 
 impl<'a> RequestBody<'a> {
     /// Writes everything; `args` must be one well-formed CBOR item.
@@ -64,28 +68,59 @@ impl<'a> RequestBody<'a> {
         Ok(body)
     }
 
-    /// The same for an opened plaintext, which may end with a signature that was checked.
+    /// The same for an opened plaintext, which may end with a signature that was checked; and where
+    /// the arguments are in it.
     #[inline]
-    pub(crate) fn read(plaintext: &'a [u8]) -> Result<Self, Refusal> {
+    pub(crate) fn read(plaintext: &'a [u8]) -> Result<(Self, Range<usize>), Refusal> {
         let mut r = Reader::new(plaintext);
         let items = r.array_up_to(8)?;
-        let body = Self::read_items(&mut r)?;
+        let (namespace, method, version) = Self::read_names(&mut r)?;
+        let start = r.position();
+        let args = r.skip()?;
+        let at = start..r.position();
+        let body = Self::read_rest(&mut r, (namespace, method, version), args)?;
         match items {
             7 => {}
             8 => drop(r.fixed::<{ crate::sign::SIGNATURE }>()?),
             _ => return Err(Refusal::Malformed),
         }
         r.end()?;
-        Ok(body)
+        Ok((body, at))
+    }
+
+    /// What was read once, again: the arguments, which may be large, are known to be well formed.
+    pub(crate) fn read_again(plaintext: &'a [u8], at: &Range<usize>) -> Result<Self, Refusal> {
+        let mut r = Reader::new(plaintext);
+        r.array_up_to(8)?;
+        let names = Self::read_names(&mut r)?;
+        let args = plaintext.get(at.clone()).ok_or(Refusal::Malformed)?;
+        let mut r = Reader::new(plaintext.get(at.end..).ok_or(Refusal::Malformed)?);
+        Self::read_rest(&mut r, names, args)
     }
 
     #[inline(always)]
     fn read_items(r: &mut Reader<'a>) -> Result<Self, Refusal> {
+        let names = Self::read_names(r)?;
+        let args = r.skip()?;
+        Self::read_rest(r, names, args)
+    }
+
+    #[inline(always)]
+    fn read_names(r: &mut Reader<'a>) -> Result<Names<'a>, Refusal> {
+        Ok((name_or_null(r)?, name(r)?, name(r)?))
+    }
+
+    #[inline(always)]
+    fn read_rest(
+        r: &mut Reader<'a>,
+        (namespace, method, version): Names<'a>,
+        args: &'a [u8],
+    ) -> Result<Self, Refusal> {
         Ok(Self {
-            namespace: name_or_null(r)?,
-            method: name(r)?,
-            version: name(r)?,
-            args: r.skip()?,
+            namespace,
+            method,
+            version,
+            args,
             context: if r.null()? { None } else { Some(r.skip()?) },
             trace_parent: name_or_null(r)?,
             reply_to: name_or_null(r)?,

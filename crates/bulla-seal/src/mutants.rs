@@ -378,8 +378,9 @@ mod weak {
         route: &Route,
     ) -> Option<OpenedRequest> {
         crate::RequestBody::parse(plaintext).ok()?;
+        let (_, args) = crate::RequestBody::read(plaintext).ok()?;
         let opened = unsealed(plaintext);
-        Some(OpenedRequest::new(opened, session.clone(), route.clone(), false))
+        Some(OpenedRequest::new(opened, session.clone(), route.clone(), false, args))
     }
 
     /// What a caller makes of a reply in the clear: [the request's id, the value].

@@ -96,9 +96,9 @@ impl Session {
         if expected.inner_signature && !signed && !off(Check::InnerSignature) {
             return Err(Refusal::SignatureInvalid);
         }
-        RequestBody::read(parsed.slice(&plaintext))?;
+        let (_, args) = RequestBody::read(parsed.slice(&plaintext))?;
         let (session, route) = (self.clone(), expected.route.clone());
-        Ok(OpenedRequest::new(Opened::new(parsed, plaintext), session, route, signed))
+        Ok(OpenedRequest::new(Opened::new(parsed, plaintext), session, route, signed, args))
     }
 
     /// Everything that can be compared before the cipher runs.

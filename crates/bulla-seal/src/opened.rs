@@ -65,13 +65,21 @@ pub struct OpenedRequest {
     session: Arc<Session>,
     route: Route,
     signed: bool,
+    /// Where the arguments are in the plaintext.
+    args: Range<usize>,
 }
 
 impl OpenedRequest {
     /// The body was read once already.
     #[inline]
-    pub(crate) fn new(opened: Opened, session: Arc<Session>, route: Route, signed: bool) -> Self {
-        Self { opened, session, route, signed }
+    pub(crate) fn new(
+        opened: Opened,
+        session: Arc<Session>,
+        route: Route,
+        signed: bool,
+        args: Range<usize>,
+    ) -> Self {
+        Self { opened, session, route, signed, args }
     }
 
     /// Whether the message carries its sender's signature, inside the seal or at level `signed`.
@@ -130,7 +138,7 @@ impl OpenedRequest {
 
     /// What was asked.
     pub fn body(&self) -> Result<RequestBody<'_>, Refusal> {
-        RequestBody::read(self.opened.plaintext())
+        RequestBody::read_again(self.opened.plaintext(), &self.args)
     }
 
     /// What a reply to it is bound to.

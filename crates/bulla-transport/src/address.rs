@@ -6,6 +6,7 @@
 //! user can be confined to answering as itself.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Where a message is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -91,7 +92,8 @@ const QUEUE: &str = "reply_";
 /// written as `.` and `~`: `agent/db-1` and process `9f3a` give `agent.db-1.9f3a`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ReplyName {
-    text: String,
+    // Shared: it goes along with every call.
+    text: Arc<str>,
 }
 
 impl ReplyName {
@@ -104,7 +106,7 @@ impl ReplyName {
     pub fn new(principal: &str, process: &str) -> Option<Self> {
         let process_ok = !process.is_empty() && process.bytes().all(|b| b.is_ascii_alphanumeric());
         let text = format!("{}.{process}", routing_word(principal));
-        (process_ok && text.len() <= Self::MAX).then_some(Self { text })
+        (process_ok && text.len() <= Self::MAX).then(|| Self { text: text.into() })
     }
 
     /// A reply queue of the oslo carrier, by its name: `reply_` and more printable ASCII without quotes
@@ -113,7 +115,7 @@ impl ReplyName {
         let rest = name.strip_prefix(QUEUE)?;
         let printable = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
         let ok = !rest.is_empty() && name.len() <= 255 && name.bytes().all(printable);
-        ok.then(|| Self { text: name.to_owned() })
+        ok.then(|| Self { text: name.into() })
     }
 
     /// Whether it is the name of such a queue. What [`ReplyName::parse`] reads never is.
@@ -123,11 +125,11 @@ impl ReplyName {
 
     /// From the text form; `None` unless it has the form that [`ReplyName::new`] gives.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::is_name(text).then(|| Self { text: text.to_owned() })
+        Self::is_name(text).then(|| Self { text: text.into() })
     }
 
     /// The same, of a text that is owned already.
-    pub fn from_text(text: String) -> Option<Self> {
+    pub fn from_text(text: Arc<str>) -> Option<Self> {
         Self::is_name(&text).then_some(Self { text })
     }
 

@@ -139,6 +139,11 @@ impl std::fmt::Debug for Acker {
 pub trait Consumer: Send {
     /// The next delivery; `None` when the transport was closed or the consumer stopped.
     async fn next(&mut self) -> Option<Delivery>;
+    /// A delivery that is here already. `None` says nothing: [`next`](Self::next) tells whether there
+    /// is one. Asking this first saves a future for every message of a burst.
+    fn next_now(&mut self) -> Option<Delivery> {
+        None
+    }
     /// Take no more; deliveries in hand can still be settled.
     async fn stop(&mut self);
 }

@@ -126,9 +126,15 @@ impl Drop for PlainClient {
 
 async fn listen(mut consumer: Box<dyn Consumer>, pending: Arc<Pending>, closed: CancellationToken) {
     loop {
-        let delivery = tokio::select! {
-            delivery = consumer.next() => delivery,
-            () = closed.cancelled() => None,
+        let delivery = match consumer.next_now() {
+            Some(delivery) => {
+                tokio::task::coop::consume_budget().await;
+                Some(delivery)
+            }
+            None => tokio::select! {
+                delivery = consumer.next() => delivery,
+                () = closed.cancelled() => None,
+            },
         };
         let Some(delivery) = delivery else { break };
         delivery.acker.ack();
@@ -182,9 +188,12 @@ impl Work {
         let permits = Arc::new(Semaphore::new(CONCURRENT_METHODS));
         loop {
             let Ok(permit) = permits.clone().acquire_owned().await else { break };
-            let delivery = tokio::select! {
-                delivery = consumer.next() => delivery,
-                () = stop.cancelled() => None,
+            let delivery = match consumer.next_now() {
+                Some(delivery) => Some(delivery),
+                None => tokio::select! {
+                    delivery = consumer.next() => delivery,
+                    () = stop.cancelled() => None,
+                },
             };
             let Some(delivery) = delivery else { break };
             let work = self.clone();

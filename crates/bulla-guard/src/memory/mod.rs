@@ -259,6 +259,19 @@ impl ClaimStore for MemoryClaims {
         Ok(self.try_claim(&request))
     }
 
+    fn claim_now(&self, request: &ClaimRequest) -> Option<ClaimOutcome> {
+        Some(self.try_claim(request))
+    }
+
+    fn complete_now(
+        &self,
+        key: &ClaimKey,
+        grant: Grant,
+        completion: Completion,
+    ) -> Result<Completed, Completion> {
+        Ok(self.try_complete(key, grant, completion))
+    }
+
     async fn complete(
         &self,
         key: &ClaimKey,

@@ -8,10 +8,11 @@ mod replies;
 mod request;
 mod statement;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bulla_seal::{MessageId, MessageKind};
+use bulla_seal::{MessageBuf, MessageId, MessageKind};
 use bulla_transport::{Address, ConsumeOptions, Inbox, Outbound, ReplyName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -37,6 +38,9 @@ pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
 
 /// Messages sent again with their offer, per second, because a notice asks for it.
 const RESENDS_PER_SECOND: u32 = 200;
+
+/// Room that is made for a plaintext before it is known.
+const LARGEST_GUESS: usize = 64 << 10;
 
 /// Makes calls, casts and fanouts as one principal. Cheap to clone.
 ///
@@ -64,6 +68,8 @@ pub(crate) struct Inner {
     asking: statement::Asking,
     /// Through which the control plane is asked, if not through this one.
     asks: Option<Client>,
+    /// Bytes of the last plaintext: the next one is likely to be as large.
+    filled: AtomicUsize,
 }
 
 impl Drop for Inner {
@@ -102,6 +108,7 @@ impl Client {
             closed: CancellationToken::new(),
             asking: statement::Asking::default(),
             asks,
+            filled: AtomicUsize::new(0),
         }))
     }
 
@@ -175,6 +182,16 @@ impl Client {
     /// the reply exchange itself can use it from then on.
     pub async fn listen(&self) -> Result<(), CallError> {
         self.start_replies().await
+    }
+
+    /// A buffer for a request's plaintext, with room for one like the last.
+    fn buffer(&self) -> MessageBuf {
+        let last = self.0.filled.load(Ordering::Relaxed);
+        MessageBuf::with_capacity((last + last / 8).clamp(1024, LARGEST_GUESS))
+    }
+
+    fn has_filled(&self, bytes: usize) {
+        self.0.filled.store(bytes, Ordering::Relaxed);
     }
 
     async fn start_replies(&self) -> Result<(), CallError> {

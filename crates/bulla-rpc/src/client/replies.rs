@@ -42,9 +42,16 @@ impl Listener {
 
     async fn run(self, mut consumer: Box<dyn Consumer>, closed: CancellationToken) {
         loop {
-            let delivery = tokio::select! {
-                delivery = consumer.next() => delivery,
-                () = closed.cancelled() => None,
+            let delivery = match consumer.next_now().filter(|_| !closed.is_cancelled()) {
+                Some(delivery) => {
+                    // Replies without end must not keep this thread from the rest.
+                    tokio::task::coop::consume_budget().await;
+                    Some(delivery)
+                }
+                None => tokio::select! {
+                    delivery = consumer.next() => delivery,
+                    () = closed.cancelled() => None,
+                },
             };
             let Some(delivery) = delivery else { break };
             delivery.acker.ack();

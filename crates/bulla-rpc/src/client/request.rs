@@ -322,10 +322,11 @@ impl<'a> Request<'a> {
             trace_parent: self.trace_parent.as_deref(),
             reply_to,
         };
-        let mut buf = MessageBuf::with_capacity(1024);
+        let mut buf = self.client.buffer();
         body.write_before_args(buf.sink());
         value::encode(args, buf.sink())?;
         body.write_after_args(buf.sink());
+        self.client.has_filled(buf.len());
         if buf.len() > limit {
             return Err(CallError::TooLarge { size: buf.len(), limit });
         }

@@ -14,7 +14,6 @@ use bulla_guard::{
 use bulla_journal::events;
 use bulla_seal::Refusal;
 use bulla_seal::mutants::{Check, off};
-use bulla_transport::Address;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -113,10 +112,8 @@ where
                 return Ok(settled(inner.call(Arc::new(request)).await?));
             }
             let key = shared.key(&request);
-            match shared
-                .timed(shared.store.claim(shared.claim_request(&request, key.clone())))
-                .await
-            {
+            let asked = shared.claim_request(&request, key.clone());
+            match shared.claim(asked).await {
                 Ok(ClaimOutcome::Granted(grant)) => {
                     shared.journal(&mut request);
                     let request = Arc::new(request);
@@ -252,13 +249,38 @@ impl Shared {
         };
         let stored = reply.as_ref().map(stored);
         let completion = Completion::Done { reply: stored };
-        match self.timed(self.store.complete(&key, grant, completion)).await {
+        match self.complete(&key, grant, completion).await {
             Ok(Completed::Stored) => Ok(settled(Outcome { reply, error })),
             Ok(Completed::Lost(lost)) => {
                 tracing::warn!(reason = lost.as_str(), "an outcome came too late and is dropped");
                 Ok(self.lost(request, &key, lost).await)
             }
             Err(error) => Ok(self.retry(&error)),
+        }
+    }
+
+    async fn claim(&self, asked: ClaimRequest) -> Result<ClaimOutcome, StoreError> {
+        match self.store.claim_now(&asked) {
+            Some(outcome) => {
+                self.endpoint.counters.claiming.observe(Duration::ZERO);
+                Ok(outcome)
+            }
+            None => self.timed(self.store.claim(asked)).await,
+        }
+    }
+
+    async fn complete(
+        &self,
+        key: &ClaimKey,
+        grant: Grant,
+        completion: Completion,
+    ) -> Result<Completed, StoreError> {
+        match self.store.complete_now(key, grant, completion) {
+            Ok(completed) => {
+                self.endpoint.counters.claiming.observe(Duration::ZERO);
+                Ok(completed)
+            }
+            Err(completion) => self.timed(self.store.complete(key, grant, completion)).await,
         }
     }
 
@@ -360,7 +382,7 @@ impl Shared {
     fn reply(&self, request: &Authorized, sealed: Bytes) -> Settlement {
         let exchange = &self.endpoint.options.exchange;
         let me = self.endpoint.identity.party();
-        let path: Option<(_, Address)> = request.opened().reply_path(exchange, me);
+        let path = request.opened().reply_path(exchange, me);
         Settlement::Done { reply: path.map(|(_, address)| (address, sealed)), error: None }
     }
 

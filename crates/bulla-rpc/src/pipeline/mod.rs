@@ -38,7 +38,7 @@ pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, Infallible>
 pub(crate) enum Settlement {
     /// Dealt with, and that is durable: send `reply` if there is one, then acknowledge.
     Done {
-        reply: Option<(Address, Bytes)>,
+        reply: Option<(Arc<Address>, Bytes)>,
         /// What went wrong at the method, by its stable name, if anybody traces it.
         error: Option<String>,
     },
@@ -56,7 +56,7 @@ pub(crate) type Pipeline = open::Open<authorize::Authorize<claim::Claim<dispatch
 /// A sealed reply and where it goes.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    pub(crate) address: Address,
+    pub(crate) address: Arc<Address>,
     pub(crate) frame: Frame,
 }
 

@@ -38,10 +38,13 @@ impl Work {
         // What is there is taken first: waiting for the end at the same time costs more than
         // looking for it now and then.
         while !self.stop.is_cancelled() {
-            let delivery = tokio::select! {
-                biased;
-                delivery = consumer.next() => delivery,
-                () = self.stop.cancelled() => None,
+            let delivery = match consumer.next_now() {
+                Some(delivery) => Some(delivery),
+                None => tokio::select! {
+                    biased;
+                    delivery = consumer.next() => delivery,
+                    () = self.stop.cancelled() => None,
+                },
             };
             let Some(mut delivery) = delivery else { break };
             if delivery.redelivered && off(Check::FlagIgnored) {

@@ -11,6 +11,7 @@ use bulla_seal::{
     Digest, Handle, Header, Kid, Offer, Parsed, Principal, Refusal, Session, SessionId,
     SignedCredential, SignedStatement, UnixTime, shared,
 };
+use bulla_transport::Address;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -44,6 +45,8 @@ pub(crate) struct InSession {
     peer: OnceLock<Arc<Peer>>,
     /// The epoch of the newest statement that a reply carried to the peer.
     told: AtomicU64,
+    /// Where the last reply went: a session is one process's, and a process has one reply inbox.
+    replies_to: Mutex<Option<Arc<Address>>>,
 }
 
 impl InSession {
@@ -53,7 +56,8 @@ impl InSession {
 
     fn of(session: Session, standing: Standing, former: bool) -> Self {
         let (session, peer) = (Arc::new(session), OnceLock::new());
-        Self { session, standing, former, peer, told: AtomicU64::new(0) }
+        let replies_to = Mutex::default();
+        Self { session, standing, former, peer, told: AtomicU64::new(0), replies_to }
     }
 
     /// The sender's floor, looked up once a session.
@@ -63,6 +67,28 @@ impl InSession {
         }
         let peer = endpoint.floors.peer(self.standing.party()).await?;
         Ok(self.peer.get_or_init(|| peer))
+    }
+
+    /// The address of replies to this name, which `make` checks and makes if it is not the last one's.
+    pub(crate) fn reply_address(
+        &self,
+        name: &str,
+        make: impl FnOnce() -> Option<Address>,
+    ) -> Option<Arc<Address>> {
+        // Where checks can be switched off, each is made every time.
+        #[cfg(bulla_mutants)]
+        self.replies_to.lock().take();
+        let mut last = self.replies_to.lock();
+        match &*last {
+            Some(known) if matches!(&**known, Address::Reply { to, .. } if to.as_str() == name) => {
+                Some(known.clone())
+            }
+            _ => {
+                let made = Arc::new(make()?);
+                *last = Some(made.clone());
+                Some(made)
+            }
+        }
     }
 
     /// The sender's floor, if it was looked up.

@@ -41,6 +41,13 @@ impl Deliveries {
         Some(message)
     }
 
+    /// A message that is here already.
+    pub(crate) fn next_now(&mut self) -> Option<Message> {
+        let message = self.messages.try_recv().ok()?;
+        self.backlog.remove(message.body.len());
+        Some(message)
+    }
+
     /// What the broker calls this consumer.
     pub(crate) fn tag(&self) -> &str {
         &self.tag

@@ -1,5 +1,7 @@
 //! Messages: what goes around a body.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::error::{AmqpError, Malformed};
@@ -39,7 +41,7 @@ pub(crate) struct Publish<'a> {
 pub(crate) struct Message {
     pub(crate) tag: u64,
     pub(crate) redelivered: bool,
-    pub(crate) reply_to: Option<String>,
+    pub(crate) reply_to: Option<Arc<str>>,
     pub(crate) body: Bytes,
     /// Only where it was asked for.
     pub(crate) route: Option<Box<Route>>,
@@ -131,7 +133,7 @@ fn decimal(out: &mut Vec<u8>, mut number: u32) {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) size: u64,
-    pub(super) reply_to: Option<String>,
+    pub(super) reply_to: Option<Arc<str>>,
 }
 
 impl Header {
@@ -164,7 +166,11 @@ impl Header {
         if has(CORRELATION_ID) {
             r.short()?;
         }
-        let reply_to = if has(REPLY_TO) { Some(r.text()?) } else { None };
+        let reply_to = if has(REPLY_TO) {
+            Some(String::from_utf8_lossy(r.short()?).as_ref().into())
+        } else {
+            None
+        };
         // Nothing of what follows is of use here.
         Ok(Self { size, reply_to })
     }
@@ -201,7 +207,7 @@ mod tests {
         assert_eq!(kinds[2..], [(BODY, 4), (BODY, 4), (BODY, 2)]);
         assert_eq!(frames[0].payload, [&b"\0\x3c\0\x28\0\0\x01e\x03key"[..], &[1]].concat());
         let header = Header::parse(frames[1].payload).unwrap();
-        assert_eq!(header, Header { size: 10, reply_to: Some("agent.db-1.9".to_owned()) });
+        assert_eq!(header, Header { size: 10, reply_to: Some("agent.db-1.9".into()) });
         assert!(frames[1].payload.ends_with(b"\x0560090"));
         for cut in 0..frames[1].payload.len() - 6 {
             assert!(Header::parse(&frames[1].payload[..cut]).is_err(), "{cut}");

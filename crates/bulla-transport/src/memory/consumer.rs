@@ -104,6 +104,14 @@ impl MemoryConsumer {
 
 #[async_trait]
 impl Consumer for MemoryConsumer {
+    fn next_now(&mut self) -> Option<Delivery> {
+        if self.ended() || !self.taken.has_room() {
+            return None;
+        }
+        let message = self.taken.queue.pop()?;
+        Some(self.deliver(message))
+    }
+
     async fn next(&mut self) -> Option<Delivery> {
         loop {
             if self.ended() {

@@ -167,6 +167,15 @@ impl Consumer for RabbitConsumer {
         }
     }
 
+    fn next_now(&mut self) -> Option<Delivery> {
+        if self.stopped || self.link.is_closed() {
+            return None;
+        }
+        let session = self.session.as_mut()?;
+        let message = session.deliveries.next_now()?;
+        Some(session.deliver(&self.inbox, message))
+    }
+
     async fn stop(&mut self) {
         if let Some(session) = self.leave() {
             session.end().await;

@@ -3,7 +3,7 @@
 //! A message whose sender waits goes over a channel on which the broker answers for each; one whose
 //! sender does not, over another, so that nobody pays for answers that nobody reads.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +14,9 @@ use crate::address::Address;
 use crate::amqp::{AmqpError, Channel, Confirmation, Connection, Publish};
 use crate::error::{PublishError, TransportError};
 use crate::transport::Outbound;
+
+/// Addresses that are remembered at the most.
+const KNOWN: usize = 10_000;
 
 const CONTENT_TYPE: &str = "application/cose";
 
@@ -37,8 +40,22 @@ impl From<TransportError> for Failure {
 pub(super) struct Publisher {
     unwatched: Place,
     confirmed: Place,
-    exchanges: RwLock<HashSet<String>>,
+    known: RwLock<Known>,
     confined: Arc<Confined>,
+}
+
+/// What was published to.
+#[derive(Default)]
+struct Known {
+    names: HashMap<Address, Arc<Names>>,
+    /// Exchanges that are there.
+    exchanges: HashSet<String>,
+}
+
+/// An address as the protocol has it.
+struct Names {
+    exchange: String,
+    routing_key: String,
 }
 
 /// A channel that is opened when it is needed, and again when a refusal has closed it.
@@ -59,7 +76,7 @@ impl Publisher {
         Self {
             unwatched: Place::default(),
             confirmed: Place::default(),
-            exchanges: RwLock::default(),
+            known: RwLock::default(),
             confined,
         }
     }
@@ -72,8 +89,7 @@ impl Publisher {
         message: &Outbound,
         patience: Duration,
     ) -> Result<(), Failure> {
-        let exchange = to.exchange_name();
-        self.ensure_exchange(connection, &exchange, matches!(to, Address::Fanout { .. })).await?;
+        let names = self.names(connection, to).await?;
         let channel = self.channel(connection, message.confirm).await?;
         if tokio::time::timeout(patience, channel.room()).await.is_err() {
             return Err(Failure::Told(PublishError::Transport(TransportError::Unreachable {
@@ -81,10 +97,10 @@ impl Publisher {
                 why: format!("it took nothing for {} s", patience.as_secs_f32()),
             })));
         }
-        let key = to.routing_key();
+        let Names { exchange, routing_key } = &*names;
         let ready = Publish {
-            exchange: &exchange,
-            routing_key: &key,
+            exchange,
+            routing_key,
             mandatory: message.mandatory,
             content_type: CONTENT_TYPE,
             persistent: message.persistent,
@@ -99,9 +115,9 @@ impl Publisher {
             Ok(Confirmation::Taken) => Ok(()),
             Ok(Confirmation::Rejected) => Err(Failure::Told(PublishError::Rejected)),
             Ok(Confirmation::Unroutable) => {
-                Err(Failure::Told(PublishError::Unroutable { address: key }))
+                Err(Failure::Told(PublishError::Unroutable { address: routing_key.clone() }))
             }
-            Err(error) => Err(told(&error, &exchange, &key)),
+            Err(error) => Err(told(&error, exchange, routing_key)),
         }
     }
 
@@ -113,19 +129,28 @@ impl Publisher {
         }
     }
 
-    /// Publishing to an exchange that is not there would end the channel.
-    async fn ensure_exchange(
+    /// The names of an address. Publishing to an exchange that is not there would end the channel.
+    async fn names(
         &self,
         connection: &Connection,
-        name: &str,
-        fanout: bool,
-    ) -> Result<(), TransportError> {
-        if self.exchanges.read().contains(name) {
-            return Ok(());
+        to: &Address,
+    ) -> Result<Arc<Names>, TransportError> {
+        if let Some(names) = self.known.read().names.get(to) {
+            return Ok(Arc::clone(names));
         }
-        declare::exchange(connection, &self.confined, name, fanout).await?;
-        self.exchanges.write().insert(name.to_owned());
-        Ok(())
+        let names = Names { exchange: to.exchange_name(), routing_key: to.routing_key() };
+        if !self.known.read().exchanges.contains(&names.exchange) {
+            let fanout = matches!(to, Address::Fanout { .. });
+            declare::exchange(connection, &self.confined, &names.exchange, fanout).await?;
+        }
+        let names = Arc::new(names);
+        let mut known = self.known.write();
+        if known.names.len() >= KNOWN {
+            known.names.clear();
+        }
+        known.exchanges.insert(names.exchange.clone());
+        known.names.insert(to.clone(), Arc::clone(&names));
+        Ok(names)
     }
 
     async fn channel(
@@ -149,7 +174,7 @@ impl Publisher {
         }
         if place.channel.lock().replace(channel.clone()).is_some() {
             // The last one may have ended because an exchange was deleted.
-            self.exchanges.write().clear();
+            *self.known.write() = Known::default();
         }
         Ok(channel)
     }

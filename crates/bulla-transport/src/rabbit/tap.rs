@@ -62,7 +62,7 @@ impl RabbitTap {
             at: SystemTime::now(),
             exchange: route.exchange,
             routing_key: route.routing_key,
-            reply_to: message.reply_to,
+            reply_to: message.reply_to.map(|name| name.to_string()),
             payload: message.body,
         })
     }

@@ -120,25 +120,28 @@ impl Opened {
         &self,
         exchange: &str,
         me: &Party,
-    ) -> Option<(Arc<InSession>, Address)> {
+    ) -> Option<(Arc<InSession>, Arc<Address>)> {
         let request = self.request().filter(|request| request.kind() == MessageKind::Call)?;
         let body = request.body().ok()?;
         let named = body.reply_to?;
+        let session = self.session.clone()?;
+        let address = |to| {
+            let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
+            Address::Reply { exchange, to, from }
+        };
         if let Some(queue) = ReplyName::queue(named) {
             // The carrier takes the reply where its outside says: that has to be the same place.
-            if self.hint.as_ref() != Some(&queue) {
-                return None;
-            }
-            let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
-            return Some((self.session.clone()?, Address::Reply { exchange, to: queue, from }));
+            let same = self.hint.as_ref() == Some(&queue);
+            return same.then(|| (session, Arc::new(address(queue))));
         }
-        let to = ReplyName::parse(named)?;
-        #[cfg(bulla_mutants)]
-        let to = self.hint.clone().filter(|_| off(Check::ReplyAddress)).unwrap_or(to);
-        if !to.belongs_to(request.sender().principal.as_str()) && !off(Check::ReplyNameSpace) {
-            return None;
-        }
-        let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
-        Some((self.session.clone()?, Address::Reply { exchange, to, from }))
+        let make = || {
+            let to = ReplyName::parse(named)?;
+            #[cfg(bulla_mutants)]
+            let to = self.hint.clone().filter(|_| off(Check::ReplyAddress)).unwrap_or(to);
+            let own = to.belongs_to(request.sender().principal.as_str());
+            (own || off(Check::ReplyNameSpace)).then(|| address(to))
+        };
+        let address = session.reply_address(named, make)?;
+        Some((session, address))
     }
 }
