@@ -94,7 +94,19 @@ pub(crate) fn python() -> bool {
 /// # Errors
 /// When something is missing and can't be installed; says what to type.
 pub(crate) fn install() -> Result<String, String> {
-    let missing = missing();
+    install_all(missing)
+}
+
+/// Installs one package that few chores need, unless it is there.
+///
+/// # Errors
+/// When it can't be installed; says what to type.
+pub(crate) fn install_one(package: &'static str, there: fn() -> bool) -> Result<String, String> {
+    install_all(|| if there() { Vec::new() } else { vec![package] })
+}
+
+fn install_all(still_missing: impl Fn() -> Vec<&'static str>) -> Result<String, String> {
+    let missing = still_missing();
     if missing.is_empty() {
         return Ok("nothing was missing".to_owned());
     }
@@ -112,7 +124,7 @@ pub(crate) fn install() -> Result<String, String> {
     if !installed {
         return Err(format!("apt-get failed; {advice}"));
     }
-    match self::missing().join(" ") {
+    match still_missing().join(" ") {
         still if still.is_empty() => Ok(format!("installed {list}")),
         still => Err(format!("installed, but still not usable: {still}")),
     }

@@ -11,6 +11,7 @@ mod debian;
 mod deps;
 mod features;
 mod fuzz;
+mod instructions;
 mod lint;
 mod models;
 mod outcome;
@@ -32,6 +33,7 @@ const USAGE: &str = "\
 cargo xtask test      set up what is missing and run every test
 cargo xtask lint      format, bans and licences of dependencies, clippy, rustdoc
 cargo xtask bench     the benchmarks, small
+cargo xtask bench check [--write]        instructions of the hot path against those that are kept; --write: keep them
 cargo xtask vectors   write docs/vectors anew and check them
 cargo xtask api       try the HTTPS API of a control plane by its own description
 cargo xtask attacks   write docs/attacks.md anew, and show that every attack's row can fail
@@ -65,6 +67,14 @@ fn main() -> ExitCode {
             Err(why) => return usage(&why),
         }
         return report.close("cargo xtask deb");
+    }
+    if chore == "bench" && more.first().is_some_and(|word| word == "check") {
+        match &more[1..] {
+            [] => instructions::run(&mut report, false),
+            [write] if write == "--write" => instructions::run(&mut report, true),
+            _ => return usage("bench check takes nothing but --write"),
+        }
+        return report.close("cargo xtask bench check");
     }
     let full = chore == "models" && more == ["--full"];
     if let Some(more) = more.first().filter(|_| !full) {
