@@ -33,7 +33,13 @@ fn main() -> ExitCode {
         eprintln!("bulla: {failure}");
         return ExitCode::from(failure.code());
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if matches!(cli.command, Command::Agent(AgentCommand::Run(_))) {
+        // One control plane's calls to one agent: a second thread would cost more in waking each other
+        // than it does (docs/benchmarks.md).
+        runtime.worker_threads(1);
+    }
+    let runtime = match runtime.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("bulla: can't start: {error}");

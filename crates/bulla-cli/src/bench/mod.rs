@@ -6,11 +6,13 @@
 mod lane;
 mod load;
 mod overhead;
+mod page;
 mod plain;
 mod report;
 mod stats;
 mod world;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +73,9 @@ pub(crate) struct BenchArgs {
     /// Adds a second plain lane, which shows how far two equals differ on this machine.
     #[arg(long)]
     control: bool,
+    /// Writes the figures as a page with plots, `index.html`, into this folder, which is made.
+    #[arg(long, conflicts_with = "overhead", value_name = "DIR")]
+    report: Option<PathBuf>,
     /// Print how many bytes the envelope adds to each kind of message, and measure no speed.
     #[arg(long)]
     overhead: bool,
@@ -191,13 +196,27 @@ pub(crate) async fn run(
         Some(options) => Bus::Rabbit(Box::new(options)),
         None => Bus::Memory(MemoryBus::new()),
     };
+    if let Some(folder) = &args.report {
+        // Before the measuring: a folder that can't be written to is told at once.
+        write_page(folder, "")?;
+    }
     let report = args.measure(&bus).await?;
+    if let Some(folder) = &args.report {
+        write_page(folder, &page::page(&report))?;
+    }
     if json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         report.print();
     }
     Ok(())
+}
+
+fn write_page(folder: &Path, page: &str) -> Result<(), BenchError> {
+    let file = folder.join("index.html");
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&file, page))
+        .map_err(|source| BenchError::Io { what: file.display().to_string(), source })
 }
 
 impl BenchArgs {
@@ -400,6 +419,10 @@ mod tests {
             ]);
             let report = args.measure(&Bus::Memory(MemoryBus::new())).await.unwrap();
             assert_eq!((report.cells.len(), report.refused), (3, 0));
+            let page = page::page(&report);
+            // Of calls and of casts, and every lane in each.
+            assert_eq!(page.matches("<svg").count(), 8, "{page}");
+            assert_eq!(page.matches("<polyline").count(), 32, "{page}");
             for cell in &report.cells {
                 assert_eq!((cell.lanes.len(), cell.ratios.len()), (4, 3));
                 assert!(cell.lanes.iter().all(|l| l.per_second.unwrap().median > 0.0), "{cell:?}");

@@ -160,16 +160,16 @@ pub(super) fn table(head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) 
     println!("{}", table.trim_fmt());
 }
 
-fn number(estimate: Option<Estimate>, digits: usize) -> String {
+pub(super) fn number(estimate: Option<Estimate>, digits: usize) -> String {
     estimate.map_or_else(|| "?".to_owned(), |e| format!("{:.digits$}", e.median))
 }
 
-fn with_interval(ratio: Option<Estimate>) -> String {
+pub(super) fn with_interval(ratio: Option<Estimate>) -> String {
     ratio
         .map_or_else(|| "?".to_owned(), |r| format!("{:.3} ({:.3}-{:.3})", r.median, r.low, r.high))
 }
 
-fn size(bytes: usize) -> String {
+pub(super) fn size(bytes: usize) -> String {
     match bytes {
         0 => "0 B".to_owned(),
         bytes if bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
