@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         return report.close("cargo xtask deb");
     }
     if chore == "bench" && more.first().is_some_and(|word| word == "check") {
-        match &more[1..] {
+        match more.get(1..).unwrap_or_default() {
             [] => instructions::run(&mut report, false),
             [write] if write == "--write" => instructions::run(&mut report, true),
             _ => return usage("bench check takes nothing but --write"),
