@@ -307,6 +307,7 @@ impl Carriers {
             | Inbox::Server { exchange, .. }
             | Inbox::Fanout { exchange, .. } => *exchange == self.exchange,
             Inbox::Reply { name, .. } => !name.is_queue(),
+            Inbox::Foreign(_) => true,
         }
     }
 }

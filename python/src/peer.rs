@@ -521,6 +521,9 @@ impl From<Errand> for PyErrand {
                     }
                     Address::Server { exchange, topic, server } => (exchange, topic, Some(server)),
                     Address::Reply { exchange, to, .. } => (exchange, to.as_str().to_owned(), None),
+                    Address::Foreign { exchange, key } => {
+                        (exchange.map(|it| it.name.clone()).unwrap_or_default(), key, None)
+                    }
                 };
                 Self {
                     kind: "request",

@@ -2,19 +2,23 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use bulla_seal::{
-    Frame, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, SignedCredential,
+    Digest, ErrorBody, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec,
+    SignedCredential,
 };
 use bulla_transport::{Address, Outbound};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::endpoint::Endpoint;
-use crate::error::CallError;
+use crate::error::{CallError, RemoteError};
 use crate::sessions::InSession;
 use crate::standing::fitting;
+use crate::unsealed::Unseal;
 use crate::value::{self, ValueError};
 
 /// What a handler knows of its request: who sent it, what came along, and how to report
@@ -38,11 +42,31 @@ pub(crate) struct ContextInner {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) endpoint: Endpoint,
-    pub(crate) session: Arc<InSession>,
-    pub(crate) binding: ReplyBinding,
+    form: Form,
     pub(crate) address: Arc<Address>,
     /// Index of the next reply; [`ENDED`] is set once a final outcome was sealed.
     next: AtomicU32,
+}
+
+/// What a reply is made with.
+enum Form {
+    /// The session of the request, to which the reply is bound.
+    Sealed { session: Arc<InSession>, binding: ReplyBinding },
+    /// The peer's own form.
+    Unsealed { form: Arc<dyn Unseal>, request: Digest },
+}
+
+impl std::fmt::Debug for Form {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if matches!(self, Self::Sealed { .. }) { "Sealed" } else { "Unsealed" })
+    }
+}
+
+/// A reply that was made.
+#[derive(Debug)]
+pub(crate) struct Made {
+    pub(crate) bytes: Bytes,
+    pub(crate) digest: Digest,
 }
 
 /// Nothing but another final outcome, in place of one that could not be sent, comes after.
@@ -55,24 +79,51 @@ impl Answer {
         binding: ReplyBinding,
         address: Arc<Address>,
     ) -> Self {
-        Self { endpoint, session, binding, address, next: AtomicU32::new(0) }
+        let form = Form::Sealed { session, binding };
+        Self { endpoint, form, address, next: AtomicU32::new(0) }
     }
 
-    /// Seals one reply; the index rises by one with each.
-    pub(crate) fn seal(&self, outcome: Outcome, buf: MessageBuf) -> Result<Frame, CallError> {
+    /// To a request that was not sealed.
+    pub(crate) fn unsealed(
+        endpoint: Endpoint,
+        form: Arc<dyn Unseal>,
+        request: Digest,
+        address: Arc<Address>,
+    ) -> Self {
+        let form = Form::Unsealed { form, request };
+        Self { endpoint, form, address, next: AtomicU32::new(0) }
+    }
+
+    /// How often the caller's carrier wants a sign of life while the method runs.
+    pub(crate) fn alive_every(&self) -> Option<Duration> {
+        match &*self.address {
+            Address::Reply { to, .. } => to.call()?.alive_every,
+            _ => None,
+        }
+    }
+
+    /// Makes one reply, sealed as its request was; the index rises by one with each.
+    pub(crate) fn seal(&self, outcome: Outcome, buf: MessageBuf) -> Result<Made, CallError> {
         let index = self.next_index(outcome.is_final())?;
+        let (session, binding) = match &self.form {
+            Form::Sealed { session, binding } => (session, binding),
+            Form::Unsealed { form, request } => {
+                return in_form(&**form, outcome, &buf)
+                    .map(|bytes| Made { bytes, digest: *request });
+            }
+        };
         let hedge = self.endpoint.hedge()?;
         let spec = ReplySpec { outcome, index };
-        let sealed = self.session.session.seal_reply(&self.binding, spec, &hedge, buf)?;
+        let sealed = session.session.seal_reply(binding, spec, &hedge, buf)?;
         let limit = self.endpoint.options().max_message;
-        let statement = self.session.statement(&self.endpoint);
+        let statement = session.statement(&self.endpoint);
         let statement = fitting(&statement, sealed.len(), limit);
         let frame = sealed.into_frame_with(None, statement.map(|bytes| &bytes[..]));
         let size = frame.bytes().len();
         if size > limit {
             return Err(CallError::TooLarge { size, limit });
         }
-        Ok(frame)
+        Ok(Made { bytes: frame.bytes().clone(), digest: frame.digest() })
     }
 
     fn next_index(&self, last: bool) -> Result<u16, CallError> {
@@ -88,10 +139,28 @@ impl Answer {
         })
     }
 
-    pub(crate) async fn publish(&self, payload: bytes::Bytes) -> Result<(), CallError> {
+    pub(crate) async fn publish(&self, payload: Bytes) -> Result<(), CallError> {
         let outbound = Outbound::new(payload);
         Ok(self.endpoint.transport().publish(&self.address, outbound).await?)
     }
+}
+
+/// An outcome in the form of a peer that does not seal.
+fn in_form(form: &dyn Unseal, outcome: Outcome, buf: &MessageBuf) -> Result<Bytes, CallError> {
+    let item: &[u8] = buf.plaintext();
+    let made = match outcome {
+        Outcome::Value => form.value(item),
+        Outcome::Progress => form.alive(),
+        Outcome::Error => ErrorBody::parse(item).ok().and_then(|body| {
+            form.error(&RemoteError {
+                kind: body.kind.to_owned(),
+                message: body.message.to_owned(),
+                details: body.details.and_then(|item| value::decode(item).ok()).map(Box::new),
+                trace: body.trace.map(str::to_owned),
+            })
+        }),
+    };
+    made.ok_or_else(|| ValueError::Encode("the peer's form has no place for it".into()).into())
 }
 
 impl Context {
@@ -103,7 +172,12 @@ impl Context {
     /// The sender's credential, under which it opened the session of a call; `None` for a shared key,
     /// and for what is not a call.
     pub fn credential(&self) -> Option<&SignedCredential> {
-        self.0.answer.as_ref()?.session.session.requester_credential().map(|own| &**own)
+        match &self.0.answer.as_ref()?.form {
+            Form::Sealed { session, .. } => {
+                session.session.requester_credential().map(|own| &**own)
+            }
+            Form::Unsealed { .. } => None,
+        }
     }
 
     /// Call, cast, fanout or notification.
@@ -142,7 +216,7 @@ impl Context {
         let Some(answer) = &self.0.answer else { return Ok(()) };
         let mut buf = MessageBuf::with_capacity(256);
         value::encode(item, buf.sink())?;
-        let frame = answer.seal(Outcome::Progress, buf)?;
-        answer.publish(frame.bytes().clone()).await
+        let made = answer.seal(Outcome::Progress, buf)?;
+        answer.publish(made.bytes).await
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bulla_guard::floor::{FloorError, FloorStore, Floors, MemoryFloors};
-use bulla_journal::{Event, Events, events};
+use bulla_journal::{Event, Events, Text, events};
 use bulla_seal::{
-    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Exemption, GroupName, Hedge, MAX_FRAME, OsRandom, Pooled,
-    Principal, Random, RandomFailed,
+    DEFAULT_MAX_FRAME, DEFAULT_SKEW, Exemption, GroupName, Hedge, Level, MAX_FRAME, OsRandom,
+    Pooled, Principal, Random, RandomFailed,
 };
 use bulla_transport::{ConsumeOptions, ReplyName, Transport};
 use parking_lot::Mutex;
@@ -154,7 +154,7 @@ impl Endpoint {
         random.fill(&mut process)?;
         let process = format!("{:016x}", u64::from_be_bytes(process));
         let reply_name =
-            ReplyName::new(identity.principal().as_str(), &process).ok_or(RandomFailed)?;
+            transport.reply_name(identity.principal().as_str(), &process).ok_or(RandomFailed)?;
         let boot = boot_id().map_or_else(|| random.next16(), Ok)?;
         Ok(Self(Arc::new(Inner {
             identity,
@@ -220,13 +220,31 @@ impl Endpoint {
         self.0.floors.refresh(verify).await
     }
 
+    /// Whether a live exemption lets a message of this level go to `peer` for `method`
+    /// (`namespace.method`); its use is counted and told. For what talks to peers that do not seal.
+    pub fn use_exemption(&self, peer: &Principal, method: &str, level: Level) -> Option<Exemption> {
+        let now = self.now().secs();
+        let exemptions = self.0.floors.exemptions();
+        let fits = exemptions.iter().find(|exemption| {
+            exemption.is_live(now)
+                && exemption.peer.principal == *peer
+                && exemption.method == method
+                && level >= exemption.level
+        })?;
+        self.0.counters.exempted.add(1);
+        let (exemption, until) = (Text::of(&fits.id), fits.until);
+        let sender = fits.peer.clone();
+        self.tell(peer, events::ExemptionUsed { exemption, sender, level, until });
+        Some(fits.clone())
+    }
+
     /// A reply inbox of one client's own: two that share one would take each other's replies.
     pub(crate) fn next_reply_name(&self) -> ReplyName {
         let base = &self.0.reply_name;
         let n = self.0.clients.fetch_add(1, Ordering::Relaxed);
         let process = base.as_str().rsplit('.').next().unwrap_or_default();
         let own = format!("{process}{n}");
-        match ReplyName::new(self.0.identity.principal().as_str(), &own) {
+        match self.0.transport.reply_name(self.0.identity.principal().as_str(), &own) {
             Some(name) if n > 0 => name,
             _ => base.clone(),
         }

@@ -114,6 +114,7 @@ mod sessions;
 mod standing;
 pub mod target;
 pub mod trace;
+mod unsealed;
 pub mod value;
 
 pub use client::{Client, Progress, Request};
@@ -135,3 +136,4 @@ pub use renewal::{RenewalError, Renewer};
 pub use router::{Access, Effect, HandlerResult, Method, Router, Version};
 pub use server::{Load, ServeError, Server, ServerOptions};
 pub use target::Target;
+pub use unsealed::{Unseal, Unsealed, UnsealedRequest};

@@ -9,7 +9,7 @@ use bulla_guard::revocation::{Applied, Known, Subject, SubjectKey, apply};
 use bulla_journal::events;
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{
-    Credential, GroupName, Parsed, Party, Refusal, SignedStatement, UnixTime, statement,
+    Credential, GroupName, Kid, Parsed, Party, Refusal, SignedStatement, UnixTime, statement,
 };
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -228,6 +228,14 @@ impl Endpoint {
         }
         standing.judged_at.store(version, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether a party that shows no key still counts.
+    pub(crate) fn check_party(&self, party: &Party) -> Result<(), Refusal> {
+        // Of no key that could be revoked by itself, and of the newest epoch.
+        let key = SubjectKey::Pair(u32::MAX);
+        let subject = Subject { kid: Kid([0; 8]), party: party.clone(), key };
+        self.revocation.known.read().judge(&subject)
     }
 
     /// Whether a credential still counts.

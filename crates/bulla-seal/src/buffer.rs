@@ -85,7 +85,8 @@ impl MessageBuf {
         self.len() == 0
     }
 
-    pub(crate) fn plaintext(&self) -> &[u8] {
+    /// What was appended.
+    pub fn plaintext(&self) -> &[u8] {
         self.bytes.get(HEADROOM..).unwrap_or_default()
     }
 

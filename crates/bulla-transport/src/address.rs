@@ -7,6 +7,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::foreign::{ForeignExchange, ForeignQueue};
 
 /// Where a message is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,6 +46,13 @@ pub enum Address {
         /// Who answers: the short form of the principal. Part of the routing key, so that a
         /// broker can hold each user to answering in its own name.
         from: String,
+    },
+    /// Where somebody else's names lead.
+    Foreign {
+        /// The exchange; `None` for the broker's default exchange.
+        exchange: Option<Arc<ForeignExchange>>,
+        /// The routing key.
+        key: String,
     },
 }
 
@@ -82,6 +92,19 @@ pub enum Inbox {
         /// The inbox's name.
         name: ReplyName,
     },
+    /// A queue with somebody else's names.
+    Foreign(Arc<ForeignQueue>),
+}
+
+impl Inbox {
+    /// Whether it is this process's own, for replies.
+    pub fn is_own(&self) -> bool {
+        match self {
+            Self::Reply { .. } => true,
+            Self::Foreign(queue) => queue.own,
+            _ => false,
+        }
+    }
 }
 
 /// What names of reply queues begin with on the oslo carrier.
@@ -90,10 +113,23 @@ const QUEUE: &str = "reply_";
 /// The name of a reply inbox: whose it is (a principal's short form) and which process's.
 /// At most 96 bytes in its text form `<principal>.<process>`, with `/` and `.` of the principal
 /// written as `.` and `~`: `agent/db-1` and process `9f3a` give `agent.db-1.9f3a`.
+///
+/// A carrier that has queues of its own for replies has names of its own too ([`ReplyName::queue`]).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ReplyName {
     // Shared: it goes along with every call.
     text: Arc<str>,
+    call: Option<CallTag>,
+}
+
+/// What a carrier's own reply names have beside the queue: which of a driver's calls is answered. It
+/// routes, and nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallTag {
+    /// The driver's id of the call.
+    pub id: [u8; 16],
+    /// How often the driver wants a sign of life.
+    pub alive_every: Option<Duration>,
 }
 
 impl ReplyName {
@@ -106,7 +142,7 @@ impl ReplyName {
     pub fn new(principal: &str, process: &str) -> Option<Self> {
         let process_ok = !process.is_empty() && process.bytes().all(|b| b.is_ascii_alphanumeric());
         let text = format!("{}.{process}", routing_word(principal));
-        (process_ok && text.len() <= Self::MAX).then(|| Self { text: text.into() })
+        (process_ok && text.len() <= Self::MAX).then(|| Self { text: text.into(), call: None })
     }
 
     /// A reply queue of the oslo carrier, by its name: `reply_` and more printable ASCII without quotes
@@ -115,7 +151,7 @@ impl ReplyName {
         let rest = name.strip_prefix(QUEUE)?;
         let printable = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
         let ok = !rest.is_empty() && name.len() <= 255 && name.bytes().all(printable);
-        ok.then(|| Self { text: name.into() })
+        ok.then(|| Self { text: name.into(), call: None })
     }
 
     /// Whether it is the name of such a queue. What [`ReplyName::parse`] reads never is.
@@ -125,12 +161,12 @@ impl ReplyName {
 
     /// From the text form; `None` unless it has the form that [`ReplyName::new`] gives.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::is_name(text).then(|| Self { text: text.into() })
+        Self::is_name(text).then(|| Self { text: text.into(), call: None })
     }
 
     /// The same, of a text that is owned already.
     pub fn from_text(text: Arc<str>) -> Option<Self> {
-        Self::is_name(&text).then_some(Self { text })
+        Self::is_name(&text).then_some(Self { text, call: None })
     }
 
     fn is_name(text: &str) -> bool {
@@ -146,6 +182,18 @@ impl ReplyName {
             && !process.is_empty()
             && process.bytes().all(|b| b.is_ascii_alphanumeric())
             && text.len() <= Self::MAX
+    }
+
+    /// A reply queue of the oslo carrier, of one call.
+    #[must_use]
+    pub fn for_call(mut self, call: CallTag) -> Self {
+        self.call = Some(call);
+        self
+    }
+
+    /// What a carrier needs to answer one call.
+    pub fn call(&self) -> Option<CallTag> {
+        self.call
     }
 
     /// The text form.

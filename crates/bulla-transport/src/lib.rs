@@ -6,6 +6,7 @@ mod amqp;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+pub mod foreign;
 #[cfg(feature = "hostile")]
 pub mod hostile;
 mod login;
@@ -17,7 +18,7 @@ pub mod rabbit;
 mod topology;
 mod transport;
 
-pub use address::{Address, Inbox, ReplyName};
+pub use address::{Address, CallTag, Inbox, ReplyName};
 pub use error::{PublishError, TransportError};
 pub use login::{Login, Logins, with_password};
 pub use memory::{MemoryBus, MemoryTransport};

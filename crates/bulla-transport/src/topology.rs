@@ -7,7 +7,10 @@
 //! nor at the key that a queue's dead letters get. So an exchange that an agent has to write to leads
 //! to nobody whom the agent may not write to (`docs/adr/0010-exchanges-by-who-writes.md`).
 
+use std::sync::Arc;
+
 use crate::address::{Address, Inbox, ReplyName, routing_word};
+use crate::foreign::ForeignExchange;
 
 impl Address {
     /// The exchange that a message to this address is published to.
@@ -18,6 +21,7 @@ impl Address {
             }
             Self::Fanout { topic, .. } => fanout_exchange(topic),
             Self::Reply { exchange, to, .. } => reply_exchange(exchange, to),
+            Self::Foreign { exchange, .. } => named(exchange.as_ref()),
         }
     }
 
@@ -27,6 +31,7 @@ impl Address {
             Self::Topic { topic, .. } | Self::Fanout { topic, .. } => topic.clone(),
             Self::Server { topic, server, .. } => format!("{topic}.{server}"),
             Self::Reply { to, from, .. } => format!("{to}.{}", routing_word(from)),
+            Self::Foreign { key, .. } => key.clone(),
         }
     }
 }
@@ -41,6 +46,7 @@ impl Inbox {
                 format!("{}_{}", fanout_exchange(topic), routing_word(member))
             }
             Self::Reply { name, .. } => format!("reply.{name}"),
+            Self::Foreign(queue) => queue.name.clone(),
         }
     }
 
@@ -52,6 +58,7 @@ impl Inbox {
             }
             Self::Fanout { topic, .. } => fanout_exchange(topic),
             Self::Reply { exchange, name } => reply_exchange(exchange, name),
+            Self::Foreign(queue) => named(queue.route().0),
         }
     }
 
@@ -61,8 +68,14 @@ impl Inbox {
             Self::Topic { topic, .. } | Self::Fanout { topic, .. } => topic.clone(),
             Self::Server { topic, server, .. } => format!("{topic}.{server}"),
             Self::Reply { name, .. } => format!("{name}.#"),
+            Self::Foreign(queue) => queue.route().1.to_owned(),
         }
     }
+}
+
+/// The broker's default exchange has no name.
+fn named(exchange: Option<&Arc<ForeignExchange>>) -> String {
+    exchange.map(|exchange| exchange.name.clone()).unwrap_or_default()
 }
 
 fn fanout_exchange(topic: &str) -> String {

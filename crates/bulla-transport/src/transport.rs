@@ -184,6 +184,12 @@ pub trait Transport: Send + Sync + 'static {
     /// What this transport can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// The name of a reply inbox of this transport, of `process` of the principal with the short form
+    /// `principal`; `None` if that is no name.
+    fn reply_name(&self, principal: &str, process: &str) -> Option<ReplyName> {
+        ReplyName::new(principal, process)
+    }
+
     /// Makes sure that an inbox's queue exists, so that messages wait there. Idempotent.
     async fn declare(&self, inbox: &Inbox, options: &ConsumeOptions) -> Result<(), TransportError>;
 

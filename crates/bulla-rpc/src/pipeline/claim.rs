@@ -382,8 +382,11 @@ impl Shared {
     fn reply(&self, request: &Authorized, sealed: Bytes) -> Settlement {
         let exchange = &self.endpoint.options.exchange;
         let me = self.endpoint.identity.party();
-        let path = request.opened().reply_path(exchange, me);
-        Settlement::Done { reply: path.map(|(_, address)| (address, sealed)), error: None }
+        let opened = request.opened();
+        let sealed_path = || opened.reply_path(exchange, me).map(|(_, address)| address);
+        let unsealed_path = opened.unsealed_path(exchange, me).map(Arc::new);
+        let address = unsealed_path.or_else(sealed_path);
+        Settlement::Done { reply: address.map(|address| (address, sealed)), error: None }
     }
 
     fn retry(&self, error: &StoreError) -> Settlement {
@@ -407,11 +410,11 @@ fn call_taken(request: &Authorized) -> Option<events::CallTaken> {
 
 /// A reply as the store keeps it: named by its envelope, as requests are.
 fn stored(sealed: &Sealed) -> Reply {
-    Reply::new(sealed.frame.digest(), sealed.frame.bytes().clone())
+    Reply::new(sealed.made.digest, sealed.made.bytes.clone())
 }
 
 fn settled(Outcome { reply, error }: Outcome) -> Settlement {
-    let reply = reply.map(|sealed| (sealed.address, sealed.frame.bytes().clone()));
+    let reply = reply.map(|sealed| (sealed.address, sealed.made.bytes));
     Settlement::Done { reply, error }
 }
 

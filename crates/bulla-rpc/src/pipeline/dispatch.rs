@@ -95,6 +95,7 @@ impl Dispatch {
         let handler = AssertUnwindSafe(async move { method.run(own, args).await }).catch_unwind();
         let mut span = self.span(method);
         let handler = within(span.as_ref().map(OpenSpan::context), handler);
+        let handler = alive(&context, handler);
         let result = tokio::select! {
             biased;
             () = token.cancelled() => {
@@ -146,8 +147,8 @@ impl Dispatch {
             answer.seal(ReplyOutcome::Error, error_plaintext(&error))
         });
         match sealed {
-            Ok(frame) => {
-                let reply = Some(Sealed { address: answer.address.clone(), frame });
+            Ok(made) => {
+                let reply = Some(Sealed { address: answer.address.clone(), made });
                 Outcome { reply, error: None }
             }
             Err(error) => {
@@ -164,6 +165,25 @@ impl Dispatch {
             self.running.cancel(id, opened.sender());
         }
         Outcome::NONE
+    }
+}
+
+/// Runs a method, and tells its caller now and then that it still runs, if its carrier asks for that
+/// (protocol section 19).
+async fn alive<F: Future>(context: &Context, method: F) -> F::Output {
+    let Some(every) = context.0.answer.as_ref().and_then(Answer::alive_every) else {
+        return method.await;
+    };
+    let mut method = std::pin::pin!(method);
+    loop {
+        match tokio::time::timeout(every, &mut method).await {
+            Ok(result) => return result,
+            Err(_) => {
+                if let Err(error) = context.progress(&()).await {
+                    tracing::debug!(%error, "a sign of life could not be sent");
+                }
+            }
+        }
     }
 }
 
@@ -191,6 +211,10 @@ fn cancelled_id(body: &RequestBody<'_>) -> Option<MessageId> {
 fn answer(endpoint: &Endpoint, request: &Authorized) -> Option<Answer> {
     let opened = request.opened();
     let (exchange, me) = (&endpoint.options().exchange, endpoint.identity().party());
+    if let Some((_, form)) = opened.unsealed_answer() {
+        let address = opened.unsealed_path(exchange, me)?;
+        return Some(Answer::unsealed(endpoint.clone(), form.clone(), opened.digest(), Arc::new(address)));
+    }
     let (session, address) = opened.reply_path(exchange, me)?;
     let binding = opened.request()?.reply_binding();
     Some(Answer::new(endpoint.clone(), session, binding, address))
@@ -204,7 +228,7 @@ pub(crate) fn seal_error(
 ) -> Option<Sealed> {
     let answer = answer(endpoint, request)?;
     match answer.seal(ReplyOutcome::Error, error_plaintext(error)) {
-        Ok(frame) => Some(Sealed { address: answer.address, frame }),
+        Ok(made) => Some(Sealed { address: answer.address, made }),
         Err(failure) => {
             tracing::error!(error = %failure, "an error could not be sealed");
             None

@@ -19,11 +19,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bulla_seal::Frame;
 use bulla_transport::Address;
 use bytes::Bytes;
 use tower::ServiceBuilder;
 
+use crate::context::Made;
 use crate::endpoint::Endpoint;
 use crate::router::Router;
 use crate::server::ServerOptions;
@@ -53,11 +53,11 @@ pub(crate) enum Settlement {
 /// The whole pipeline. A type of its own and not a box: it is cloned for every message.
 pub(crate) type Pipeline = open::Open<authorize::Authorize<claim::Claim<dispatch::Dispatch>>>;
 
-/// A sealed reply and where it goes.
+/// A reply and where it goes.
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub(crate) address: Arc<Address>,
-    pub(crate) frame: Frame,
+    pub(crate) made: Made,
 }
 
 /// Builds the pipeline, from the outside in.

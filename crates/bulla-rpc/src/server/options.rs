@@ -7,6 +7,7 @@ use bulla_guard::{ClaimStore, Worker};
 use bulla_seal::Level;
 
 use crate::pipeline::{Authorization, DefaultRule};
+use crate::unsealed::Unsealed;
 
 /// Settings of a server.
 #[derive(Clone)]
@@ -29,6 +30,9 @@ pub struct ServerOptions {
     pub inner_signature: bool,
     /// Who may run what.
     pub authorization: Arc<dyn Authorization>,
+    /// What reads messages that are not sealed, to be let through by exemptions; none are read unless
+    /// given.
+    pub unsealed: Option<Arc<dyn Unsealed>>,
     /// The operator's word that no other host of this component runs, for a claim store that is
     /// not shared.
     pub only_host: bool,
@@ -55,6 +59,7 @@ impl ServerOptions {
             level: Level::Sealed,
             inner_signature: false,
             authorization: Arc::new(DefaultRule),
+            unsealed: None,
             only_host: false,
             only_host_by_bus: false,
             read_only_per_second: 20_000,

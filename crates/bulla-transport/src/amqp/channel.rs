@@ -12,7 +12,7 @@ use super::error::AmqpError;
 use super::method::{
     ACK, Answer, CANCEL, CHANNEL_CLOSE, CHANNEL_CLOSE_OK, CHANNEL_OPEN, CONFIRM_SELECT, CONSUME,
     EXCHANGE_DECLARE, EXCHANGE_DELETE, ExchangeDeclare, MethodId, NACK, QOS, QUEUE_BIND,
-    QUEUE_DECLARE, QUEUE_DELETE, QueueDeclare, QueueState, answer_to,
+    QUEUE_DECLARE, QUEUE_DELETE, QueueDeclare, QueueState, Value, answer_to,
 };
 use super::state::{Backlog, Chan, ChanState, Consuming};
 use super::write::{bits, method, short, table};
@@ -159,6 +159,7 @@ impl Channel {
         prefetch: u16,
         no_ack: bool,
         with_route: bool,
+        arguments: &[(&str, Value<'_>)],
     ) -> Result<Deliveries, AmqpError> {
         let limited = self.ask(QOS, |out| {
             out.extend_from_slice(&[0; 4]);
@@ -182,7 +183,7 @@ impl Channel {
             short(out, queue)?;
             short(out, "")?;
             bits(out, &[false, no_ack, false, false]);
-            table(out, &[])
+            table(out, arguments)
         });
         match asked.await? {
             Answer::Consumer(tag) => Ok(Deliveries { messages, backlog, tag }),

@@ -29,6 +29,7 @@ pub(crate) struct Publish<'a> {
     pub(crate) routing_key: &'a str,
     pub(crate) mandatory: bool,
     pub(crate) content_type: &'a str,
+    pub(crate) content_encoding: Option<&'a str>,
     pub(crate) persistent: bool,
     pub(crate) reply_to: Option<&'a str>,
     /// Milliseconds.
@@ -91,6 +92,9 @@ impl Publish<'_> {
         out.extend_from_slice(&[0, 0]);
         out.extend_from_slice(&(self.body.len() as u64).to_be_bytes());
         let mut flags = CONTENT_TYPE | DELIVERY_MODE;
+        if self.content_encoding.is_some() {
+            flags |= CONTENT_ENCODING;
+        }
         if self.reply_to.is_some() {
             flags |= REPLY_TO;
         }
@@ -99,6 +103,9 @@ impl Publish<'_> {
         }
         out.extend_from_slice(&flags.to_be_bytes());
         short(out, self.content_type)?;
+        if let Some(encoding) = self.content_encoding {
+            short(out, encoding)?;
+        }
         out.push(if self.persistent { 2 } else { 1 });
         if let Some(reply_to) = self.reply_to {
             short(out, reply_to)?;
@@ -189,6 +196,7 @@ mod tests {
             routing_key: "key",
             mandatory: true,
             content_type: "application/cose",
+            content_encoding: None,
             persistent: true,
             reply_to: Some("agent.db-1.9"),
             expiration: Some(60_090),
@@ -223,6 +231,7 @@ mod tests {
             routing_key: &long,
             mandatory: false,
             content_type: "t",
+            content_encoding: None,
             persistent: false,
             reply_to: None,
             expiration: Some(0),

@@ -63,6 +63,7 @@ pub(crate) struct ExchangeDeclare<'a> {
     pub(crate) kind: &'a str,
     pub(crate) passive: bool,
     pub(crate) durable: bool,
+    pub(crate) auto_delete: bool,
 }
 
 impl ExchangeDeclare<'_> {
@@ -70,7 +71,7 @@ impl ExchangeDeclare<'_> {
         out.extend_from_slice(&[0, 0]);
         short(out, self.name)?;
         short(out, self.kind)?;
-        bits(out, &[self.passive, self.durable, false, false, false]);
+        bits(out, &[self.passive, self.durable, self.auto_delete, false, false]);
         table(out, &[])
     }
 }

@@ -89,12 +89,13 @@ impl Broker {
     /// A consumer on channel 1.
     async fn consumer(&mut self, connection: &Connection, prefetch: u16) -> (Channel, Deliveries) {
         let channel = self.channel(connection).await;
-        let (deliveries, ()) = tokio::join!(channel.consume("q", prefetch, false, false), async {
-            self.expect(1, method::QOS).await;
-            self.method(1, answer_to(method::QOS), &[]).await;
-            self.expect(1, method::CONSUME).await;
-            self.method(1, answer_to(method::CONSUME), b"\x01t").await;
-        });
+        let (deliveries, ()) =
+            tokio::join!(channel.consume("q", prefetch, false, false, &[]), async {
+                self.expect(1, method::QOS).await;
+                self.method(1, answer_to(method::QOS), &[]).await;
+                self.expect(1, method::CONSUME).await;
+                self.method(1, answer_to(method::CONSUME), b"\x01t").await;
+            });
         (channel, deliveries.unwrap())
     }
 
@@ -120,6 +121,7 @@ fn message<'a>(routing_key: &'a str, body: &'a Bytes) -> Publish<'a> {
         routing_key,
         mandatory: true,
         content_type: "t",
+        content_encoding: None,
         persistent: false,
         reply_to: None,
         expiration: None,

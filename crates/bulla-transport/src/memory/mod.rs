@@ -121,7 +121,7 @@ impl MemoryTransport {
 
     fn queue(&self, inbox: &Inbox, options: &ConsumeOptions) -> Result<Arc<Queue>, TransportError> {
         self.ensure_open()?;
-        let exclusive = matches!(inbox, Inbox::Reply { .. });
+        let exclusive = inbox.is_own();
         let owner = exclusive.then_some(self.id);
         let make = || Queue::new(inbox.clone(), owner, self.bus.capacity);
         let queue = self.bus.table.get_or_make(inbox, make);
@@ -199,6 +199,11 @@ impl Transport for MemoryTransport {
         self.bus.tap.show(to, &message);
         if let Address::Fanout { exchange, topic } = to {
             return self.fan_out(to, &self.bus.table.members(exchange, topic), &message);
+        }
+        if let Address::Foreign { exchange: Some(exchange), .. } = to
+            && exchange.fanout
+        {
+            return self.fan_out(to, &self.bus.table.members(&exchange.name, ""), &message);
         }
         let Some(queue) = self.bus.table.route(to) else {
             return unroutable(to, &message);

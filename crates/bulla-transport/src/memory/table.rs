@@ -45,6 +45,10 @@ impl Table {
             Inbox::Server { exchange, topic, server } => self.hash(1, [exchange, topic, server]),
             Inbox::Fanout { exchange, topic, member } => self.hash(2, [exchange, topic, member]),
             Inbox::Reply { exchange, name } => self.hash(3, [exchange, name.as_str(), ""]),
+            Inbox::Foreign(queue) => {
+                let (exchange, key) = queue.route();
+                self.hash(4, [exchange.map_or("", |exchange| &exchange.name), key, ""])
+            }
         }
     }
 
@@ -55,6 +59,9 @@ impl Table {
             Address::Server { exchange, topic, server } => self.hash(1, [exchange, topic, server]),
             Address::Fanout { .. } => return None,
             Address::Reply { exchange, to, .. } => self.hash(3, [exchange, to.as_str(), ""]),
+            Address::Foreign { exchange, key } => {
+                self.hash(4, [exchange.as_ref().map_or("", |exchange| &exchange.name), key, ""])
+            }
         };
         let shard = self.shard(hash).read();
         shard.get(&hash)?.iter().find(|queue| takes(&queue.inbox, to)).cloned()
@@ -82,10 +89,10 @@ impl Table {
         }
         let queue = Arc::new(make());
         same.push(Arc::clone(&queue));
-        if let Inbox::Fanout { exchange, topic, .. } = inbox {
+        if let Some((exchange, topic)) = fanned_out(inbox) {
             let mut fanouts = self.fanouts.write();
-            let topics = fanouts.entry(exchange.clone()).or_default();
-            topics.entry(topic.clone()).or_default().push(Arc::clone(&queue));
+            let topics = fanouts.entry(exchange.to_owned()).or_default();
+            topics.entry(topic.to_owned()).or_default().push(Arc::clone(&queue));
         }
         queue
     }
@@ -100,7 +107,7 @@ impl Table {
                 shard.remove(&hash);
             }
         }
-        if let Inbox::Fanout { exchange, topic, .. } = &*queue.inbox {
+        if let Some((exchange, topic)) = fanned_out(&queue.inbox) {
             let mut fanouts = self.fanouts.write();
             if let Some(members) =
                 fanouts.get_mut(exchange).and_then(|topics| topics.get_mut(topic))
@@ -108,6 +115,18 @@ impl Table {
                 members.retain(|other| !Arc::ptr_eq(other, queue));
             }
         }
+    }
+}
+
+/// The exchange and topic of what every member gets.
+fn fanned_out(inbox: &Inbox) -> Option<(&str, &str)> {
+    match inbox {
+        Inbox::Fanout { exchange, topic, .. } => Some((exchange, topic)),
+        Inbox::Foreign(queue) => {
+            let exchange = queue.route().0.filter(|exchange| exchange.fanout)?;
+            Some((&exchange.name, ""))
+        }
+        _ => None,
     }
 }
 
@@ -122,6 +141,9 @@ fn takes(inbox: &Inbox, address: &Address) -> bool {
         ) => exchange == e && topic == t && server == s,
         (Inbox::Reply { exchange, name }, Address::Reply { exchange: e, to, .. }) => {
             exchange == e && name == to
+        }
+        (Inbox::Foreign(queue), Address::Foreign { exchange, key }) => {
+            queue.route() == (exchange.as_ref(), key)
         }
         _ => false,
     }

@@ -51,11 +51,13 @@ impl QueueUse {
 
 /// The queue of an inbox.
 pub(super) fn inbox(inbox: &Inbox) -> String {
-    let exchange = match inbox {
+    let exchange: &str = match inbox {
         Inbox::Topic { exchange, .. }
         | Inbox::Server { exchange, .. }
         | Inbox::Fanout { exchange, .. }
         | Inbox::Reply { exchange, .. } => exchange,
+        // Somebody else's names belong to a broker that others use; here they are ours to no one.
+        Inbox::Foreign(queue) => return owned("x-", &queue.name, "foreign", &queue.name),
     };
     match inbox {
         Inbox::Fanout { topic, member, .. } => {
@@ -65,6 +67,7 @@ pub(super) fn inbox(inbox: &Inbox) -> String {
             owned(kind(topic), &owner(topic), exchange, &inbox.queue_name())
         }
         Inbox::Reply { name, .. } => reply(exchange, name.as_str()),
+        Inbox::Foreign(queue) => owned("x-", &queue.name, exchange, &queue.name),
     }
 }
 
@@ -79,6 +82,7 @@ pub(super) fn address(address: &Address) -> Option<String> {
             Some(owned(kind(topic), &owner(topic), exchange, &format!("{topic}.{server}")))
         }
         Address::Reply { exchange, to, .. } => Some(reply(exchange, to.as_str())),
+        Address::Foreign { key, .. } => Some(owned("x-", key, "foreign", key)),
     }
 }
 

@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 
 use super::acks::{Acks, NoAck};
 use super::declare::{self, refused};
+use super::foreign;
 use super::link::{Link, Live};
 use crate::address::{Inbox, ReplyName};
 use crate::amqp::{Channel, Deliveries, Message};
@@ -46,10 +47,14 @@ impl Session {
         declare::inbox(&live.connection, &link.confined, inbox, options).await?;
         let queue = inbox.queue_name();
         let what = || format!("to consume from {queue}");
-        let no_ack = matches!(inbox, Inbox::Reply { .. });
+        let no_ack = inbox.is_own();
         let channel = declare::open(&live.connection).await?;
+        let arguments = match inbox {
+            Inbox::Foreign(queue) => foreign::arguments(&queue.consume),
+            _ => Vec::new(),
+        };
         let deliveries = channel
-            .consume(&queue, options.prefetch, no_ack, false)
+            .consume(&queue, options.prefetch, no_ack, false, &arguments)
             .await
             .map_err(|error| refused(what(), &error))?;
         let acks = (!no_ack).then(|| Acks::start(channel.clone(), options.prefetch));
@@ -132,7 +137,7 @@ impl RabbitConsumer {
 
     /// What a reply inbox leaves behind is nothing, so there is nothing to declare again.
     fn leave(&mut self) -> Option<Session> {
-        if !self.stopped && matches!(*self.inbox, Inbox::Reply { .. }) {
+        if !self.stopped && self.inbox.is_own() {
             self.link.forget(&self.inbox);
         }
         self.stopped = true;

@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::address::Inbox;
+use super::foreign;
+use crate::address::{Address, Inbox};
 use crate::amqp::{
     AmqpError, Channel, Connection, ExchangeDeclare, QueueDeclare, QueueState, Value,
 };
@@ -31,7 +32,7 @@ pub(super) async fn exchange(
     let first = confined.0.load(Ordering::Relaxed);
     for passive in [first, !first] {
         let channel = open(connection).await?;
-        let exchange = ExchangeDeclare { name, kind, passive, durable: true };
+        let exchange = ExchangeDeclare { name, kind, passive, durable: true, auto_delete: false };
         match channel.exchange_declare(&exchange).await {
             Ok(()) => return Ok(()),
             // A confined user may not configure; what the operator made is enough.
@@ -45,6 +46,21 @@ pub(super) async fn exchange(
     Err(TransportError::Refused { what: what(), why: "access refused".to_owned() })
 }
 
+/// The exchange that messages to this address are published to, if it has to be there first.
+pub(super) async fn exchange_of(
+    connection: &Connection,
+    confined: &Confined,
+    name: &str,
+    to: &Address,
+) -> Result<(), TransportError> {
+    match to {
+        // The broker's own.
+        Address::Foreign { exchange: None, .. } => Ok(()),
+        Address::Foreign { exchange: Some(it), .. } => foreign::exchange(connection, it).await,
+        _ => exchange(connection, confined, name, matches!(to, Address::Fanout { .. })).await,
+    }
+}
+
 /// The queue of an inbox with its exchange and binding.
 pub(super) async fn inbox(
     connection: &Connection,
@@ -52,6 +68,9 @@ pub(super) async fn inbox(
     inbox: &Inbox,
     options: &ConsumeOptions,
 ) -> Result<(), TransportError> {
+    if let Inbox::Foreign(queue) = inbox {
+        return foreign::queue(connection, queue).await;
+    }
     let (queue, from) = (inbox.queue_name(), inbox.exchange_name());
     exchange(connection, confined, &from, matches!(inbox, Inbox::Fanout { .. })).await?;
     let what = || format!("to declare the queue {queue}");

@@ -22,6 +22,7 @@ mod acks;
 mod consumer;
 mod declare;
 mod dial;
+mod foreign;
 mod link;
 mod options;
 mod publish;

@@ -13,6 +13,7 @@ use super::declare::{self, Confined};
 use crate::address::Address;
 use crate::amqp::{AmqpError, Channel, Confirmation, Connection, Publish};
 use crate::error::{PublishError, TransportError};
+use crate::foreign;
 use crate::transport::Outbound;
 
 /// Addresses that are remembered at the most.
@@ -98,12 +99,17 @@ impl Publisher {
             })));
         }
         let Names { exchange, routing_key } = &*names;
+        let (content_type, content_encoding) = match to {
+            Address::Foreign { .. } => (foreign::CONTENT_TYPE, Some(foreign::CONTENT_ENCODING)),
+            _ => (CONTENT_TYPE, None),
+        };
         let ready = Publish {
             exchange,
             routing_key,
             mandatory: message.mandatory,
-            content_type: CONTENT_TYPE,
-            persistent: message.persistent,
+            content_type,
+            content_encoding,
+            persistent: message.persistent || content_encoding.is_some(),
             reply_to: message.reply_hint.as_ref().map(|hint| hint.as_str()),
             expiration: message.ttl.map(|ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
             body: &message.payload,
@@ -140,8 +146,7 @@ impl Publisher {
         }
         let names = Names { exchange: to.exchange_name(), routing_key: to.routing_key() };
         if !self.known.read().exchanges.contains(&names.exchange) {
-            let fanout = matches!(to, Address::Fanout { .. });
-            declare::exchange(connection, &self.confined, &names.exchange, fanout).await?;
+            declare::exchange_of(connection, &self.confined, &names.exchange, to).await?;
         }
         let names = Arc::new(names);
         let mut known = self.known.write();
@@ -149,7 +154,10 @@ impl Publisher {
             known.names.clear();
         }
         known.exchanges.insert(names.exchange.clone());
-        known.names.insert(to.clone(), Arc::clone(&names));
+        // An address of one call does not come again.
+        if !matches!(to, Address::Reply { to, .. } if to.call().is_some()) {
+            known.names.insert(to.clone(), Arc::clone(&names));
+        }
         Ok(names)
     }
 

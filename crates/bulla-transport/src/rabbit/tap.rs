@@ -50,7 +50,7 @@ impl RabbitTap {
         for (name, _) in exchanges {
             channel.queue_bind(&queue, name, "#").await?;
         }
-        let deliveries = channel.consume(&queue, 0, true, true).await?;
+        let deliveries = channel.consume(&queue, 0, true, true, &[]).await?;
         Ok((channel, deliveries))
     }
 

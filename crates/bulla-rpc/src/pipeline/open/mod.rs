@@ -3,6 +3,7 @@
 mod opened;
 mod place;
 mod sequence;
+mod unsealed;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,6 +25,7 @@ use tower::{Layer, Service};
 
 use place::Place;
 use sequence::{Noted, Sequence};
+use unsealed::is_foreign;
 
 use super::shares::{Shares, Slot, Turn};
 use super::{BoxFuture, Settlement};
@@ -33,6 +35,7 @@ use crate::renewal::wire;
 use crate::server::ServerOptions;
 use crate::sessions::{Found, InSession};
 use crate::trace::{self, OpenSpan, Parent, SpanKind, TraceContext};
+use crate::unsealed::Unsealed;
 
 use opened::Content;
 pub(crate) use opened::Opened;
@@ -75,6 +78,7 @@ struct Shared {
     level: Level,
     shares: Shares,
     inner_signature: bool,
+    unsealed: Option<Arc<dyn Unsealed>>,
     /// A handful: the principal's own inboxes and its groups'.
     places: RwLock<Vec<(Arc<Inbox>, Arc<Place>)>>,
     groups: Mutex<HashMap<(GroupName, u32), Arc<GroupSession>>>,
@@ -90,6 +94,7 @@ impl OpenLayer {
                 level: options.level,
                 shares: Shares::new(options.per_agent.unwrap_or(options.concurrency / 4)),
                 inner_signature: options.inner_signature,
+                unsealed: options.unsealed.clone(),
                 places: RwLock::default(),
                 groups: Mutex::default(),
                 sequences: Mutex::default(),
@@ -122,6 +127,11 @@ pub(crate) enum Sifted {
     },
     Fanout {
         parsed: Parsed,
+        place: Arc<Place>,
+    },
+    /// Not sealed: read only if there are exemptions at all.
+    Unsealed {
+        body: Bytes,
         place: Arc<Place>,
     },
     #[cfg(bulla_mutants)]
@@ -203,6 +213,9 @@ impl Shared {
         if let Some(opened) = self.open_plaintext(&payload, delivery) {
             return Ok(Sifted::Plain(opened));
         }
+        if self.unsealed.is_some() && is_foreign(&payload) {
+            return self.sift_unsealed(payload, delivery);
+        }
         let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
         self.endpoint.note_statement(&parsed);
         let place = self.place(&delivery.inbox)?;
@@ -230,6 +243,7 @@ impl Shared {
                 self.open_request(parsed, place, found, delivery).await?
             }
             Sifted::Fanout { parsed, place } => self.open_fanout(parsed, place).await?,
+            Sifted::Unsealed { body, place } => self.open_unsealed(&body, place, delivery).await?,
             #[cfg(bulla_mutants)]
             Sifted::Plain(opened) => return Ok(opened),
         };
@@ -309,6 +323,10 @@ impl Shared {
         let level = opened.level();
         let peer = opened.peer.clone();
         opened.judgement = match self.judge_floor(opened, level) {
+            // Nobody has proven to be its sender: it is told as such, and exemptions alone let it on.
+            judgement if opened.is_unsealed() && !matches!(judgement, Judgement::Exempt { .. }) => {
+                return Err(Refusal::LevelNotAllowed.into());
+            }
             Judgement::Refuse { .. } if !off(Check::LevelAllowed) => {
                 let (sender, id) = (opened.sender().clone(), opened.id());
                 return Err(Stop::Proven(Refusal::LevelNotAllowed, sender, id));
@@ -336,7 +354,7 @@ impl Shared {
 
     fn judge_floor(&self, opened: &Opened, level: Level) -> Judgement {
         let floors = &self.endpoint.floors;
-        if floors.is_plain(&opened.peer, level, self.level) {
+        if !opened.is_unsealed() && floors.is_plain(&opened.peer, level, self.level) {
             return Judgement::Accept;
         }
         let Ok(body) = opened.body() else { return Judgement::Refuse { floor: self.level } };
@@ -360,6 +378,7 @@ impl Shared {
             peer,
             judgement: Judgement::Accept,
             now: self.endpoint.now().secs(),
+            queue: None,
             hint: None,
         })
     }

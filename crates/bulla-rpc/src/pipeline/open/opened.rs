@@ -13,6 +13,7 @@ use bulla_transport::{Address, ReplyName};
 
 use super::place::Place;
 use crate::sessions::InSession;
+use crate::unsealed::{Exempted, Unseal};
 
 /// A message whose sender is proven and whose content is as it was sealed.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(crate) struct Opened {
 pub(super) enum Content {
     Request(OpenedRequest),
     Fanout(OpenedFanout),
+    Unsealed(Exempted),
 }
 
 macro_rules! either {
@@ -41,6 +43,7 @@ macro_rules! either {
         match &$self.content {
             Content::Request($message) => $value,
             Content::Fanout($message) => $value,
+            Content::Unsealed($message) => $value,
         }
     };
 }
@@ -94,7 +97,19 @@ impl Opened {
         match &self.content {
             Content::Request(request) => request.level(),
             Content::Fanout(_) => Level::Sealed,
+            Content::Unsealed(exempted) => exempted.request.level,
         }
+    }
+
+    /// Where the reply to a request goes that was not sealed.
+    pub(crate) fn unsealed_path(&self, exchange: &str, me: &Party) -> Option<Address> {
+        let (to, _) = self.unsealed_answer()?;
+        let (exchange, from) = (exchange.to_owned(), me.principal.to_string());
+        Some(Address::Reply { exchange, to: to.clone(), from })
+    }
+
+    pub(super) fn is_unsealed(&self) -> bool {
+        matches!(self.content, Content::Unsealed(_))
     }
 
     /// Takes the message into the census, under the name of its method.
@@ -106,16 +121,27 @@ impl Opened {
         &self.place.scope
     }
 
-    /// The request to answer; `None` for what came by fanout.
+    /// The sealed request to answer; `None` for what came by fanout or unsealed.
     pub(crate) fn request(&self) -> Option<&OpenedRequest> {
         match &self.content {
             Content::Request(request) => Some(request),
-            Content::Fanout(_) => None,
+            Content::Fanout(_) | Content::Unsealed(_) => None,
         }
     }
 
-    /// The session of a call, and where its reply goes if the address that the caller gave lies
-    /// in its own reply name space.
+    /// How a request is answered that was not sealed.
+    pub(crate) fn unsealed_answer(&self) -> Option<(&ReplyName, &Arc<dyn Unseal>)> {
+        match &self.content {
+            Content::Unsealed(exempted) => {
+                exempted.request.answer.as_ref().map(|(to, form)| (to, form))
+            }
+            _ => None,
+        }
+    }
+
+    /// The session of a call, and where its reply goes: if the address that the caller gave lies
+    /// in its own reply name space, or, on a carrier that has names of its own, is the one that the
+    /// carrier knows.
     pub(crate) fn reply_path(
         &self,
         exchange: &str,
@@ -131,8 +157,8 @@ impl Opened {
         };
         if let Some(queue) = ReplyName::queue(named) {
             // The carrier takes the reply where its outside says: that has to be the same place.
-            let same = self.hint.as_ref() == Some(&queue);
-            return same.then(|| (session, Arc::new(address(queue))));
+            let to = self.hint.clone().filter(|hint| hint.as_str() == queue.as_str())?;
+            return Some((session, Arc::new(address(to))));
         }
         let make = || {
             let to = ReplyName::parse(named)?;

@@ -26,7 +26,7 @@ impl Place {
             Inbox::Topic { exchange, topic }
             | Inbox::Server { exchange, topic, .. }
             | Inbox::Fanout { exchange, topic, .. } => (exchange, topic),
-            Inbox::Reply { .. } => return Err(Refusal::KindNotAllowed),
+            Inbox::Reply { .. } | Inbox::Foreign(_) => return Err(Refusal::KindNotAllowed),
         };
         let (server, group) = match inbox {
             // The bus writes `~` for the `.` of a name; the message was sealed for the name.
