@@ -1,5 +1,7 @@
 //! Every captured message of oslo.messaging and of Trove parses and is written again as an equal object.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
 use std::path::PathBuf;
 
 use bulla_oslo::wire::{self, Driver, Message, Notification, Plain};

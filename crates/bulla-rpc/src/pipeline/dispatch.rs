@@ -213,7 +213,12 @@ fn answer(endpoint: &Endpoint, request: &Authorized) -> Option<Answer> {
     let (exchange, me) = (&endpoint.options().exchange, endpoint.identity().party());
     if let Some((_, form)) = opened.unsealed_answer() {
         let address = opened.unsealed_path(exchange, me)?;
-        return Some(Answer::unsealed(endpoint.clone(), form.clone(), opened.digest(), Arc::new(address)));
+        return Some(Answer::unsealed(
+            endpoint.clone(),
+            form.clone(),
+            opened.digest(),
+            Arc::new(address),
+        ));
     }
     let (session, address) = opened.reply_path(exchange, me)?;
     let binding = opened.request()?.reply_binding();
