@@ -31,13 +31,11 @@ fn pytest(name: &str, tests: &[&str]) -> Outcome {
     let Some(broker) = require(RabbitMq::start()) else { return Ok(()) };
     let Some(redis) = require(Redis::start()) else { return Ok(()) };
     let (built, source) = (built()?, Path::new(env!("CARGO_MANIFEST_DIR")));
-    let (library, program) = (built.join("lib_bulla.so"), built.join("bulla"));
+    let (library, program) = (built.join("deps/lib_bulla.so"), built.join("bulla"));
     for needed in [&library, &program] {
         if !needed.exists() {
             let path = needed.display();
-            return Err(
-                format!("{path} is not there: cargo build -p bulla-cli -p bulla-python").into()
-            );
+            return Err(format!("{path} is not there: cargo build -p bulla-cli").into());
         }
     }
     let stage = tempfile::tempdir()?;
