@@ -212,8 +212,15 @@ fn what_must_be_signed_can_not_be_left_out() {
     ] {
         assert_eq!(fault(&of(all, &parameters.replace(&gone, "")), true), why, "{gone}");
     }
-    let other = parameters.replace("hmac-sha256", "ed25519");
+    let other = parameters.replace("hmac-sha256", "rsa-v1_5-sha256");
     assert_eq!(fault(&of(all, &other), true), Fault::Algorithm);
+    // What says that an agent made it does not count for an access key, whatever the bytes.
+    let mut agents = signed(b"{}");
+    let input = agents.headers()[SIGNATURE_INPUT].to_str().unwrap();
+    let input = input.replace("hmac-sha256", "ed25519").parse().unwrap();
+    agents.headers_mut().insert(SIGNATURE_INPUT, input);
+    let claimed = read_at(&agents, true, NOW).unwrap();
+    assert!(claimed.is_agents() && !claimed.is_by(&AccessSecret::new(SECRET).unwrap()));
     let twice = format!("{all} \"@method\"");
     assert_eq!(fault(&of(&twice, &parameters), true), Fault::Malformed);
 }
