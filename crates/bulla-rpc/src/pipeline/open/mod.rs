@@ -378,7 +378,6 @@ impl Shared {
             peer,
             judgement: Judgement::Accept,
             now: self.endpoint.now().secs(),
-            queue: None,
             hint: None,
         })
     }
