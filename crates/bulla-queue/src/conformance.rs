@@ -1,6 +1,8 @@
 //! What every store must do. Each property is a function of its own over an empty part of a store;
 //! [`run_all`] runs them in turn. Time is made up: no property waits.
 
+mod records;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,6 +17,8 @@ use crate::store::{
     Claim, ClaimTerms, Deletion, Doomed, Holding, Message, Metadata, Millis, NewMessage, Page,
     QueuePage, Store, StoreError,
 };
+
+pub use records::{records_are_kept_where_they_may_be, records_are_listed, records_end};
 
 /// What was seen instead.
 #[derive(Debug, Error)]
@@ -66,6 +70,9 @@ pub async fn run_all(store: &Arc<dyn Store>) -> Verdict {
         purged_and_removed_is_gone,
         too_often_claimed_goes_aside,
         many_at_once_get_each_message_once,
+        records_are_kept_where_they_may_be,
+        records_are_listed,
+        records_end,
     );
     Ok(())
 }

@@ -32,6 +32,12 @@ impl Place {
         &self.project
     }
 
+    /// What its records are of: no two queues have the same, as a name has no slash.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        format!("{}/{}", self.project, self.name)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

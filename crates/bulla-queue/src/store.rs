@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::id::Id;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
+use crate::record::{Before, Record, RecordKind};
 
 /// A time, in milliseconds since 1970.
 pub type Millis = u64;
@@ -292,6 +293,47 @@ pub trait Store: Send + Sync + 'static {
     /// When the next message that is in somebody's hands or held back will be anybody's, if nothing
     /// happens to it: for those who wait.
     async fn next_free(&self, at: &Place, now: Millis) -> Result<Option<Millis>, StoreError>;
+
+    /// Keeps a record if `before` is there, at once and for good; otherwise changes nothing. What was
+    /// there is answered, as far as it had not ended.
+    async fn keep(
+        &self,
+        record: Record,
+        before: Before,
+        now: Millis,
+    ) -> Result<Option<Record>, StoreError>;
+
+    /// A record; `None` if there is none.
+    async fn record(
+        &self,
+        kind: RecordKind,
+        owner: &str,
+        name: &str,
+        now: Millis,
+    ) -> Result<Option<Record>, StoreError>;
+
+    /// An owner's records of a kind whose names come after `after`, by name; at most `limit`.
+    async fn records(
+        &self,
+        kind: RecordKind,
+        owner: &str,
+        (after, limit): (&str, usize),
+        now: Millis,
+    ) -> Result<Vec<Record>, StoreError>;
+
+    /// Removes a record, or all of the owner's of that kind if no name is given. What is not there is
+    /// as good.
+    async fn forget(
+        &self,
+        kind: RecordKind,
+        owner: &str,
+        name: Option<&str>,
+    ) -> Result<(), StoreError>;
+
+    /// Whether other processes use this store, too: what was read may be another in a moment.
+    fn is_shared(&self) -> bool {
+        true
+    }
 
     /// Ends what is begun, and closes.
     async fn close(&self);

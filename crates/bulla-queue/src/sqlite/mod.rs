@@ -6,6 +6,7 @@
 mod known;
 mod ops;
 mod reads;
+mod records;
 mod rows;
 mod schema;
 mod writer;
@@ -29,6 +30,7 @@ use self::writer::{Job, Writer};
 use crate::id::Id;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
+use crate::record::{Before, Record, RecordKind};
 use crate::store::{
     Claim, ClaimTerms, Deletion, Doomed, Listed, Listing, Metadata, Millis, NewMessage, Page,
     QueuePage, Stats, Store, StoreError,
@@ -278,6 +280,53 @@ impl Store for SqliteQueues {
         let Some(row) = self.queue(at).await? else { return Ok(None) };
         let mut conn = self.conn().await?;
         reads::next_free(&mut conn, row.n, now).await.map_err(|error| self.failed(&error))
+    }
+
+    async fn keep(
+        &self,
+        record: Record,
+        before: Before,
+        now: Millis,
+    ) -> Result<Option<Record>, StoreError> {
+        self.writer.ask(|to| Job::Keep { record, before, now, to }).await
+    }
+
+    async fn record(
+        &self,
+        kind: RecordKind,
+        owner: &str,
+        name: &str,
+        now: Millis,
+    ) -> Result<Option<Record>, StoreError> {
+        let (mut conn, of) = (self.conn().await?, (kind, owner, name));
+        records::one(&mut conn, of, now).await.map_err(|error| self.failed(&error))
+    }
+
+    async fn records(
+        &self,
+        kind: RecordKind,
+        owner: &str,
+        page: (&str, usize),
+        now: Millis,
+    ) -> Result<Vec<Record>, StoreError> {
+        let mut conn = self.conn().await?;
+        let found = records::some(&mut conn, (kind, owner), page, now).await;
+        found.map_err(|error| self.failed(&error))
+    }
+
+    async fn forget(
+        &self,
+        kind: RecordKind,
+        owner: &str,
+        name: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let (owner, name) = (owner.to_owned(), name.map(str::to_owned));
+        self.writer.ask(|to| Job::Forget { kind, owner, name, to }).await
+    }
+
+    /// The file is locked for this process.
+    fn is_shared(&self) -> bool {
+        false
     }
 
     async fn close(&self) {

@@ -7,9 +7,9 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 use sqlx::{AssertSqlSafe, Error, Row as _, Sqlite};
 
 use super::known::{Known, Row};
-use super::reads;
 use super::rows::{COLUMNS, claimed, message, places, read_seqs, signed, unsigned, write_seqs};
 use super::writer::{Due, Job, Simple};
+use super::{reads, records};
 use crate::id::Id;
 use crate::metadata::DeadLetter;
 use crate::name::{ClientId, Place};
@@ -339,6 +339,14 @@ impl<'t> Turn<'t> {
                     self.release(&at, id, now).await?;
                     self.due.push(to, ());
                 }
+                Job::Keep { record, before, now, to } => {
+                    let there = records::keep(self.conn, record, &before, now).await?;
+                    self.due.push(to, there);
+                }
+                Job::Forget { kind, owner, name, to } => {
+                    records::forget(self.conn, (kind, &owner, name.as_deref())).await?;
+                    self.due.push(to, ());
+                }
                 _ => {}
             }
         }
@@ -513,6 +521,8 @@ impl<'t> Turn<'t> {
             "DELETE FROM message WHERE seq IN \
              (SELECT seq FROM message WHERE expires_ms <= ? LIMIT ?)",
             "DELETE FROM claim WHERE seq IN (SELECT seq FROM claim WHERE until_ms <= ? LIMIT ?)",
+            "DELETE FROM record WHERE (kind, owner, name) IN \
+             (SELECT kind, owner, name FROM record WHERE until_ms <= ? LIMIT ?)",
         ] {
             let query = sqlx::query(sql).bind(signed(now)).bind(SWEEP);
             most = most.max(query.execute(&mut *self.conn).await?.rows_affected());

@@ -14,7 +14,8 @@ const VERSION: i64 = MIGRATIONS.len() as i64;
 ///
 /// Rows are found by two indexes alone: a queue's in the order of its messages, the free ones first,
 /// and those whose time is over. `gone` holds queues that were removed, whose messages go bit by bit.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE queue (
         n INTEGER PRIMARY KEY,
         project TEXT NOT NULL,
@@ -50,7 +51,18 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX claim_by_end ON claim (until_ms);
     CREATE TABLE gone (queue INTEGER PRIMARY KEY) STRICT;
     CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1), next_seq INTEGER NOT NULL) STRICT;
-    INSERT INTO ledger VALUES (1, 0);"];
+    INSERT INTO ledger VALUES (1, 0);",
+    "
+    CREATE TABLE record (
+        kind TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        name TEXT NOT NULL,
+        value TEXT NOT NULL,
+        until_ms INTEGER NOT NULL,
+        PRIMARY KEY (kind, owner, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX record_by_end ON record (until_ms);",
+];
 
 /// Brings the file to [`VERSION`].
 pub(super) async fn upgrade(conn: &mut SqliteConnection, at: &str) -> Result<(), StoreError> {

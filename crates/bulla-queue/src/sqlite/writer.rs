@@ -15,6 +15,7 @@ use super::ops::{Seqs, Turn};
 use crate::id::Id;
 use crate::metadata::{Patch, PatchFault};
 use crate::name::{ClientId, Place};
+use crate::record::{Before, Record, RecordKind};
 use crate::store::{
     Claim, ClaimTerms, Deletion, Doomed, Listed, Metadata, Millis, NewMessage, StoreError,
 };
@@ -41,6 +42,8 @@ pub(super) enum Job {
     Claim { at: Place, limit: usize, terms: ClaimTerms, now: Millis, to: To<Option<Claim>> },
     Renew { at: Place, id: Id, terms: ClaimTerms, now: Millis, to: To<bool> },
     Release { at: Place, id: Id, now: Millis, to: To<()> },
+    Keep { record: Record, before: Before, now: Millis, to: To<Option<Record>> },
+    Forget { kind: RecordKind, owner: String, name: Option<String>, to: To<()> },
     Close { to: To<()> },
 }
 
