@@ -98,9 +98,11 @@ async fn run(cli: Cli) -> Result<()> {
 async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
     let mut settings = Settings::load(home.dir())?;
     settings.bus.url.clone_from(&args.bus);
+    settings.bus.carrier = args.carrier.unwrap_or(settings.bus.carrier);
     let bus = match Bus::from_settings(&settings.bus, "bench")? {
         Bus::Memory(_) => None,
-        Bus::Rabbit(options) => Some(*options),
+        Bus::Rabbit(options) => Some(bench::Bus::Rabbit(options)),
+        Bus::Oslo(oslo) => Some(bench::Bus::Oslo(oslo)),
         Bus::Queue(_) => {
             return Err(failure::Failure::usage("the bench runs on RabbitMQ, or in memory"));
         }

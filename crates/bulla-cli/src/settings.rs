@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bulla_oslo::Queues;
 use bulla_keystore::{AGENT_LIFETIME, AGENT_LIFETIMES, KEY_LIFETIMES};
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -101,6 +102,52 @@ impl Components {
     }
 }
 
+/// How messages travel on a RabbitMQ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Carrier {
+    /// Frames as they are.
+    #[default]
+    Native,
+    /// In oslo.messaging's bodies, on its exchanges and queues.
+    Oslo,
+}
+
+/// oslo.messaging's options that change exchanges and queues, by their names there.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct OsloQueues {
+    amqp_durable_queues: bool,
+    amqp_auto_delete: bool,
+    rabbit_quorum_queue: bool,
+    rabbit_transient_quorum_queue: bool,
+    rabbit_stream_fanout: bool,
+    rabbit_ha_queues: bool,
+    rabbit_quorum_delivery_limit: i32,
+    rabbit_quorum_max_memory_length: i32,
+    rabbit_quorum_max_memory_bytes: i32,
+    rabbit_transient_queues_ttl: Option<i32>,
+}
+
+impl OsloQueues {
+    /// Names and flags of exchanges and queues under them.
+    pub(crate) fn queues(&self) -> Queues {
+        let default = Queues::default();
+        Queues {
+            durable: self.amqp_durable_queues,
+            auto_delete: self.amqp_auto_delete,
+            quorum: self.rabbit_quorum_queue,
+            transient_quorum: self.rabbit_transient_quorum_queue,
+            stream_fanout: self.rabbit_stream_fanout,
+            mirrored: self.rabbit_ha_queues,
+            delivery_limit: self.rabbit_quorum_delivery_limit,
+            max_in_memory_length: self.rabbit_quorum_max_memory_length,
+            max_in_memory_bytes: self.rabbit_quorum_max_memory_bytes,
+            transient_ttl: self.rabbit_transient_queues_ttl.unwrap_or(default.transient_ttl),
+        }
+    }
+}
+
 #[derive(Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Bus {
@@ -114,6 +161,8 @@ pub(crate) struct Bus {
     pub(crate) client_cert: Option<PathBuf>,
     pub(crate) client_key: Option<PathBuf>,
     pub(crate) quorum_queues: bool,
+    pub(crate) carrier: Carrier,
+    pub(crate) oslo: OsloQueues,
     pub(crate) message_ttl_s: Option<u64>,
     pub(crate) max_message: Option<usize>,
 }
@@ -323,6 +372,10 @@ impl Settings {
         let bad = |name: &str| Failure::usage(format!("the value of {name} can't be used"));
         if let Some(url) = get("BULLA_BUS_URL") {
             self.bus.url = Some(url);
+        }
+        if let Some(carrier) = get("BULLA_BUS_CARRIER") {
+            let known = Carrier::from_str(&carrier, false);
+            self.bus.carrier = known.map_err(|_| bad("BULLA_BUS_CARRIER"))?;
         }
         if let Some(exchange) = get("BULLA_BUS_EXCHANGE") {
             self.bus.exchange = Some(exchange);

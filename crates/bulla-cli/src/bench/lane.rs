@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::plain::{PlainClient, PlainServer};
 use super::world::{CALLER, EXCHANGE, World};
 use super::{BenchError, CONCURRENT_METHODS, Claims, KeyType};
+use crate::control::bus::Oslo;
 
 /// The method that is called. It is not read-only: every call makes a claim.
 pub(super) const METHOD: &str = "echo";
@@ -38,9 +39,10 @@ impl Echo {
 }
 
 /// The bus that is measured on.
-pub(super) enum Bus {
+pub(crate) enum Bus {
     Memory(MemoryBus),
     Rabbit(Box<RabbitOptions>),
+    Oslo(Box<Oslo>),
 }
 
 impl Bus {
@@ -48,6 +50,7 @@ impl Bus {
         match self {
             Self::Memory(_) => "memory".to_owned(),
             Self::Rabbit(options) => format!("rabbit at {}", options.address()),
+            Self::Oslo(oslo) => format!("rabbit at {}, oslo carrier", oslo.address()),
         }
     }
 
@@ -56,6 +59,7 @@ impl Bus {
         Ok(match self {
             Self::Memory(bus) => Arc::new(bus.transport()),
             Self::Rabbit(options) => Arc::new(RabbitTransport::connect(*options.clone()).await?),
+            Self::Oslo(oslo) => Arc::new(oslo.connect().await?),
         })
     }
 }

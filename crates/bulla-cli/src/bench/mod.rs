@@ -21,15 +21,18 @@ use bulla_rpc::value::ValueError;
 use bulla_rpc::{CallError, ServeError};
 use bulla_seal::{NameError, OfferError, RandomFailed, Refusal};
 use bulla_transport::memory::MemoryBus;
-use bulla_transport::{PublishError, RabbitOptions, TransportError};
+use bulla_transport::{PublishError, TransportError};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use thiserror::Error;
 
-use lane::{Bus, Lane};
+pub(crate) use lane::Bus;
+use lane::Lane;
 use load::{Load, Slice, Sort};
 use report::{Cell, Report};
+
+use crate::settings::Carrier;
 
 /// Methods that a server runs at one time, on every lane.
 const CONCURRENT_METHODS: usize = 256;
@@ -42,6 +45,10 @@ pub(crate) struct BenchArgs {
     /// The broker, amqp:// or amqps://; without it, the in-memory bus of one process.
     #[arg(long, value_name = "URL")]
     pub(crate) bus: Option<String>,
+    /// How messages travel on the broker: frames as they are, or in oslo.messaging's bodies, on its
+    /// exchanges and queues. Unless given, as the settings say.
+    #[arg(long, value_enum, requires = "bus")]
+    pub(crate) carrier: Option<Carrier>,
     /// Sizes of arguments and results, in bytes (100,1KiB,…).
     #[arg(long, value_delimiter = ',', value_parser = parse_size, value_name = "SIZES", default_value = "100,1KiB,16KiB")]
     sizes: Vec<usize>,
@@ -179,7 +186,7 @@ pub(crate) enum BenchError {
 /// Runs it and prints what it found. `bus` is the broker that [`BenchArgs::bus`] names.
 pub(crate) async fn run(
     args: BenchArgs,
-    bus: Option<RabbitOptions>,
+    bus: Option<Bus>,
     json: bool,
 ) -> Result<(), BenchError> {
     if args.overhead {
@@ -192,10 +199,7 @@ pub(crate) async fn run(
         }
         return Ok(());
     }
-    let bus = match bus {
-        Some(options) => Bus::Rabbit(Box::new(options)),
-        None => Bus::Memory(MemoryBus::new()),
-    };
+    let bus = bus.unwrap_or_else(|| Bus::Memory(MemoryBus::new()));
     if let Some(folder) = &args.report {
         // Before the measuring: a folder that can't be written to is told at once.
         write_page(folder, "")?;

@@ -42,6 +42,12 @@ pub(crate) async fn run(home: &Home, args: &AttackArgs, out: Output) -> Result<(
                 "the attacks are those of a RabbitMQ, or of a bus in memory",
             ));
         }
+        SettingsBus::Oslo(..) => {
+            return Err(Failure::usage(
+                "the attacks are made on the native carrier's frames: run this with \
+                 BULLA_BUS_CARRIER=native",
+            ));
+        }
     };
     let live = args.bus.is_some() && wants_live(&args.only) && may_attack(args, out)?;
     let report = own(&rows, &bus, options.clone(), out).await?;

@@ -146,8 +146,8 @@ struct First {
 async fn first_call(running: &Running) -> Result<First> {
     let node = &running.node;
     let exchange = node.client.endpoint().options().exchange.clone();
-    // A queue service shows nobody what passes.
-    let watched = !node.bus.is_queue();
+    // A queue service shows nobody what passes, nor does the oslo carrier's default exchange.
+    let watched = node.bus.can_be_tapped();
     let mut tap = if watched { Some(node.bus.tap(&exchange, &[]).await?) } else { None };
     let target: Target = format!("agent/{LOCAL}").parse()?;
     let begun = Instant::now();
@@ -203,13 +203,12 @@ fn show_first(
         out.say(format!("  {name:<10} {}", out.good(&text)));
     }
     out.say("");
-    if running.node.bus.is_queue() {
-        out.say(
-            out.dim(&format!("It passed through the queue service {}", running.node.bus.address())),
-        );
-    } else {
-        out.say(out.dim(&format!("What the bus ({}) saw of it", running.node.bus.address())));
-    }
+    let (bus, address) = (&running.node.bus, running.node.bus.address());
+    out.say(out.dim(&match (bus.is_queue(), bus.can_be_tapped()) {
+        (true, _) => format!("It passed through the queue service {address}"),
+        (_, true) => format!("What the bus ({address}) saw of it"),
+        _ => format!("It passed through {address} in oslo.messaging's bodies"),
+    }));
     events.iter().for_each(|event| tap::show(event, out));
     out.say("");
     out.say(format!(

@@ -3,25 +3,52 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bulla_oslo::{OsloTransport, Queues};
 use bulla_rpc::EndpointOptions;
 use bulla_rpc::identity::BusEntry;
 use bulla_transport::memory::{Tap, Tapped};
 use bulla_transport::{
     ConsumeOptions, Logins, MemoryBus, QueueOptions, QueueTransport, RabbitOptions, RabbitTap,
-    RabbitTransport, Transport,
+    RabbitTransport, Transport, TransportError,
 };
 
 use bulla::QUEUE_SCHEME;
 
 use crate::failure::{Failure, Result};
-use crate::settings;
+use crate::settings::{self, Carrier};
 
-/// In this process's memory, a RabbitMQ, or a queue service.
+/// In this process's memory, a RabbitMQ by one of two carriers, or a queue service.
 #[derive(Clone)]
 pub(crate) enum Bus {
     Memory(MemoryBus),
     Rabbit(Box<RabbitOptions>),
     Queue(Box<QueueOptions>),
+    Oslo(Box<Oslo>),
+}
+
+/// A RabbitMQ that carries messages in oslo.messaging's bodies.
+#[derive(Clone)]
+pub(crate) struct Oslo {
+    rabbit: RabbitOptions,
+    queues: Queues,
+    max_frame: usize,
+}
+
+impl Oslo {
+    fn new(rabbit: RabbitOptions, bus: &settings::Bus) -> Self {
+        let max_frame = bus.max_message.unwrap_or(bulla_seal::DEFAULT_MAX_FRAME);
+        let rabbit = rabbit.max_message(bulla_oslo::wire::max_body(max_frame));
+        Self { rabbit, queues: bus.oslo.queues(), max_frame }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.rabbit.address()
+    }
+
+    pub(crate) async fn connect(&self) -> std::result::Result<OsloTransport, TransportError> {
+        let rabbit = RabbitTransport::connect(self.rabbit.clone()).await?;
+        Ok(OsloTransport::new(Arc::new(rabbit), self.queues.clone(), self.max_frame))
+    }
 }
 
 /// What passes, as the bus sees it.
@@ -67,7 +94,16 @@ impl Bus {
                 ));
             }
         };
-        Ok(Self::Rabbit(Box::new(options)))
+        if bus.carrier == Carrier::Native {
+            return Ok(Self::Rabbit(Box::new(options)));
+        }
+        if bus.quorum_queues {
+            return Err(Failure::usage(
+                "[bus] quorum-queues is the native carrier's: on the oslo carrier set \
+                 oslo = { rabbit_quorum_queue = true }, as oslo.messaging's services have it",
+            ));
+        }
+        Ok(Self::Oslo(Box::new(Oslo::new(options, bus))))
     }
 
     fn queue(url: &str, bus: &settings::Bus) -> Result<Self> {
@@ -87,7 +123,11 @@ impl Bus {
             Self::Rabbit(options) => {
                 Self::Rabbit(Box::new(options.logins(Logins::of_urls(entry.urls()))))
             }
-            other => other,
+            Self::Oslo(oslo) => {
+                let rabbit = oslo.rabbit.logins(Logins::of_urls(entry.urls()));
+                Self::Oslo(Box::new(Oslo { rabbit, ..*oslo }))
+            }
+            other @ (Self::Memory(_) | Self::Queue(_)) => other,
         }
     }
 
@@ -96,6 +136,7 @@ impl Bus {
             Self::Memory(bus) => Arc::new(bus.transport()),
             Self::Rabbit(options) => Arc::new(RabbitTransport::connect((**options).clone()).await?),
             Self::Queue(options) => Arc::new(QueueTransport::connect((**options).clone()).await?),
+            Self::Oslo(oslo) => Arc::new(oslo.connect().await?),
         })
     }
 
@@ -104,6 +145,7 @@ impl Bus {
         match self {
             Self::Memory(_) => "memory".to_owned(),
             Self::Rabbit(options) => options.address(),
+            Self::Oslo(oslo) => oslo.address(),
             Self::Queue(options) => options.address(),
         }
     }
@@ -114,6 +156,11 @@ impl Bus {
 
     pub(crate) fn is_queue(&self) -> bool {
         matches!(self, Self::Queue(_))
+    }
+
+    /// Whether it shows what passes ([`Self::tap`]).
+    pub(crate) fn can_be_tapped(&self) -> bool {
+        matches!(self, Self::Memory(_) | Self::Rabbit(_))
     }
 
     /// Watches what is published, fanouts of `topics` too.
@@ -127,6 +174,12 @@ impl Bus {
                 return Err(Failure::new(
                     "a queue service shows nobody what passes; `GET /v2/queues/NAME/stats` there \
                      says what waits",
+                ));
+            }
+            Self::Oslo(..) => {
+                return Err(Failure::usage(
+                    "tap watches the native carrier's exchanges; on the oslo carrier use RabbitMQ's \
+                     own firehose (rabbitmqctl trace_on)",
                 ));
             }
         })

@@ -195,8 +195,18 @@ fn broker_users(settings: &Settings, owner: String) -> Result<Option<BrokerUsers
     let Some(url) = &set.url else { return Ok(None) };
     let missing =
         |what: &str| Failure::usage(format!("[broker-users] has a url, but no {what} is set"));
-    let Bus::Rabbit(bus) = Bus::from_settings(&settings.bus, "broker-users")? else {
-        return Err(Failure::usage("[broker-users] needs a broker: set [bus] url"));
+    let bus = match Bus::from_settings(&settings.bus, "broker-users")? {
+        Bus::Rabbit(bus) => bus,
+        Bus::Memory(_) | Bus::Queue(_) => {
+            return Err(Failure::usage("[broker-users] needs a broker: set [bus] url"));
+        }
+        // Their rights are those of the native carrier's exchanges.
+        Bus::Oslo(..) => {
+            return Err(Failure::usage(
+                "[broker-users] confines agents to the native carrier's exchanges: take it out, or \
+                 set [bus] carrier = \"native\"",
+            ));
+        }
     };
     let given = password(set.password.as_ref(), set.password_file.as_ref(), "broker's admin")?;
     let ca = set.ca.as_ref().map(|path| {
