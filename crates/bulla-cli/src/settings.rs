@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bulla_oslo::Queues;
 use bulla_keystore::{AGENT_LIFETIME, AGENT_LIFETIMES, KEY_LIFETIMES};
+use bulla_oslo::Queues;
 use clap::ValueEnum;
 use serde::Deserialize;
 use zeroize::Zeroizing;

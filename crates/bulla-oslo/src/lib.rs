@@ -5,6 +5,7 @@
 //!
 //! - [`OsloTransport`]: the oslo carrier, with the names and flags of [`Queues`]: sealed messages over
 //!   oslo.messaging's exchanges and queues, in bodies that its driver takes.
+//! - [`Carriers`]: that carrier beside the native one, for a service whose control plane is on the native.
 //! - [`LegacyReader`] and [`ClearClient`]: peers that do not seal, in clear or with Trove's serializer
 //!   ([`legacy`]). Only what an exemption of the operator's names, for a time, in either direction.
 //! - [`wire`]: the bodies of messages, read strictly and written as oslo.messaging writes them: sealed
@@ -14,6 +15,7 @@
 //!
 //! It decides nothing about trust. What is outside of the seal routes and is believed by nobody.
 
+mod carriers;
 mod clear;
 mod digest;
 mod ids;
@@ -22,8 +24,10 @@ mod queues;
 mod transport;
 pub mod wire;
 
+pub use carriers::Carriers;
 pub use clear::{
     ClearClient, ClearError, ClearRequest, Form, LegacyPeer, LegacyReader, Peer, Rule,
 };
+pub use legacy::{LegacyFile, LegacyFileError};
 pub use queues::Queues;
 pub use transport::OsloTransport;

@@ -4,7 +4,8 @@
 
 OPTIONS is a JSON object: `rabbit` (options of oslo.messaging's RabbitMQ driver), `key` (Trove's
 SecureSerializer), `guest` (Trove's ConductorGuestSerializer, with `key`), `exchange`, and for a server `topic` and
-`server`. A client takes requests as lines of JSON and answers each with a line; a server says READY.
+`server`; and `config` (a file with more settings). A client takes requests as lines of JSON and answers each with a
+line; a server says READY.
 """
 import json
 import os
@@ -39,7 +40,7 @@ def serializer():
 
 
 def transport(kind=om.get_rpc_transport):
-    CONF([], project="peer", default_config_files=[])
+    CONF([], project="peer", default_config_files=[OPTIONS["config"]] if "config" in OPTIONS else [])
     om.set_transport_defaults(OPTIONS["exchange"])
     made = kind(CONF, URL)
     for name, value in OPTIONS.get("rabbit", {}).items():

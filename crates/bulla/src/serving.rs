@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_guard::ClaimStore;
-use bulla_rpc::{Authorization, Endpoint, Router, Server, ServerOptions};
+use bulla_rpc::{Authorization, Endpoint, Router, Server, ServerOptions, Unsealed};
 use bulla_seal::Level;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ pub struct ServeOptions {
     level: Option<Level>,
     inner_signature: bool,
     authorization: Option<Arc<dyn Authorization>>,
+    unsealed: Option<Arc<dyn Unsealed>>,
 }
 
 impl ServeOptions {
@@ -78,6 +79,14 @@ impl ServeOptions {
         self
     }
 
+    /// Reads messages of peers that do not seal. Each is refused unless an exemption of the operator's names
+    /// its sender, its method and how little protects it (`bulla peers exempt`).
+    #[must_use]
+    pub fn unsealed(mut self, reader: Arc<dyn Unsealed>) -> Self {
+        self.unsealed = Some(reader);
+        self
+    }
+
     pub(crate) fn has_authorization(&self) -> bool {
         self.authorization.is_some()
     }
@@ -90,6 +99,7 @@ impl ServeOptions {
             level: self.level.unwrap_or(defaults.level),
             inner_signature: self.inner_signature,
             authorization: self.authorization.clone().unwrap_or(defaults.authorization.clone()),
+            unsealed: self.unsealed.clone(),
             ..defaults
         }
     }

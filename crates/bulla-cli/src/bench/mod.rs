@@ -184,11 +184,7 @@ pub(crate) enum BenchError {
 }
 
 /// Runs it and prints what it found. `bus` is the broker that [`BenchArgs::bus`] names.
-pub(crate) async fn run(
-    args: BenchArgs,
-    bus: Option<Bus>,
-    json: bool,
-) -> Result<(), BenchError> {
+pub(crate) async fn run(args: BenchArgs, bus: Option<Bus>, json: bool) -> Result<(), BenchError> {
     if args.overhead {
         let all = overhead::measure().await?;
         if json {

@@ -64,9 +64,12 @@ async fn bus(settings: &Settings, findings: &mut Findings) {
     let connected = async {
         let bus = Bus::from_settings(&settings.bus, "doctor")?;
         bus.transport().await?.close().await;
-        Ok(bus.address())
+        Ok(bus)
     };
-    findings.judge("bus", connected.await, |address| format!("{address} takes our login"));
+    findings.judge("bus", connected.await, |bus| {
+        let carrier = if bus.is_oslo() { "; carrier: oslo" } else { "" };
+        format!("{} takes our login{carrier}", bus.address())
+    });
 }
 
 async fn api(home: &Home, findings: &mut Findings) {

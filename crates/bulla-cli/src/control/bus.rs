@@ -158,6 +158,10 @@ impl Bus {
         matches!(self, Self::Queue(_))
     }
 
+    pub(crate) fn is_oslo(&self) -> bool {
+        matches!(self, Self::Oslo(_))
+    }
+
     /// Whether it shows what passes ([`Self::tap`]).
     pub(crate) fn can_be_tapped(&self) -> bool {
         matches!(self, Self::Memory(_) | Self::Rabbit(_))

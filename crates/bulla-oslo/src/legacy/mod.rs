@@ -8,6 +8,7 @@
 //! and deliver it once with another method's name, or other arguments' names, or altered values.
 
 mod cipher;
+mod file;
 mod seen;
 
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 use subtle::Choice;
 
 pub use cipher::{BadKey, LegacyKey};
+pub use file::{LegacyFile, LegacyFileError};
 
 use crate::digest::{self, Digest};
 use crate::wire::{PlainRequest, json};

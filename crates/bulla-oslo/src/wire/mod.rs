@@ -73,6 +73,11 @@ pub const fn max_body(max_frame: usize) -> usize {
     max_frame.div_ceil(3).saturating_mul(4).saturating_add(AROUND)
 }
 
+/// The largest frame that fits into every body of at most `max_body` bytes, in bytes.
+pub const fn max_frame(max_body: usize) -> usize {
+    max_body.saturating_sub(AROUND) / 4 * 3
+}
+
 /// Reads a body that holds a frame of at most `max_frame` bytes, or a message in clear of as much text.
 ///
 /// # Errors
@@ -129,6 +134,15 @@ fn wrap(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_of_the_limit_fits_into_a_body_of_its_limit() {
+        for limit in [0, 2048, 2049, 4096, 1 << 20, 16 << 20] {
+            let frame = max_frame(limit);
+            assert!(frame == 0 || max_body(frame) <= limit, "{limit}");
+        }
+        assert_eq!(max_frame(max_body(1 << 20)), 1 << 20);
+    }
 
     #[test]
     fn the_envelope_has_exactly_two_members() {
