@@ -56,6 +56,9 @@ pub(crate) enum Command {
     /// The key-encryption key: rotate it, see what is under it, check a backup of it.
     #[command(subcommand)]
     Kek(KekCommand),
+    /// Keys of peers that do not seal yet: import Trove's, hand them to who reads such peers.
+    #[command(subcommand)]
+    Keystore(KeystoreCommand),
     /// The root key: see which is trusted, and have another follow it.
     #[command(subcommand)]
     Root(RootCommand),
@@ -496,6 +499,44 @@ pub(crate) struct GrantsArgs {
     /// [default: HOME/database].
     #[arg(long, value_name = "DIR", conflicts_with_all = ["revert", "print"])]
     pub(crate) passwords: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeystoreCommand {
+    /// Read the instances' keys out of Trove's database and store them under the key-encryption key; again
+    /// and again if need be.
+    ImportTrove(ImportTroveArgs),
+    /// Write the live exemptions for messages that are not sealed, and the imported keys of those agents
+    /// that have one, for the component that is to read them.
+    LegacyFile(LegacyFileArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportTroveArgs {
+    /// Trove's database, as `[database] connection` has it: mysql+pymysql://…, postgresql://…,
+    /// sqlite:///…. Better in the environment than here if it holds a password: other users can see a
+    /// command line.
+    #[arg(value_name = "DATABASE-URL", env = "BULLA_TROVE_DATABASE", hide_env_values = true)]
+    pub(crate) database: String,
+    /// A file with Trove's inst_rpc_key_encr_key alone in it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: PathBuf,
+    /// A file with the database's password alone in it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Say what would be imported, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Trove ran with its default key, which is printed in its source: import all the same.
+    #[arg(long)]
+    pub(crate) accept_public_key: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LegacyFileArgs {
+    /// Where it goes; mode 0600.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]

@@ -74,6 +74,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::AccessKey(command) => commands::access_key::run(&home, command, out).await,
         Command::Broker(command) => commands::broker::run(&home, command, out).await,
         Command::Root(command) => commands::root::run(&home, command, out).await,
+        Command::Keystore(command) => commands::keystore::run(&home, command, out).await,
         Command::Kek(command) => commands::kek::run(&home, command, out).await,
         Command::Policy(command) => commands::policy::run(&home, command, out).await,
         Command::Db(command) => commands::db::run(&home, command, out).await,

@@ -59,6 +59,16 @@ pub enum KeystoreError {
         /// What was said.
         why: String,
     },
+    /// Trove's database can't be read.
+    #[error(
+        "can't read the keys in Trove's database {place}: {why}; check its address, user and password, and that it is Trove's (a table `instances` with the column `encrypted_key`)"
+    )]
+    Trove {
+        /// The server's address, or the file.
+        place: String,
+        /// What was said.
+        why: String,
+    },
     /// The server may lose what it was given.
     #[error("the database {place} is not fit for a keystore: {why}")]
     Unfit {

@@ -69,6 +69,7 @@ mod kek;
 mod keystore;
 mod rights;
 pub mod root_key;
+mod trove;
 
 pub use address::StoreAddress;
 pub use error::{KeystoreError, Result};
@@ -83,7 +84,7 @@ pub use keystore::{
     AGENT_LIFETIME, AGENT_LIFETIMES, AccessKey, AccessKeyRecord, AccessKeyRefusal, AgentDetails,
     AgentKeys, AgentPage, AgentRecord, ApiUser, CREDENTIAL_LIFETIME, ComponentKeystore,
     ComponentRecord, Converted, CredentialRecord, ENDS_WITHIN, EVERY_AGENT, EnrolRefusal,
-    Enrolment, GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Initialized,
+    Enrolment, GroupRecord, HAND_OUT_AFTER, HOST_LIFETIME, ISSUER_LIFETIME, Imported, Initialized,
     Invitation, JoinState, KEY_LIFETIMES, KekCount, KekState, KeyEnds, KeyType, Keystore,
     KeystoreFloors, LevelCount, MAX_SIGNING_LIFETIME, MigrationStep, News, Page, PairKey,
     PairKeyId, PeerKeys, PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText, REWRAP_BATCH,
@@ -92,3 +93,4 @@ pub use keystore::{
     SchemaStatus, SecretKey, Sighting, Summary, TOKEN_LIFETIME, TOKEN_LIFETIMES,
 };
 pub use rights::{DatabaseLogin, DatabaseRole, GrantedRole, GrantsState, Plan, RolePassword};
+pub use trove::TroveKeys;

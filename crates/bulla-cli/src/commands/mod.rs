@@ -17,6 +17,7 @@ mod grants;
 pub(crate) mod group;
 pub(crate) mod init;
 pub(crate) mod kek;
+pub(crate) mod keystore;
 pub(crate) mod package;
 pub(crate) mod peers;
 pub(crate) mod policy;

@@ -241,6 +241,13 @@ events! {
         /// How many values were wrapped anew.
         wrapped: u64,
     }
+    /// Keys of peers that do not seal yet were taken over from Trove's database.
+    LegacyKeysImported = "legacy-keys-imported": Key, warn, "keys of peers that do not seal were imported", legacy_imports {
+        /// How many are new.
+        new: u64,
+        /// How many are in the place of another.
+        changed: u64,
+    }
     /// Another root is trusted.
     RootFollowed = "root-followed": Key, warn, "another root is trusted", roots_followed {
         /// How many roots there were before it.

@@ -115,6 +115,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(11, "0011_roots"),
     migration!(12, "0012_policies"),
     migration!(13, "0013_recalls"),
+    migration!(14, "0014_legacy_keys"),
 ];
 
 /// The schema version that this program works with.

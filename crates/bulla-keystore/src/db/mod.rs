@@ -9,6 +9,7 @@ pub(crate) mod floors;
 pub(crate) mod groups;
 pub(crate) mod join;
 pub(crate) mod keys;
+pub(crate) mod legacy;
 pub(crate) mod migrations;
 pub(crate) mod news;
 pub(crate) mod pairs;

@@ -177,6 +177,18 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
                WHERE name >= ?1 AND (name, incarnation, epoch) > (?1, ?2, ?3)
                ORDER BY name, incarnation, epoch LIMIT ?4",
     },
+    WrappedColumn {
+        table: "legacy_keys",
+        column: "encrypted_key",
+        prefix: "agent/",
+        by_type: false,
+        text: false,
+        incarnation: false,
+        key: Key::Name("name"),
+        // One an instance.
+        page: "SELECT name, epoch, epoch, epoch, encrypted_key FROM legacy_keys
+               WHERE name >= ?1 AND (name, epoch, epoch) > (?1, ?2, ?3) ORDER BY name LIMIT ?4",
+    },
     of_token!("encrypted_secret"),
     of_token!("encrypted_verifier"),
     of_token!("encrypted_answer"),

@@ -12,6 +12,7 @@ mod floors;
 mod groups;
 mod init;
 mod issue;
+mod legacy;
 mod lookup;
 mod news;
 mod pairs;
@@ -51,6 +52,7 @@ pub use issue::{
     AGENT_LIFETIME, AGENT_LIFETIMES, CREDENTIAL_LIFETIME, HAND_OUT_AFTER, HOST_LIFETIME,
     ISSUER_LIFETIME, MAX_SIGNING_LIFETIME, SIGNING_LIFETIME, SKEW,
 };
+pub use legacy::Imported;
 pub use news::News;
 pub use pairs::{PairKey, PairKeyId, PeerKeys};
 pub use policies::{PolicyDifference, PolicyOrigin, PolicyRecord, PolicyText};

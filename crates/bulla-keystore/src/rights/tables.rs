@@ -96,6 +96,7 @@ pub(super) const TABLES: &[TableRights] = &[
         "access_keys",
         &["SELECT", "INSERT", "UPDATE (encrypted_secret_key, last_used, disabled, removed)"],
     ),
+    control("legacy_keys", &["SELECT", "INSERT", "UPDATE (epoch, encrypted_key, updated)"]),
     control("database_roles", &["SELECT"]),
     TableRights {
         component: &["SELECT"],

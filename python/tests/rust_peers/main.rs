@@ -3,209 +3,29 @@
 //!
 //! Python's side is Debian's oslo.messaging and Debian's Trove, with the driver by the transport's URL and
 //! a section `[bulla]` alone.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+mod fleet;
+
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulla::{
-    CallError, Client, Connection, Context, EndpointOptions, GroupName, KeyFile, Level, Method,
-    RemoteError, Router, ServeOptions, Serving, Target,
+    CallError, Client, Connection, Context, GroupName, Level, Method, RemoteError, Router,
+    ServeOptions, Serving, Target,
 };
-use bulla_oslo::{Carriers, Queues};
-use bulla_rpc::NamedGroup;
-use bulla_services::{VirtualHost, require};
+use bulla_oslo::{Carriers, LegacyFile, LegacyPeer, LegacyReader, Rule};
 use bulla_transport::Inbox;
+use fleet::{EXCHANGE, Fleet, LIMIT, installed};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-/// Debian's, whatever else is on the path.
-const PYTHON: &str = "/usr/bin/python3";
-const LIMIT: Duration = Duration::from_secs(120);
-const EXCHANGE: &str = "trove";
-const TOPICS: &str =
-    "trove-conductor:component/conductor,worker:agent/py-1,guestagent.*:agent/*,rust:agent/rs-1";
-
-/// Whether Debian's Python has what is needed; fails where tests have to run.
-fn installed() -> bool {
-    let script = "import oslo_messaging, trove.conductor.api";
-    let found = Command::new(PYTHON).args(["-c", script]).stderr(Stdio::null()).status();
-    let found = found.is_ok_and(|status| status.success());
-    let must = |name: &str, value: &str| std::env::var(name).is_ok_and(|found| found == value);
-    let must = must("CI", "true") || must("BULLA_TEST_REQUIRE", "1");
-    assert!(found || !must, "Debian's Trove is not installed: cargo xtask test installs it");
-    if !found {
-        eprintln!("\n*** SKIPPED, NOT TESTED: Debian's Trove is not installed ***\n");
-    }
-    found
-}
-
-/// A control plane on its broker, and the Python package laid out.
-struct Fleet {
-    folder: TempDir,
-    host: VirtualHost,
-    program: PathBuf,
-    control: Child,
-}
-
-impl Fleet {
-    fn new() -> Option<Self> {
-        let host = require(VirtualHost::new())?;
-        let folder = tempfile::tempdir().unwrap();
-        let built = std::env::current_exe().unwrap();
-        let built = built.parent().and_then(Path::parent).unwrap().to_owned();
-        let (library, program) = (built.join("deps/lib_bulla.so"), built.join("bulla"));
-        for needed in [&library, &program] {
-            assert!(needed.exists(), "{} is not there: cargo build -p bulla-cli", needed.display());
-        }
-        let stage = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stage.py");
-        let staged = Command::new("python3")
-            .arg(stage)
-            .args([library, folder.path().join("stage")])
-            .status();
-        assert!(staged.unwrap().success(), "the package could not be laid out");
-        let mut fleet =
-            Self { control: Command::new("true").spawn().unwrap(), folder, host, program };
-        fleet.control.wait().unwrap();
-        fleet.bulla(&["init"]);
-        let mut serve = fleet.command(&["serve", "--listen", "127.0.0.1:0"]);
-        fleet.control = serve.stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(fleet.control.stdout.take().unwrap());
-        let mut lines = output.lines().map_while(Result::ok);
-        assert!(lines.any(|line| line.contains("API at")), "the control plane did not start");
-        std::thread::spawn(move || lines.for_each(drop));
-        Some(fleet)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("BULLA_")) {
-            command.env_remove(name);
-        }
-        command.env("BULLA_HOME", self.path("home")).env("BULLA_BUS_URL", self.host.url());
-        command.env("BULLA_LOG", "error").args(args);
-        command
-    }
-
-    fn bulla(&self, args: &[&str]) -> String {
-        let output = self.command(args).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{args:?}: {said}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn component(&self, name: &str, instance: &str) -> PathBuf {
-        let key = self.path(&format!("{instance}.key"));
-        let out = key.to_str().unwrap();
-        self.bulla(&["component", "add", name, "--instance", instance, "--out", out]);
-        key
-    }
-
-    fn agent(&self, id: &str) -> PathBuf {
-        let key = self.path(&format!("{id}.key"));
-        self.bulla(&["agent", "add", id, "--key", "--out", key.to_str().unwrap()]);
-        key
-    }
-
-    /// What an operator writes into a service's configuration.
-    fn config(&self, key: &Path, default: &str, section: &str) -> PathBuf {
-        let path = key.with_extension("conf");
-        let url = self.host.url().replacen("amqp://", "bulla+rabbit://", 1);
-        let mut text = format!("[DEFAULT]\ntransport_url = {url}\ncontrol_exchange = {EXCHANGE}\n");
-        let key = key.display();
-        write!(text, "{default}\n[bulla]\nkey_file = {key}\ntopics = {TOPICS}\n{section}\n")
-            .unwrap();
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    fn python(&self, script: &Path, args: &[&str]) -> Peer {
-        let mut command = Command::new(PYTHON);
-        command
-            .arg(script)
-            .args(args)
-            .env("PYTHONPATH", self.path("stage"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("OSLO_LOCK_PATH", self.folder.path());
-        Peer::start(command)
-    }
-
-    /// A peer of oslo.messaging with the driver: a server if `options` name a topic.
-    fn peer(&self, key: &Path, section: &str, mut options: Value) -> Peer {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/bulla-oslo/tests/peer.py");
-        options["exchange"] = EXCHANGE.into();
-        options["config"] = self.config(key, "", section).to_str().into();
-        let url = self.host.url().replacen("amqp://", "bulla+rabbit://", 1);
-        self.python(Path::new(script), &[&url, &options.to_string()])
-    }
-
-    /// A Rust service among them.
-    async fn open(&self, key: &Path) -> Connection {
-        let exchange = KeyFile::read(key).unwrap().bus.clone().unwrap().exchange;
-        let group = GroupName::new("all").unwrap();
-        let named = |topic: &str| NamedGroup {
-            exchange: EXCHANGE.into(),
-            topic: topic.into(),
-            group: group.clone(),
-        };
-        let groups = vec![named("worker"), named("rust")];
-        let options = EndpointOptions { groups, ..EndpointOptions::default() };
-        let both = |native| Arc::new(Carriers::new(native, Queues::default(), exchange)) as _;
-        Connection::open_around(key, None, options, both).await.unwrap()
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        let _ = self.control.kill();
-        let _ = self.control.wait();
-    }
-}
-
-/// A process of Python's, asked by lines of JSON.
-struct Peer {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let mut peer = Self { child, input, output: BufReader::new(output) };
-        let ready = peer.line().to_lowercase();
-        assert!(ready.contains("ready"), "{ready}");
-        peer
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        tokio::task::block_in_place(|| self.output.read_line(&mut line)).unwrap();
-        line
-    }
-
-    fn ask(&mut self, request: &Value) -> Value {
-        writeln!(self.input, "{request}").unwrap();
-        serde_json::from_str(&self.line()).unwrap()
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 async fn until(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
@@ -290,6 +110,7 @@ async fn rust_and_python_peers_reach_each_other_and_troves_guest_a_conductor_in_
     a_python_client_calls_a_rust_server(&fleet, &api).await;
     a_rust_client_calls_a_python_server(&fleet, &api).await;
     troves_guest_reports_to_a_conductor_in_rust(&fleet).await;
+    a_guest_that_does_not_seal_yet_is_read_by_exemption(&fleet).await;
 }
 
 async fn a_python_client_calls_a_rust_server(fleet: &Fleet, api: &Path) {
@@ -459,5 +280,84 @@ async fn troves_guest_reports_to_a_conductor_in_rust(fleet: &Fleet) {
     assert_eq!(error.details.unwrap()["module"], "builtins");
     assert_eq!(conductor.endpoint().counters().refusals().values().sum::<u64>(), 0);
     tasks.close().await;
+    end(conductor, serving).await;
+}
+
+/// Trove's own encryption, as shipped: keys out of its database, an exemption for one method with an end, and
+/// nothing else.
+async fn a_guest_that_does_not_seal_yet_is_read_by_exemption(fleet: &Fleet) {
+    let role = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/trove_role.py");
+    let url = fleet.host.url().replacen("amqp://", "rabbit://", 1);
+    let write = |name: &str, text: String| {
+        let path = fleet.path(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let trove = |more: &str| {
+        format!(
+            "[DEFAULT]\ntransport_url = {url}\ncontrol_exchange = {EXCHANGE}\n{more}\n\
+             [database]\nconnection = sqlite:///{}\n",
+            fleet.path("trove.sqlite").display()
+        )
+    };
+    // What Trove's models make of an instance: its key, wrapped, in the database.
+    let config = write("database.conf", trove("inst_rpc_key_encr_key = this-clouds-wrapping-key"));
+    let mut database = fleet.python(&role, &["database", &config]);
+    let made = database.ask(&json!({"do": "instance", "with": {}}));
+    let guest = made["value"]["id"].as_str().unwrap().to_owned();
+    drop(database);
+    let wrapping = write("wrapping.key", "this-clouds-wrapping-key\n".to_owned());
+    let address = format!("sqlite:///{}", fleet.path("trove.sqlite").display());
+    fleet.bulla(&["keystore", "import-trove", &address, "--key-file", &wrapping]);
+    fleet.agent(&guest);
+    let of = format!("agent/{guest}");
+    let until_then = ["--level", "aes-cbc", "--until", "2h"];
+    fleet.bulla(&[&["peers", "exempt", &of, "heartbeat"], &until_then[..]].concat());
+    let file = fleet.path("conductor.legacy");
+    fleet.bulla(&["keystore", "legacy-file", "--out", file.to_str().unwrap()]);
+
+    let ran = Ran::default();
+    let conductor = fleet.open(&fleet.component("conductor", "conductor-3")).await;
+    let endpoint = conductor.endpoint();
+    let legacy = LegacyFile::read(&file, &endpoint.identity().trust()).unwrap();
+    for exemption in legacy.exemptions() {
+        endpoint.floors().store().add_exemption(exemption).await.unwrap();
+    }
+    endpoint.refresh_floors().await.unwrap();
+    let rule = Rule {
+        exchange: EXCHANGE.into(),
+        topic: "trove-conductor".into(),
+        peer: LegacyPeer::TroveGuests(Arc::new(legacy)),
+    };
+    let reader = LegacyReader::new(vec![rule], bulla_seal::DEFAULT_MAX_FRAME);
+    let router = ["heartbeat", "report_root"]
+        .into_iter()
+        .fold(Router::new(), |router, name| router.with(noting(&ran, name)));
+    let options = ServeOptions::new().only_host().unsealed(Arc::new(reader));
+    let serving = conductor.serve(router, options).await.unwrap();
+    let inbox = named("component/conductor", "trove-conductor", None).inbox(EXCHANGE).unwrap();
+    serving.server().consume(&inbox).await.unwrap();
+
+    // The guest as Trove ships it: rabbit://, and its key in its configuration.
+    let text: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let key = text["keys"][&of].as_str().unwrap();
+    let more = format!("guest_id = {guest}\ninstance_rpc_encr_key = {key}\n");
+    let mut shipped = fleet.python(&role, &["guest", &write("guest.conf", trove(&more))]);
+    let mut report = |method: &str, args: Value| {
+        let asked = json!({"do": "conductor", "with": {"method": method, "args": args}});
+        assert_eq!(shipped.ask(&asked), json!({"value": null}));
+    };
+    let payload = json!({"service_status": "healthy"});
+    report("heartbeat", json!({"instance_id": guest, "payload": payload, "sent": 5.0}));
+    until("the heartbeat came", || !ran.lock().is_empty()).await;
+    let (_, sender, args, _) = ran.lock().remove(0);
+    assert_eq!((sender, &args["payload"]), (of.clone(), &payload));
+    let counters = endpoint.counters();
+    assert_eq!(counters.exempted.get(), 1);
+    // No other method of its, and nobody else's.
+    report("report_root", json!({"instance_id": guest}));
+    until("what is not exempted was refused", || counters.refusals().values().sum::<u64>() == 1)
+        .await;
+    assert!(ran.lock().is_empty());
     end(conductor, serving).await;
 }
