@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bulla::{Claims, Client, Connection, EndpointOptions, KeyFile, Router, ServeOptions, Target};
+use bulla_guard::{Limits, MemoryClaims, StoreOptions};
 use bulla_oslo::{Carriers, Queues};
 use bulla_services::{RabbitMq, require};
 use serde_json::{Value, json};
@@ -204,7 +205,11 @@ async fn serve(key: &Path) {
     let echo =
         bulla::Method::new("echo", |_, args: Value| async move { Ok(args["value"].clone()) });
     let router = Router::new().with(echo.open_to_components());
-    let options = ServeOptions::new().only_host().claims(Claims::Memory);
+    // The queue is as new as this process, and remembers nothing that could run twice.
+    let limits = Limits { shared: 50_000_000, ..Limits::default() };
+    let store = StoreOptions { limits, ..StoreOptions::default() };
+    let claims = Claims::Store(Arc::new(MemoryClaims::for_new_bus(store)));
+    let options = ServeOptions::new().only_host().claims(claims);
     let serving = connection.serve(router, options).await.unwrap();
     serving.server().consume(&target().inbox("peers").unwrap()).await.unwrap();
     println!("READY");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bulla_oslo::Queues;
 use bulla_rpc::*;
 use bulla_seal::*;
-use bulla_transport::{ConsumeOptions, Inbox, ReplyName, Transport};
+use bulla_transport::{ConsumeOptions, Inbox, ReplyName};
 use bytes::Bytes;
 use serde_json::{Value, json};
 

@@ -11,7 +11,7 @@ use bulla_policy::{Source, starter};
 use bulla_rpc::*;
 use bulla_seal::*;
 use bulla_transport::foreign::{Argument, ForeignQueue};
-use bulla_transport::{Address, ConsumeOptions, Consumer, Inbox, Outbound, Transport};
+use bulla_transport::{Address, ConsumeOptions, Consumer, Inbox, Outbound};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
