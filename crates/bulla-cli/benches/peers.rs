@@ -273,7 +273,10 @@ fn python(what: &str, url: &str, mode: &str) -> Command {
 }
 
 fn oslo(url: &str, mode: &str) -> Process {
-    Process::start(python("serve", url, mode), "READY")
+    let mut command = python("serve", url, mode);
+    // It warns of every connection beyond its pool.
+    command.stderr(Stdio::null());
+    Process::start(command, "READY")
 }
 
 fn load_oslo(
