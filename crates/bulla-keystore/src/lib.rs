@@ -16,6 +16,9 @@
 //!   K ── HKDF ──► pair key with one component type               (not stored, but see below)
 //! ```
 //!
+//! Keys of peers that do not seal yet, out of Trove's database ([`TroveKeys`]), are kept for the adapter that reads
+//! such peers, wrapped like all others.
+//!
 //! What is never in the keystore: the root key, the secret keys of key-pair agents, the signing
 //! keys of component hosts. Pair keys are there only for component types that have a database role
 //! of their own ([`Keystore::apply_grants`], [`ComponentKeystore`]), each under its type's KEK.

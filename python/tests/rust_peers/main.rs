@@ -359,5 +359,19 @@ async fn a_guest_that_does_not_seal_yet_is_read_by_exemption(fleet: &Fleet) {
     until("what is not exempted was refused", || counters.refusals().values().sum::<u64>() == 1)
         .await;
     assert!(ran.lock().is_empty());
+    // Revoked, it is refused in spite of its exemption, as soon as the statement of it is here.
+    fleet.bulla(&["agent", "revoke", &guest]);
+    let begun = Instant::now();
+    loop {
+        let before = (counters.refusals().values().sum::<u64>(), counters.exempted.get());
+        report("heartbeat", json!({"instance_id": guest, "payload": payload, "sent": 6.0}));
+        let now = || (counters.refusals().values().sum::<u64>(), counters.exempted.get());
+        until("it was judged", || now() != before).await;
+        if now().0 > before.0 {
+            break;
+        }
+        assert!(begun.elapsed() < LIMIT, "a revoked guest is still read");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     end(conductor, serving).await;
 }

@@ -214,6 +214,7 @@ impl Keystore {
         let pairs = self.now().secs().saturating_add(MAX_LIFE + 2 * SKEW.as_secs());
         self.list_kids(&mut tx, row.id, pairs).await?;
         let party = Party::new(principal, row.incarnation);
+        self.list_exempted(&mut tx, &party).await?;
         let next = row.incarnation.saturating_add(1);
         self.end_lost(&mut tx, &Party::new(party.principal.clone(), next)).await?;
         self.check_room(&mut tx).await?;

@@ -12,7 +12,7 @@ use bulla_seal::{
 use super::{Keystore, SKEW, from_column, kid_from, seconds, to_column};
 use crate::db::Conn;
 use crate::db::revocation::{self, LowestRow};
-use crate::db::{groups, principals, recalls};
+use crate::db::{floors, groups, principals, recalls};
 use crate::error::{KeystoreError, Result};
 
 /// How long a statement is current.
@@ -93,6 +93,27 @@ impl Keystore {
             revocation::insert_kid(conn, &kid, to_column(pairs), seconds(now)).await?;
         }
         Ok(())
+    }
+
+    /// Messages that an exemption lets through below any seal show no key that could be listed: the party
+    /// itself is, until the last of its exemptions ends.
+    pub(super) async fn list_exempted(&self, conn: &mut Conn, party: &Party) -> Result<()> {
+        let (trust, now) = (self.trust(), self.now().secs());
+        let signed = floors::exemptions(conn).await?;
+        let ends = signed
+            .iter()
+            .filter_map(|bytes| trust.verify_exemption(bytes).ok())
+            .filter(|given| given.peer == *party && given.level < Level::Signed)
+            .map(|given| given.until);
+        let Some(end) = ends.max().filter(|end| *end > now) else { return Ok(()) };
+        let lowest = LowestRow {
+            principal: party.principal.to_string(),
+            incarnation: party.incarnation.saturating_add(1),
+            credential_epoch: 0,
+            pair_epoch: 0,
+            until: to_column(listed_until(end)),
+        };
+        self.raise_lowest(conn, lowest).await
     }
 
     /// Never lowers anything.
