@@ -1,7 +1,8 @@
 //! Floors, exemptions and the census, kept with the keys.
 
 use bulla_guard::floor::{Action, CensusRow, Event, FloorStore};
-use bulla_seal::{Level, Party};
+use bulla_keystore::KeyType;
+use bulla_seal::{Level, Party, Suite};
 
 use crate::common::{agent, component, fixture};
 
@@ -47,6 +48,26 @@ async fn exemptions_are_taken_back_once() {
     assert!(!floors.remove_exemption(one.id).await.unwrap());
     assert_ne!(floors.generation().await.unwrap(), before);
     assert_eq!(floors.exemptions().await.unwrap(), [two.as_bytes().clone()]);
+}
+
+/// A message that is not sealed shows no key that could be listed.
+#[tokio::test]
+async fn a_removed_agents_exemptions_below_any_seal_end_with_it() {
+    let fixture = fixture!();
+    let (keystore, floors) = (&fixture.keystore, fixture.keystore.floors());
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let until = now.as_secs() + 3600;
+    for (id, level) in [("clear", Level::Plaintext), ("trove", Level::AesCbc), ("s", Level::Signed)]
+    {
+        keystore.add_agent(id, KeyType::Pair, Suite::X25519).await.unwrap();
+        let given = keystore.exempt(&Party::new(agent(id), 1), "ping", level, until).await;
+        floors.add_exemption(&given.unwrap()).await.unwrap();
+        keystore.remove_agent(id).await.unwrap();
+    }
+    let statement = keystore.statement().await.unwrap();
+    let lowest: Vec<_> =
+        statement.lowest.iter().map(|l| (l.principal.to_string(), l.incarnation)).collect();
+    assert_eq!(lowest, [("agent/clear".into(), 2), ("agent/trove".into(), 2)]);
 }
 
 #[tokio::test]
