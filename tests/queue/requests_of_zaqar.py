@@ -16,7 +16,11 @@ import urllib.request
 ONE = {"Client-ID": "30387f00-39a0-11ee-be56-0242ac120002", "X-Project-ID": "shapes"}
 TWO = dict(ONE, **{"Client-ID": "30387f00-39a0-11ee-be56-0242ac120003"})
 PATCH = "application/openstack-messaging-v2.0-json-patch"
+# Where the Zaqar that was asked has a store.
+POOL = "redis://127.0.0.1:26390"
 UNKNOWN = "3dbdac3b-2a1d-4b45-a1ff-9c3a30b7f8d1"
+
+TOPICS = "Zaqar has topics in MongoDB alone"
 
 # Requests whose answers differ, the status of ours, and why.
 OURS = {
@@ -31,7 +35,14 @@ OURS = {
     "DELETE /v2/queues/a/messages?pop=1": (200, "a popped message has no claim"),
     "DELETE /v2/queues/a/messages?pop=10": (200, "a popped message has no claim"),
     "GET /v2/": (200, "another set of resources"),
-    "GET /v2/health": (200, "without authentication everybody is an operator"),
+    "GET /v2/health": (200, "names its store, not pools"),
+    "POST /v2/queues/a/subscriptions []": (400, "an array is no reason to fail"),
+    "DELETE /v2/pools/one": (403, "a flavor has it"),
+    "GET /v2/topics": (200, TOPICS),
+    "PUT /v2/topics/a": (201, TOPICS),
+    "GET /v2/topics/a": (200, TOPICS),
+    "GET /v2/topics/a/stats": (200, TOPICS),
+    "DELETE /v2/topics/a/messages": (400, TOPICS),
 }
 
 
@@ -213,12 +224,128 @@ def rest(ask):
         ask(method, path)
 
 
+def subscriptions(ask, of="/v2/queues/a"):
+    path = of + "/subscriptions"
+    hook, other = "http://hook.invalid/one", "http://hook.invalid/two"
+    ask("GET", path)
+    for body in [
+        {}, [], {"subscriber": "ftp://hook.invalid/"}, {"subscriber": "hook"}, {"ttl": 600},
+        {"subscriber": hook, "ttl": 59}, {"subscriber": hook, "ttl": "600"},
+        {"subscriber": hook, "options": [1]}, {"subscriber": hook, "options": "x"},
+        {"subscriber": hook, "ttl": 10 ** 17},
+        {"subscriber": hook, "options": {"_retry_policy": {"minimum_delay": "x"}}},
+        {"subscriber": hook, "options": {"_retry_policy": {
+            "minimum_delay": 1, "maximum_delay": 2, "retry_backoff_function": "exponential",
+        }}},
+        {"subscriber": hook, "options": {"_retry_policy": {"retry_backoff_function": "none"}}},
+        {"subscriber": hook, "options": {"a": {"b": 2}}},
+    ]:
+        ask("POST", path, body)
+    for raw in [b"", b"{", b'{"subscriber":"http://hook.invalid/","ttl":99999999999999999999}']:
+        ask("POST", path, raw=raw)
+    made, _ = ask("POST", path, {"subscriber": other, "ttl": 600, "options": {"a": {"b": 1}}})
+    ask("POST", path, {"subscriber": other, "ttl": 700})
+    one = f"{path}/{made['subscription_id']}"
+    ask("GET", one)
+    ask("GET", path)
+    page, _ = ask("GET", path + "?limit=1")
+    after = page["links"][0]["href"].split("marker=")[1].split("&")[0]
+    ask("GET", f"{path}?limit=1&marker={after}")
+    for query in ["limit=0", "limit=21", "limit=x"]:
+        ask("GET", f"{path}?{query}")
+    for body in [
+        {"ttl": 900}, {"options": {"c": 1}}, {}, {"ttl": 1}, {"subscriber": "nope"},
+        {"subscriber": hook}, {"subscriber": "http://hook.invalid/three"},
+    ]:
+        ask("PATCH", one, body)
+    ask("GET", one)
+    for body in [{"confirmed": True}, {"confirmed": False}, {"confirmed": 1}, {}]:
+        ask("PUT", one + "/confirm", body)
+    ask("PUT", one + "/confirm", {"confirmed": True})
+    ask("POST", path, {"subscriber": "http://hook.invalid/three"})
+    for unknown in [f"{path}/{UNKNOWN}", path + "/nope"]:
+        ask("GET", unknown)
+        ask("PATCH", unknown, {"ttl": 900})
+        ask("PUT", unknown + "/confirm", {"confirmed": True})
+        ask("DELETE", unknown)
+    ask("DELETE", one)
+    ask("GET", one)
+    for method, path in [("PUT", path), ("POST", one), ("GET", one + "/confirm")]:
+        ask(method, path)
+
+
+def pools(ask):
+    uri = {"weight": 10, "uri": POOL}
+    ask("GET", "/v2/pools")
+    for body in [
+        {}, [], {"weight": 10}, {"weight": -1, "uri": POOL}, {"weight": "x", "uri": POOL},
+        dict(uri, options=1), dict(uri, nope=1), dict(uri, flavor=1),
+        {"weight": 10, "uri": "nothing://x"},
+    ]:
+        ask("PUT", "/v2/pools/one", body)
+    ask("PUT", "/v2/pools/one", raw=b"{")
+    ask("PUT", "/v2/pools/one", uri)
+    ask("PUT", "/v2/pools/one", dict(uri, weight=20))
+    ask("PUT", "/v2/pools/two", {"weight": 10, "uri": POOL + "?dbid=1", "options": {"a": 1}})
+    ask("GET", "/v2/pools/one")
+    ask("GET", "/v2/pools/two?detailed=true")
+    ask("GET", "/v2/pools/nope")
+    ask("GET", "/v2/pools?limit=1")
+    ask("GET", "/v2/pools?detailed=true")
+    for query in ["limit=0", "limit=21", "detailed=x"]:
+        ask("GET", "/v2/pools?" + query)
+    for body in [{"weight": 5}, {"options": {"b": 2}}, {}, {"nope": 1}, {"weight": "x"}]:
+        ask("PATCH", "/v2/pools/one", body)
+    ask("PATCH", "/v2/pools/nope", {"weight": 5})
+    ask("POST", "/v2/pools/one", {})
+
+
+def flavors(ask):
+    ask("GET", "/v2/flavors")
+    for body in [
+        {}, [], {"pool_list": []}, {"pool_list": ["nope"]}, {"pool_list": "one"},
+        {"pool_list": ["one"], "nope": 1},
+    ]:
+        ask("PUT", "/v2/flavors/fast", body)
+    ask("PUT", "/v2/flavors/fast", {"pool_list": ["one"]})
+    ask("PUT", "/v2/flavors/fast", {"pool_list": ["one"]})
+    ask("GET", "/v2/flavors/fast")
+    ask("GET", "/v2/flavors/nope")
+    ask("GET", "/v2/flavors?limit=1")
+    ask("GET", "/v2/flavors?detailed=true")
+    ask("GET", "/v2/flavors?limit=0")
+    ask("DELETE", "/v2/pools/one")
+    for body in [{"pool_list": ["two"]}, {"pool_list": ["nope"]}, {}, {"pool_list": []}]:
+        ask("PATCH", "/v2/flavors/fast", body)
+    ask("PATCH", "/v2/flavors/nope", {"pool_list": ["one"]})
+    ask("PUT", "/v2/queues/flavored", {"_flavor": "fast"})
+    ask("GET", "/v2/queues/flavored")
+    ask("POST", "/v2/flavors/fast", {})
+    for path in ["flavors/fast", "flavors/fast", "pools/one", "pools/two", "pools/nope"]:
+        ask("DELETE", "/v2/" + path)
+    ask("GET", "/v2/flavors/fast")
+
+
+def topics(ask):
+    for method, path in [
+        ("GET", "/v2/topics"), ("PUT", "/v2/topics/a"), ("GET", "/v2/topics/a"),
+        ("GET", "/v2/topics/a/stats"), ("POST", "/v2/topics/a/purge"),
+        ("DELETE", "/v2/topics/a/messages"), ("POST", "/v2/topics/a/claims"),
+        ("POST", "/v2/topics/a/share"), ("PUT", "/v2/topics/a%20b"),
+    ]:
+        ask(method, path)
+
+
 def talk(url):
     talk = Talk(url)
     common(talk.ask)
     queues(talk.ask)
     claims(talk.ask, messages(talk.ask))
     rest(talk.ask)
+    subscriptions(talk.ask)
+    pools(talk.ask)
+    flavors(talk.ask)
+    topics(talk.ask)
     return talk.answers
 
 

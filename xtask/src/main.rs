@@ -1,5 +1,5 @@
-//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `api`, `attacks`,
-//! `models`, `fuzz`, `chaos`, `deb`.
+//! The project's own chores: `cargo xtask test`, `lint`, `bench`, `vectors`, `api`, `queue`,
+//! `attacks`, `models`, `fuzz`, `chaos`, `deb`.
 
 mod api;
 mod attacks;
@@ -36,6 +36,7 @@ cargo xtask bench     the benchmarks, small
 cargo xtask bench check [--write]        instructions of the hot path against those that are kept; --write: keep them
 cargo xtask vectors   write docs/vectors anew and check them
 cargo xtask api       try the HTTPS API of a control plane by its own description
+cargo xtask queue     try the queue service with Zaqar's clients, and by its own description
 cargo xtask attacks   write docs/attacks.md anew, and show that every attack's row can fail
 cargo xtask models [--full]              the symbolic and the state models; --full: the slow ones too
 cargo xtask fuzz [TARGET] [--hours N]    libFuzzer where there is a nightly compiler, else the stable engine
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         "bench" => bench::run(&mut report),
         "vectors" => vectors::run(&mut report),
         "api" => api::run(&mut report),
+        "queue" => queue::run(&mut report),
         "attacks" => attacks::run(&mut report),
         "models" => models::run(&mut report, full),
         "help" | "--help" | "-h" => {

@@ -88,7 +88,7 @@ async fn run(cli: Cli) -> Result<()> {
             out.line(bulla_api::openapi().trim_end());
             Ok(())
         }
-        Command::Queue(QueueCommand::Serve(args)) => commands::queue::serve(&home, args, out).await,
+        Command::Queue(command) => commands::queue_ask::run(&home, command, out).await,
         Command::Attack(args) => commands::attack::run(&home, args, out).await,
         Command::Package(args) => commands::package::run(&args.folder, out),
         Command::Bench(args) => bench(&home, args.clone(), out).await,
@@ -115,7 +115,9 @@ async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
 fn start_logs(cli: &Cli) -> Result<()> {
     let service = matches!(
         &cli.command,
-        Command::Serve(_) | Command::Agent(AgentCommand::Run(_)) | Command::Queue(_)
+        Command::Serve(_)
+            | Command::Agent(AgentCommand::Run(_))
+            | Command::Queue(QueueCommand::Serve(_))
     );
     let default = if cli.json { LogFormat::Json } else { LogFormat::Text };
     logs::start(service, LogFormat::from_env()?.unwrap_or(default));

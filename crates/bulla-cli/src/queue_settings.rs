@@ -1,15 +1,18 @@
 //! `[queue]`: the queue service.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use bulla_queue::Limits;
+use bulla_http::{Outward, Reach};
+use bulla_queue::{Limits, Webhooks};
 use serde::Deserialize;
 
 use crate::failure::{Failure, Result};
 
 /// Where it listens unless set: where Zaqar does, on this machine alone.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
+/// Whom subscribers' certificates may be from, unless set: what the system trusts.
+const SYSTEM_CA: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Connections at a time unless set.
 const MAX_CONNECTIONS: usize = 16_384;
 
@@ -22,6 +25,20 @@ pub(crate) struct Queue {
     pub(crate) url: Option<String>,
     pub(crate) min_claim_s: Option<u32>,
     pub(crate) max_connections: Option<usize>,
+    pub(crate) webhook_targets: WebhookTargets,
+    pub(crate) webhook_ca: Option<PathBuf>,
+    pub(crate) webhook_confirm: Option<bool>,
+}
+
+/// Which addresses subscribers may have.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WebhookTargets {
+    #[default]
+    Public,
+    Private,
+    Everything,
+    None,
 }
 
 impl Queue {
@@ -35,6 +52,23 @@ impl Queue {
             limits.grace = least..=*limits.grace.end();
         }
         Ok(limits)
+    }
+
+    /// How subscribers are told; `None` if they are not.
+    pub(crate) fn webhooks(&self) -> Result<Option<Webhooks>> {
+        let reach = match self.webhook_targets {
+            WebhookTargets::Public => Reach::Public,
+            WebhookTargets::Private => Reach::Private,
+            WebhookTargets::Everything => Reach::Everything,
+            WebhookTargets::None => return Ok(None),
+        };
+        let system = Path::new(SYSTEM_CA);
+        let ca = self.webhook_ca.as_deref().or_else(|| system.exists().then_some(system));
+        let outward = Outward::new(reach, ca)
+            .map_err(|error| Failure::new(format!("[queue] webhook-ca can't be used: {error}")))?;
+        let webhooks = Webhooks::new(outward).url(self.url.clone());
+        let confirm = self.webhook_confirm.unwrap_or(true);
+        Ok(Some(if confirm { webhooks } else { webhooks.without_confirmation() }))
     }
 
     pub(crate) fn door(&self) -> bulla_http::Limits {

@@ -159,3 +159,37 @@ fn what_was_answered_is_there_after_the_service_was_killed() {
     let lost: Vec<_> = answered.difference(&seen).collect();
     assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), answered.len());
 }
+
+#[test]
+fn an_operator_manages_queues_from_the_command_line() {
+    let deployment = Deployment::new(None);
+    let store = deployment.path("queue.db");
+    let (_process, url) = open_service(&deployment, store.to_str().unwrap());
+    let ask = |args: &[&str]| {
+        let args = [&["--json", "queue"], args, &["--url", &url, "--project", "ops"]].concat();
+        serde_json::from_str::<serde_json::Value>(&deployment.ok(&args)).unwrap()
+    };
+    let made = ask(&["create", "backups", "--require", "signed", "--set", "color=red"]);
+    assert_eq!(made["created"], true);
+    assert_eq!(ask(&["create", "backups"])["created"], false);
+    for n in 0..25 {
+        ask(&["create", &format!("q{n:02}")]);
+    }
+    let all = ask(&["list"]);
+    assert_eq!(all.as_array().unwrap().len(), 26);
+    assert_eq!(ask(&["list", "--name", "back"])[0]["metadata"]["_require"], "signed");
+    assert_eq!(ask(&["show", "backups"])["color"], "red");
+    assert_eq!(
+        ask(&["set", "backups", "_default_message_ttl", "600"])["_default_message_ttl"],
+        600
+    );
+    assert!(ask(&["set", "backups", "color"])["color"].is_null());
+    assert_eq!(ask(&["stats", "backups"])["total"], 0);
+    let grant = ask(&["grant", "backups", "--paths", "messages,claims", "--methods", "GET"]);
+    assert!(grant["URL-Signature"].as_str().unwrap().contains('.'), "{grant}");
+    for change in ["revoke", "purge", "delete"] {
+        ask(&[change, "backups"]);
+    }
+    let gone = ["queue", "show", "backups", "--url", &url, "--project", "ops"];
+    assert!(deployment.fails(1, &gone).contains("there is no queue backups in ops"));
+}

@@ -164,11 +164,22 @@ impl Dialer {
         })?;
         // A request is one small write that should not wait for company; it works without, too.
         let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return plain(stream, address) };
+        if self.tls.is_none() {
+            return plain(stream, address);
+        }
         let failed = |fault| DialError::Tls { address: address.to_owned(), fault };
-        let name =
-            ServerName::try_from(host.to_owned()).map_err(|_| failed(TlsFault::WrongServerName))?;
-        let stream = tls.connect(name, stream).await.map_err(|e| failed(TlsFault::of_io(e)))?;
+        self.secure(stream, host).await.map_err(failed)
+    }
+
+    /// TLS over a connection that is there, with a server of this name.
+    pub(crate) async fn secure(
+        &self,
+        stream: TcpStream,
+        host: &str,
+    ) -> Result<DialStream, TlsFault> {
+        let Some(tls) = &self.tls else { return Err(TlsFault::NotTls) };
+        let name = ServerName::try_from(host.to_owned()).map_err(|_| TlsFault::WrongServerName)?;
+        let stream = tls.connect(name, stream).await.map_err(TlsFault::of_io)?;
         Ok(DialStream::Tls(Box::new(stream)))
     }
 }

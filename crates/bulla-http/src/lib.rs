@@ -39,6 +39,7 @@ mod identity;
 mod keystone;
 mod limits;
 mod listen;
+mod outward;
 mod problem;
 mod rate;
 mod reload;
@@ -56,6 +57,7 @@ pub use identity::{Authenticator, Identity, IdentityKind};
 pub use keystone::{KeystoneError, KeystoneLogin, KeystoneOptions};
 pub use limits::{DEFAULT_MAX_BODY, Limits};
 pub use listen::{ListenError, Listener, Options, Stopping};
+pub use outward::{Outward, OutwardError, Reach};
 pub use problem::{
     PROBLEM_CONTENT_TYPE, PROBLEM_PREFIX, Problem, method_not_allowed, no_such_route,
 };

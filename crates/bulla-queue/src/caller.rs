@@ -15,8 +15,11 @@ use crate::limits::Limits;
 use crate::name::{ClientId, Place};
 use crate::service::{Service, now};
 
-/// Paths that anybody may get: which versions there are, for discovery.
-pub const PUBLIC: &[&str] = &["/"];
+/// Paths that anybody may get, for discovery: which versions there are, and the description.
+pub const PUBLIC: &[&str] = &["/", "/v2/openapi.json"];
+
+/// The role of users of Keystone's, as the listener's settings name it, who administer the service.
+const ADMINISTRATES: &str = "queue-admin";
 
 /// Who asks.
 #[derive(Debug)]
@@ -111,9 +114,12 @@ impl Caller {
                 let project = project.ok_or_else(|| {
                     Fault::forbidden("The token is for no project; ask for one that is.")
                 })?;
-                let fits = project.len() <= service.limits.max_project;
+                let fits = project.len() <= service.limits.max_project
+                    && !project.contains(char::is_control);
                 let project = fits.then(|| project.as_str().into()).ok_or_else(bad_place)?;
-                Ok(Self { project, client, rights: Rights::Project })
+                let all = identity.roles().iter().any(|role| role == ADMINISTRATES);
+                let rights = if all { Rights::Operator } else { Rights::Project };
+                Ok(Self { project, client, rights })
             }
             IdentityKind::Operator => {
                 let project = project(&parts.headers, &service.limits)?;
@@ -136,9 +142,28 @@ impl Caller {
         }
     }
 
-    /// A queue of the caller's project.
-    pub(crate) fn place(&self, name: &str, service: &Service) -> Result<Place, Fault> {
-        Place::new(Arc::clone(&self.project), name, &service.limits).ok_or_else(bad_place)
+    /// A queue or topic of the caller's project.
+    pub(crate) fn place(
+        &self,
+        name: &str,
+        is_topic: bool,
+        service: &Service,
+    ) -> Result<Place, Fault> {
+        let place = Place::new(Arc::clone(&self.project), name, &service.limits);
+        match place {
+            Some(place) if is_topic => Ok(place.topic()),
+            Some(place) => Ok(place),
+            None if is_topic => Err(Fault::named(
+                "Invalid topic identification",
+                "The format of the submitted topic name or project id is not valid.",
+            )),
+            None => Err(bad_place()),
+        }
+    }
+
+    /// Whether what it shows was made for this path alone, and sent to whom it concerns.
+    pub(crate) fn was_asked(&self, path: &str) -> bool {
+        matches!(&self.rights, Rights::Grant { grant, .. } if grant.paths == [path])
     }
 
     /// Whether a grant, if that is what is shown, allows this. What is refused is not found, so that

@@ -15,6 +15,7 @@ pub struct Fault {
     title: &'static str,
     description: Option<String>,
     allow: Option<&'static str>,
+    location: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -26,7 +27,7 @@ struct Shape<'a> {
 
 impl Fault {
     fn new(status: StatusCode, title: &'static str, description: impl Into<String>) -> Self {
-        Self { status, title, description: Some(description.into()), allow: None }
+        Self { status, title, description: Some(description.into()), allow: None, location: None }
     }
 
     /// Something that can't be, by a name of its own.
@@ -74,13 +75,19 @@ impl Fault {
     /// There is nothing at this path.
     pub(crate) fn no_route() -> Self {
         let (status, title) = (StatusCode::NOT_FOUND, "404 Not Found");
-        Self { status, title, description: None, allow: None }
+        Self { status, title, description: None, allow: None, location: None }
     }
 
     /// Not with this method; `allow` lists those that are.
     pub(crate) fn no_method(allow: &'static str) -> Self {
         let (status, title) = (StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed");
-        Self { status, title, description: None, allow: Some(allow) }
+        Self { status, title, description: None, allow: Some(allow), location: None }
+    }
+
+    /// With where what it is about is.
+    pub(crate) fn at(mut self, location: &str) -> Self {
+        self.location = Some(location.to_owned());
+        self
     }
 
     /// As an answer; one to HEAD has no body.
@@ -104,6 +111,9 @@ impl IntoResponse for Fault {
         headers.insert(header::VARY, HeaderValue::from_static("Accept"));
         if let Some(allow) = self.allow {
             headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(Ok(at)) = self.location.as_deref().map(HeaderValue::from_str) {
+            headers.insert(header::LOCATION, at);
         }
         response
     }

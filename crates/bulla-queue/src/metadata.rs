@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::limits::Limits;
+use crate::require::{REQUIRE, Require};
 use crate::store::Metadata;
 
 pub(crate) const TTL: &str = "_default_message_ttl";
@@ -12,6 +13,7 @@ pub(crate) const POST_SIZE: &str = "_max_messages_post_size";
 pub(crate) const DEAD_LETTER: &str = "_dead_letter_queue";
 pub(crate) const DEAD_LETTER_TTL: &str = "_dead_letter_queue_messages_ttl";
 pub(crate) const MAX_CLAIMS: &str = "_max_claim_count";
+pub(crate) const FLAVOR: &str = "_flavor";
 pub(crate) const ENCRYPT: &str = "_enable_encrypt_messages";
 
 /// What a queue's metadata mean.
@@ -26,6 +28,8 @@ pub struct Settings {
     pub max_post: Option<usize>,
     /// Where messages go that were claimed too often, and how long they live there.
     pub dead_letter: Option<DeadLetter>,
+    /// What messages have to be.
+    pub require: Option<Require>,
 }
 
 /// Where messages go that were claimed too often.
@@ -56,6 +60,7 @@ impl Settings {
                 max_claims,
                 ttl: small(DEAD_LETTER_TTL),
             }),
+            require: metadata.get(REQUIRE).and_then(Value::as_str).and_then(Require::parse),
         }
     }
 }
@@ -109,6 +114,12 @@ pub(crate) fn check(metadata: &Metadata, limits: &Limits) -> Result<(), String> 
         if crate::name::Place::new("".into(), name, limits).is_none() {
             return Err(format!("{DEAD_LETTER} must be the name of a queue."));
         }
+    }
+    crate::retry::check(metadata)?;
+    if let Some(require) = nullable(REQUIRE)
+        && require.as_str().and_then(Require::parse).is_none()
+    {
+        return Err(format!("{REQUIRE} must be \"signed\" or \"sealed\"."));
     }
     match metadata.get(ENCRYPT) {
         None | Some(Value::Bool(false)) => Ok(()),
@@ -180,6 +191,14 @@ impl Patch {
         Ok(Self { changes, limits: limits.clone() })
     }
 
+    /// What it sets a key to, at the end.
+    pub(crate) fn value(&self, of: &str) -> Option<&Value> {
+        self.changes.iter().rev().find_map(|change| match change {
+            Change::Add(key, value) | Change::Replace(key, value) if key == of => Some(value),
+            _ => None,
+        })
+    }
+
     /// The metadata after it.
     ///
     /// # Errors
@@ -240,6 +259,8 @@ mod tests {
             json!({ DEAD_LETTER: "a b" }),
             json!({ ENCRYPT: true }),
             json!({ ENCRYPT: 1 }),
+            json!({ REQUIRE: "secret" }),
+            json!({ REQUIRE: true }),
         ] {
             assert!(!fits(bad.clone()), "{bad}");
         }

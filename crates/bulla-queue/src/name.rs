@@ -4,6 +4,14 @@ use std::sync::Arc;
 
 use crate::limits::Limits;
 
+/// What the topics of a project are kept under: no project's id has a line's end in it.
+const TOPICS: &str = "topics\n";
+
+/// Under which name a store keeps a project's topics, which are queues to it.
+pub(crate) fn topics_of(project: &str) -> String {
+    format!("{TOPICS}{project}")
+}
+
 /// A queue of a project. Everything in a queue is looked up by all of it: project, name and id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Place {
@@ -26,7 +34,29 @@ impl Place {
         Self::new(Arc::clone(&self.project), name, limits)
     }
 
-    /// Whose it is.
+    /// The topic of that name: another queue, as stores see it.
+    #[must_use]
+    pub(crate) fn topic(self) -> Self {
+        Self { project: topics_of(&self.project).into(), name: self.name }
+    }
+
+    /// Whether it is a topic.
+    pub(crate) fn is_topic(&self) -> bool {
+        self.project.starts_with(TOPICS)
+    }
+
+    /// Whose it is, as requests name it.
+    pub(crate) fn tenant(&self) -> &str {
+        self.project.strip_prefix(TOPICS).unwrap_or(&self.project)
+    }
+
+    /// Where it is in the API.
+    pub(crate) fn path(&self) -> String {
+        let kind = if self.is_topic() { "topics" } else { "queues" };
+        format!("/v2/{kind}/{}", self.name)
+    }
+
+    /// Whose it is, as stores keep it.
     #[must_use]
     pub fn project(&self) -> &str {
         &self.project
@@ -90,6 +120,15 @@ mod tests {
         for bad in ["", "a b", "ä", "a/b", &"a".repeat(65)] {
             assert!(place(bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_topic_is_another_queue_of_the_same_tenant() {
+        let queue = Place::new("p".into(), "a", &Limits::default()).unwrap();
+        let topic = queue.clone().topic();
+        assert_ne!((queue.project(), queue.owner()), (topic.project(), topic.owner()));
+        assert_eq!((queue.tenant(), topic.tenant()), ("p", "p"));
+        assert_eq!([queue.path(), topic.path()], ["/v2/queues/a", "/v2/topics/a"]);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::arrivals::Arrivals;
 use crate::caller::AgentRule;
 use crate::grant::Grants;
+use crate::hooks::{Hooks, Webhooks};
 use crate::limits::Limits;
 use crate::name::Place;
 use crate::store::{Claim, ClaimTerms, Listed, Millis, Page, Store, StoreError};
@@ -17,6 +18,7 @@ pub struct Service {
     pub(crate) grants: Option<Grants>,
     pub(crate) open: bool,
     pub(crate) agents: Option<(Arc<str>, AgentRule)>,
+    pub(crate) hooks: Option<Hooks>,
     arrivals: Arc<Arrivals>,
 }
 
@@ -31,7 +33,7 @@ impl Service {
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
         let (limits, arrivals) = (Limits::default(), Arc::default());
-        Self { store, limits, grants: None, open: false, agents: None, arrivals }
+        Self { store, limits, grants: None, open: false, agents: None, hooks: None, arrivals }
     }
 
     /// Other limits than Zaqar's.
@@ -45,6 +47,13 @@ impl Service {
     #[must_use]
     pub fn grants(mut self, grants: Grants) -> Self {
         self.grants = Some(grants);
+        self
+    }
+
+    /// Tells subscribers of messages.
+    #[must_use]
+    pub fn webhooks(mut self, by: Webhooks) -> Self {
+        self.hooks = Some(Hooks::new(by));
         self
     }
 
@@ -64,6 +73,9 @@ impl Service {
 
     /// Ends what is begun.
     pub async fn close(&self) {
+        if let Some(hooks) = &self.hooks {
+            hooks.close();
+        }
         self.store.close().await;
     }
 

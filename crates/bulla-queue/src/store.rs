@@ -9,6 +9,7 @@ use thiserror::Error;
 use crate::id::Id;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
+use crate::once::{Once, Posted};
 use crate::record::{Before, Record, RecordKind};
 
 /// A time, in milliseconds since 1970.
@@ -248,6 +249,24 @@ pub trait Store: Send + Sync + 'static {
         messages: Vec<NewMessage>,
         now: Millis,
     ) -> Result<Vec<Id>, StoreError>;
+
+    /// Posts messages unless that was done before. Where this is not one transaction with the record of
+    /// it, a post that did not get to its end is not tried again.
+    async fn post_once(
+        &self,
+        at: &Place,
+        by: ClientId,
+        messages: Vec<NewMessage>,
+        once: Once,
+        now: Millis,
+    ) -> Result<Posted, StoreError> {
+        if let Some(there) = self.keep(once.record(at, &[]), Before::Nothing, now).await? {
+            return Ok(once.judge(&there));
+        }
+        let ids = self.post(at, by, messages, now).await?;
+        self.keep(once.record(at, &ids), Before::Any, now).await?;
+        Ok(Posted::Now(ids))
+    }
 
     /// Messages of a queue in the order in which they were posted.
     async fn list(&self, at: &Place, page: &Page, now: Millis) -> Result<Listed, StoreError>;

@@ -192,6 +192,12 @@ async fn an_agent_is_known_by_its_key_and_confined() {
         ("GET /v2/queues", "", 403),
         ("GET /v2/health", "", 403),
         ("GET /v2/ping", "", 403),
+        ("POST /v2/queues/own/subscriptions", r#"{"subscriber":"http://x.invalid/"}"#, 403),
+        // A topic of the same name is another thing.
+        ("POST /v2/topics/control/messages", MESSAGE, 403),
+        ("GET /v2/topics/own/messages", "", 403),
+        ("GET /v2/pools", "", 403),
+        ("GET /v2/flavors", "", 403),
     ]
     .into_iter()
     .enumerate()
@@ -235,4 +241,31 @@ async fn an_agent_is_known_by_its_key_and_confined() {
     assert_eq!(served.status("PUT /v2/queues/own", &shown).await, 204);
     let (_, others) = served.ask("GET /v2/queues", &of("elsewhere"), "").await;
     assert!(others.contains("\"queues\":[]"), "{others}");
+}
+
+#[tokio::test]
+async fn a_queue_takes_what_it_requires_and_from_whom() {
+    let served = Served::new().await;
+    let bearer = format!("Bearer {}", served.token);
+    let owner = [("Authorization", bearer.as_str()), ("X-Project-ID", "bulla")];
+    let (queue, key) = ("PUT /v2/queues/control", "agent/db-1#k1");
+    let line = "POST /v2/queues/control/messages";
+    assert_eq!(served.ask(queue, &owner, r#"{"_require":"none"}"#).await.0, 400);
+    assert_eq!(served.ask(queue, &owner, r#"{"_require":"signed"}"#).await.0, 201);
+    // A token is as good in anybody's hands; the agent's own key is not.
+    assert_eq!(served.ask(line, &owner, MESSAGE).await.0, 403);
+    assert_eq!(served.signed(line, key, MESSAGE, "s1").await, 201);
+    let patch = r#"[{"op":"replace","path":"/metadata/_require","value":"sealed"}]"#;
+    let kind = ("Content-Type", "application/openstack-messaging-v2.0-json-patch");
+    let change = [&owner[..], &[kind]].concat();
+    assert_eq!(served.ask("PATCH /v2/queues/control", &change, patch).await.0, 200);
+    assert_eq!(served.signed(line, key, MESSAGE, "s2").await, 403);
+    assert_eq!(
+        served
+            .signed(line, key, r#"{"messages":[{"ttl":300,"body":{"bulla":"AAAA"}}]}"#, "s3")
+            .await,
+        403
+    );
+    let (_, stats) = served.ask("GET /v2/queues/control/stats", &owner, "").await;
+    assert!(stats.contains("\"total\": 1"), "{stats}");
 }

@@ -104,6 +104,23 @@ impl Keystone {
         Ok(())
     }
 
+    /// Says in the catalogue where a service is, in the region `RegionOne`.
+    ///
+    /// # Errors
+    /// When Keystone refuses.
+    pub fn offer(&self, kind: &str, url: &str) -> Result<(), ServiceError> {
+        let admin = self.token("admin", "admin")?;
+        let region = json!({ "region": { "id": "RegionOne" } });
+        // It may be there.
+        let _ = self.ask("POST", "/regions", &[("X-Auth-Token", &admin)], Some(&region));
+        let new = json!({ "name": kind, "type": kind });
+        let service = self.thing(&admin, "service", &new)?;
+        let endpoint = json!({ "endpoint": {
+            "service_id": service, "interface": "public", "region_id": "RegionOne", "url": url,
+        } });
+        self.ask("POST", "/endpoints", &[("X-Auth-Token", &admin)], Some(&endpoint)).map(drop)
+    }
+
     /// A token of a user's for a project.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ pub(crate) mod peers;
 pub(crate) mod policy;
 mod policy_explain;
 pub(crate) mod queue;
+pub(crate) mod queue_ask;
 pub(crate) mod root;
 pub(crate) mod serve;
 pub(crate) mod tap;

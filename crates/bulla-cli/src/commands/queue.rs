@@ -89,6 +89,10 @@ pub(crate) async fn service(home: &Home, settings: &Settings) -> Result<Service>
     let secret = grants_secret(&home.grants_key())?;
     let grants = Grants::new(&secret).map_err(|error| Failure::new(error.to_string()))?;
     let service = Service::new(Arc::new(store)).limits(queue.limits()?).grants(grants);
+    let service = match queue.webhooks()? {
+        Some(webhooks) => service.webhooks(webhooks),
+        None => service,
+    };
     Ok(if queue.noauth { service.dangerously_open() } else { service })
 }
 

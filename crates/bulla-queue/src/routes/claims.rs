@@ -55,7 +55,7 @@ fn terms(asked: &Asked<'_>, body: &[u8]) -> Result<ClaimTerms, Fault> {
 }
 
 fn href(asked: &Asked<'_>, id: Id) -> String {
-    format!("/v2/queues/{}/claims/{id}", asked.at.name())
+    format!("{}/claims/{id}", asked.at.path())
 }
 
 pub(super) async fn create(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fault> {
@@ -81,7 +81,7 @@ pub(super) async fn create(asked: &Asked<'_>, body: Bytes) -> Result<Response, F
 }
 
 fn not_found(asked: &Asked<'_>, id: &str) -> Fault {
-    let (queue, project) = (asked.at.name(), asked.at.project());
+    let (queue, project) = (asked.at.name(), asked.at.tenant());
     Fault::not_found(format!("Claim {id} does not exist in queue {queue} for project {project}"))
 }
 

@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::json as answer;
-use crate::caller::Caller;
+use super::table::{ROUTES, Route};
+use super::{Common, json as answer};
 use crate::fault::Fault;
-use crate::service::Service;
 
 pub(super) fn versions() -> Response {
     let versions = json!({ "versions": [{
@@ -26,67 +25,92 @@ pub(super) fn versions() -> Response {
     answer(StatusCode::MULTIPLE_CHOICES, versions.to_string())
 }
 
-/// Relation, template, methods.
-const RESOURCES: &[(&str, &str, &[&str])] = &[
-    ("rel/queues", "/v2/queues{?marker,limit,detailed,name,with_count}", &["GET"]),
-    ("rel/queue", "/v2/queues/{queue_name}", &["GET", "PUT", "PATCH", "DELETE"]),
-    ("rel/queue_stats", "/v2/queues/{queue_name}/stats", &["GET"]),
-    ("rel/queue_share", "/v2/queues/{queue_name}/share", &["POST", "DELETE"]),
-    ("rel/queue_purge", "/v2/queues/{queue_name}/purge", &["POST"]),
+/// Relations that clients know, and the resource and method that each is.
+const RELATIONS: &[(&str, &str, &str)] = &[
+    ("rel/queues", "/v2/queues", "GET"),
+    ("rel/queue", "/v2/queues/{queue_name}", ""),
+    ("rel/queue_stats", "/v2/queues/{queue_name}/stats", ""),
+    ("rel/queue_share", "/v2/queues/{queue_name}/share", ""),
+    ("rel/queue_purge", "/v2/queues/{queue_name}/purge", ""),
+    ("rel/messages", "/v2/queues/{queue_name}/messages", "GET POST"),
+    ("rel/messages_delete", "/v2/queues/{queue_name}/messages", "DELETE"),
+    ("rel/message", "/v2/queues/{queue_name}/messages/{message_id}", "GET"),
+    ("rel/message_delete", "/v2/queues/{queue_name}/messages/{message_id}", "DELETE"),
+    ("rel/claim", "/v2/queues/{queue_name}/claims/{claim_id}", ""),
+    ("rel/post_claim", "/v2/queues/{queue_name}/claims", ""),
+    ("rel/subscriptions", "/v2/queues/{queue_name}/subscriptions", ""),
+    ("rel/subscription", "/v2/queues/{queue_name}/subscriptions/{subscription_id}", ""),
     (
-        "rel/messages",
-        "/v2/queues/{queue_name}/messages{?marker,limit,echo,include_claimed,include_delayed,wait}",
-        &["GET", "POST"],
+        "rel/subscription_confirm",
+        "/v2/queues/{queue_name}/subscriptions/{subscription_id}/confirm",
+        "",
     ),
-    (
-        "rel/messages_delete",
-        "/v2/queues/{queue_name}/messages{?ids,claim_ids,pop,wait}",
-        &["DELETE"],
-    ),
-    ("rel/message", "/v2/queues/{queue_name}/messages/{message_id}", &["GET"]),
-    ("rel/message_delete", "/v2/queues/{queue_name}/messages/{message_id}{?claim_id}", &["DELETE"]),
-    ("rel/claim", "/v2/queues/{queue_name}/claims/{claim_id}", &["GET", "PATCH", "DELETE"]),
-    ("rel/post_claim", "/v2/queues/{queue_name}/claims{?limit,wait}", &["POST"]),
-    ("rel/ping", "/v2/ping", &["GET"]),
-    ("rel/health", "/v2/health", &["GET"]),
+    ("rel/topics", "/v2/topics", ""),
+    ("rel/topic", "/v2/topics/{topic_name}", ""),
+    ("rel/topic_stats", "/v2/topics/{topic_name}/stats", ""),
+    ("rel/topic_purge", "/v2/topics/{topic_name}/purge", ""),
+    ("rel/topic_messages", "/v2/topics/{topic_name}/messages", ""),
+    ("rel/topic_subscriptions", "/v2/topics/{topic_name}/subscriptions", ""),
+    ("rel/pools", "/v2/pools", ""),
+    ("rel/pool", "/v2/pools/{pool_name}", ""),
+    ("rel/flavors", "/v2/flavors", ""),
+    ("rel/flavor", "/v2/flavors/{flavor_name}", ""),
+    ("rel/ping", "/v2/ping", "GET"),
+    ("rel/health", "/v2/health", ""),
+    ("rel/openapi", "/v2/openapi.json", ""),
 ];
+
+fn resource(route: &Route, path: &str, methods: &str) -> Value {
+    let wanted = |method: &str| {
+        let all = methods.is_empty() && method != "HEAD";
+        all || methods.split(' ').any(|one| one == method)
+    };
+    let operations = route.operations.iter().filter(|one| wanted(one.method));
+    let (mut allow, mut query) = (Vec::new(), Vec::<&str>::new());
+    for operation in operations {
+        allow.push(operation.method);
+        for name in operation.query {
+            if !query.contains(name) {
+                query.push(name);
+            }
+        }
+    }
+    let template = match query.is_empty() {
+        true => path.to_owned(),
+        false => format!("{path}{{?{}}}", query.join(",")),
+    };
+    let in_path = path.split('/').filter_map(|word| word.strip_prefix('{')?.strip_suffix('}'));
+    let vars = in_path.chain(query.iter().copied());
+    let vars = vars.map(|name| (name.to_owned(), format!("param/{name}").into()));
+    let vars: Map<String, Value> = vars.collect();
+    let place = if vars.is_empty() { "href" } else { "href-template" };
+    let formats = json!({ "application/json": {} });
+    let mut resource = json!({ place: template, "hints": { "allow": allow, "formats": formats } });
+    if let Some(map) = resource.as_object_mut().filter(|_| !vars.is_empty()) {
+        map.insert("href-vars".to_owned(), vars.into());
+    }
+    resource
+}
 
 pub(super) fn home() -> Response {
     static TEXT: LazyLock<String> = LazyLock::new(|| {
-        let resources = RESOURCES.iter().map(|(rel, template, methods)| {
-            let vars =
-                names(template).map(|name| (name.to_owned(), format!("param/{name}").into()));
-            let vars: serde_json::Map<String, Value> = vars.collect();
-            let place = if vars.is_empty() { "href" } else { "href-template" };
-            let formats = json!({ "application/json": {} });
-            let mut resource = json!({
-                place: template,
-                "hints": { "allow": methods, "formats": formats },
-            });
-            if let Some(map) = resource.as_object_mut().filter(|_| !vars.is_empty()) {
-                map.insert("href-vars".to_owned(), vars.into());
-            }
-            ((*rel).to_owned(), resource)
+        let resources = RELATIONS.iter().filter_map(|(relation, path, methods)| {
+            let of = path.replace("/topics", "/queues").replace("{topic_", "{queue_");
+            let route = ROUTES.iter().find(|route| route.path == of)?;
+            Some(((*relation).to_owned(), resource(route, path, methods)))
         });
-        json!({ "resources": resources.collect::<serde_json::Map<_, _>>() }).to_string()
+        json!({ "resources": resources.collect::<Map<_, _>>() }).to_string()
     });
     let headers =
         [(header::CONTENT_TYPE, "application/json-home"), (header::CACHE_CONTROL, "max-age=86400")];
     (StatusCode::OK, headers, TEXT.as_str()).into_response()
 }
 
-/// What stands in braces.
-fn names(template: &str) -> impl Iterator<Item = &str> {
-    let within = template.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-    within.flat_map(|list| list.trim_start_matches('?').split(','))
-}
-
-pub(super) async fn health(service: &Service, caller: &Caller) -> Result<Response, Fault> {
-    if !caller.is_operator() {
-        return Err(Fault::forbidden("You are not authorized to complete this action."));
-    }
+pub(super) async fn health(asked: &Common<'_>) -> Result<Response, Fault> {
+    asked.operators()?;
+    let store = &asked.service.store;
     let begun = Instant::now();
-    let reachable = service.store.ping().await.is_ok();
+    let reachable = store.ping().await.is_ok();
     let operation = json!({
         "seconds": begun.elapsed().as_secs_f64(),
         "ref": null,
@@ -94,7 +118,7 @@ pub(super) async fn health(service: &Service, caller: &Caller) -> Result<Respons
     });
     let health = json!({
         "catalog_reachable": reachable,
-        service.store.name(): {
+        store.name(): {
             "storage_reachable": reachable,
             "operation_status": { "ping": operation },
         },

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::Response;
+use bulla_http::Identity;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::events::wants_events;
 use super::params::{self, Params};
-use super::{Asked, empty, json as answer, located};
+use super::{Asked, empty, events, json as answer, located, once};
 use crate::date;
 use crate::fault::Fault;
 use crate::id::Id;
@@ -19,11 +21,12 @@ use crate::json::{check_numbers, read, write_str};
 use crate::limits::Limits;
 use crate::metadata::Settings;
 use crate::name::Place;
+use crate::once::Posted;
 use crate::service::now;
 use crate::store::{Deletion, Doomed, Holding, Message, Millis, NewMessage, Page};
 
 #[derive(Deserialize)]
-struct Posted<'a> {
+struct Sent<'a> {
     #[serde(borrow)]
     messages: Option<&'a RawValue>,
 }
@@ -57,10 +60,41 @@ pub(super) async fn post(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fau
         return Err(Fault::request(why));
     }
     let messages = parse(&body, &settings, limits)?;
+    if let Some(require) = settings.require {
+        require.check(asked.parts.extensions.get::<Identity>(), &messages)?;
+    }
+    let key = once::key(&asked.parts.headers)?;
+    let (store, at) = (&asked.service.store, asked.at);
+    let watched = match &asked.service.hooks {
+        Some(hooks) => Some((hooks, hooks.watchers(store, at).await?)),
+        None => None,
+    };
+    let watched = watched.filter(|(_, watchers)| !watchers.is_empty());
+    let told = watched.as_ref().map(|_| messages.clone());
     let (client, now) = (asked.caller.client, now());
-    let ids = asked.service.store.post(asked.at, client, messages, now).await?;
-    asked.service.tell(asked.at);
-    let base = base(asked.at);
+    let ids = match key {
+        None => store.post(at, client, messages, now).await?,
+        Some(key) => {
+            let once = once::of(asked, &key, &body, now);
+            match store.post_once(at, client, messages, once, now).await? {
+                Posted::Now(ids) => ids,
+                Posted::Before(ids) => return once::again(posted(at, &ids)?),
+                Posted::Other => return Err(once::other()),
+                Posted::Unknown => return Err(once::unknown()),
+            }
+        }
+    };
+    asked.service.tell(at);
+    if let (Some((hooks, watchers)), Some(told)) = (watched, told) {
+        let metadata = store.metadata(at).await?.unwrap_or_default();
+        let messages: Vec<_> = ids.iter().copied().zip(told).collect();
+        hooks.tell(at, &watchers, &metadata, &messages);
+    }
+    posted(at, &ids)
+}
+
+fn posted(at: &Place, ids: &[Id]) -> Result<Response, Fault> {
+    let base = base(at);
     let mut out = String::with_capacity(ids.len() * (base.len() + 41) + 20);
     out.push_str("{\"resources\": [");
     let mut location = format!("{base}?ids=");
@@ -85,9 +119,9 @@ fn parse(body: &[u8], settings: &Settings, limits: &Limits) -> Result<Vec<NewMes
         read::<&RawValue>(body)?;
         return Err(none());
     }
-    let posted: Posted<'_> = read(body)?;
+    let sent: Sent<'_> = read(body)?;
     check_numbers(text)?;
-    let messages = posted.messages.ok_or_else(none)?.get();
+    let messages = sent.messages.ok_or_else(none)?.get();
     if !messages.starts_with('[') {
         return Err(Fault::body("Document type not supported."));
     }
@@ -162,6 +196,7 @@ pub(super) async fn list(asked: &Asked<'_>) -> Result<Response, Fault> {
         return get_many(asked, &ids).await;
     }
     let marker = params.get("marker").filter(|marker| !marker.is_empty());
+    let wants_events = wants_events(&asked.parts.headers);
     let echo = params.flag("echo")?;
     let page = Page {
         // One that is none begins at the head.
@@ -171,6 +206,9 @@ pub(super) async fn list(asked: &Asked<'_>) -> Result<Response, Fault> {
         claimed: params.flag("include_claimed")?,
         delayed: params.flag("include_delayed")?,
     };
+    if wants_events {
+        return Ok(events::stream(asked, page));
+    }
     let wait = wait(params, limits)?;
     let found = asked.service.list(asked.at, &page, wait).await?;
     let mut out = String::with_capacity(64 + found.iter().map(room).sum::<usize>());
@@ -207,7 +245,7 @@ async fn get_many(asked: &Asked<'_>, texts: &[&str]) -> Result<Response, Fault> 
         return Err(Fault::not_found(format!(
             "No messages with these IDs found in the queue {} for project {}.",
             asked.at.name(),
-            asked.at.project()
+            asked.at.tenant()
         )));
     }
     let mut out = String::with_capacity(32 + found.iter().map(room).sum::<usize>());
@@ -227,7 +265,7 @@ pub(super) async fn get(asked: &Asked<'_>, id: &str) -> Result<Response, Fault> 
         return Err(Fault::not_found(format!(
             "Message {id} does not exist in queue {} for project {}",
             asked.at.name(),
-            asked.at.project()
+            asked.at.tenant()
         )));
     };
     let mut out = String::with_capacity(room(message));
@@ -331,7 +369,7 @@ async fn pop_some(asked: &Asked<'_>, count: usize) -> Result<Response, Fault> {
 }
 
 pub(super) fn base(at: &Place) -> String {
-    format!("/v2/queues/{}/messages", at.name())
+    at.path() + "/messages"
 }
 
 pub(super) fn age(message: &Message, now: Millis) -> u64 {
@@ -352,7 +390,7 @@ pub(super) fn write_all(out: &mut String, at: &Place, messages: &[Message], now:
     }
 }
 
-fn write(out: &mut String, base: &str, message: &Message, now: Millis) {
+pub(super) fn write(out: &mut String, base: &str, message: &Message, now: Millis) {
     let Message { id, body, ttl, claim, .. } = message;
     // A String takes everything.
     let _ = write!(out, "{{\"id\": \"{id}\", \"href\": \"{base}/{id}");

@@ -1,11 +1,18 @@
 //! The routes, and the way of one request.
 
 mod claims;
+mod events;
 mod home;
 mod messages;
+mod once;
+mod openapi;
 mod params;
+mod pools;
 mod queues;
+mod schemas;
 mod share;
+mod subscriptions;
+mod table;
 
 use std::sync::Arc;
 
@@ -22,115 +29,46 @@ use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::name::Place;
 use crate::service::Service;
+use events::wants_events;
 use params::Params;
+use table::{Found, Op};
+
+pub use openapi::openapi;
 
 /// Serves a service. Who asks is what the listener put into the request.
 pub fn router(service: Arc<Service>) -> Router {
     Router::new().fallback(serve).with_state(service)
 }
 
-/// What a path is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route<'p> {
-    Versions,
-    Home,
-    Ping,
-    Health,
-    Queues,
-    Queue(&'p str),
-    Stats(&'p str),
-    Purge(&'p str),
-    Share(&'p str),
-    Messages(&'p str),
-    Message(&'p str, &'p str),
-    Claims(&'p str),
-    Claim(&'p str, &'p str),
-}
-
-impl<'p> Route<'p> {
-    fn of(path: &'p str) -> Option<Self> {
-        if path == "/" {
-            return Some(Self::Versions);
-        }
-        let rest = path.strip_prefix("/v2/")?;
-        let mut words = rest.split('/');
-        let words = [words.next(), words.next(), words.next(), words.next(), words.next()];
-        Some(match words {
-            [Some(""), None, ..] => Self::Home,
-            [Some("ping"), None, ..] => Self::Ping,
-            [Some("health"), None, ..] => Self::Health,
-            [Some("queues"), None, ..] => Self::Queues,
-            [Some("queues"), Some(queue), None, ..] => Self::Queue(queue),
-            [Some("queues"), Some(queue), Some(of), None, _] => match of {
-                "stats" => Self::Stats(queue),
-                "purge" => Self::Purge(queue),
-                "share" => Self::Share(queue),
-                "messages" => Self::Messages(queue),
-                "claims" => Self::Claims(queue),
-                _ => return None,
-            },
-            [Some("queues"), Some(queue), Some(of), Some(id), None] => match of {
-                "messages" => Self::Message(queue, id),
-                "claims" => Self::Claim(queue, id),
-                _ => return None,
-            },
-            _ => return None,
-        })
-    }
-
-    /// The methods that mean something here.
-    fn methods(self) -> &'static str {
-        match self {
-            Self::Versions | Self::Home | Self::Health | Self::Queues | Self::Stats(_) => {
-                "GET, OPTIONS"
-            }
-            Self::Ping => "GET, HEAD, OPTIONS",
-            Self::Queue(_) => "DELETE, GET, HEAD, PATCH, PUT, OPTIONS",
-            Self::Purge(_) | Self::Claims(_) => "POST, OPTIONS",
-            Self::Share(_) => "DELETE, POST, OPTIONS",
-            Self::Messages(_) => "DELETE, GET, POST, OPTIONS",
-            Self::Message(..) => "DELETE, GET, OPTIONS",
-            Self::Claim(..) => "DELETE, GET, PATCH, OPTIONS",
-        }
-    }
-
-    /// What of a queue it is about.
-    fn resource(self) -> &'static str {
-        match self {
-            Self::Versions | Self::Home | Self::Ping | Self::Health | Self::Queues => "",
-            Self::Queue(_) => "queue",
-            Self::Stats(_) => "stats",
-            Self::Purge(_) => "purge",
-            Self::Share(_) => "share",
-            Self::Messages(_) => "messages",
-            Self::Message(..) => "message",
-            Self::Claims(_) => "claims",
-            Self::Claim(..) => "claim",
-        }
-    }
-
-    fn queue(self) -> Option<&'p str> {
-        match self {
-            Self::Versions | Self::Home | Self::Ping | Self::Health | Self::Queues => None,
-            Self::Queue(queue)
-            | Self::Stats(queue)
-            | Self::Purge(queue)
-            | Self::Share(queue)
-            | Self::Messages(queue)
-            | Self::Message(queue, _)
-            | Self::Claims(queue)
-            | Self::Claim(queue, _) => Some(queue),
-        }
-    }
-}
-
-/// A request whose caller may ask for it.
+/// A request about a queue, whose caller may ask for it.
 struct Asked<'a> {
-    service: &'a Service,
+    service: &'a Arc<Service>,
     caller: &'a Caller,
     at: &'a Place,
     parts: &'a Parts,
     params: Params,
+}
+
+/// A request about no queue.
+struct Common<'a> {
+    service: &'a Service,
+    caller: &'a Caller,
+    /// What it names: a pool, a flavor.
+    name: &'a str,
+    params: Params,
+}
+
+impl Common<'_> {
+    /// For operators alone.
+    fn operators(&self) -> Result<(), Fault> {
+        let denied = || Fault::forbidden("You are not authorized to complete this action.");
+        if self.caller.is_operator() { Ok(()) } else { Err(denied()) }
+    }
+
+    /// For whoever may do more than single things in single queues.
+    fn unconfined(&self) -> Result<(), Fault> {
+        if self.caller.is_confined() { Err(Fault::no_route()) } else { Ok(()) }
+    }
 }
 
 async fn serve(State(service): State<Arc<Service>>, request: Request) -> Response {
@@ -149,88 +87,122 @@ async fn serve(State(service): State<Arc<Service>>, request: Request) -> Respons
     response
 }
 
-async fn answer(service: &Service, request: Request) -> Result<Response, Fault> {
+async fn answer(service: &Arc<Service>, request: Request) -> Result<Response, Fault> {
     let (parts, body) = request.into_parts();
     // The path as it is looked up is the one that is granted: nothing is decoded in between.
     let path = parts.uri.path();
-    let route = Route::of(path).ok_or_else(Fault::no_route)?;
-    if !accepts_json(&parts.headers) {
+    let found = Found::at(path).ok_or_else(Fault::no_route)?;
+    let operation = found.operation(parts.method.as_str());
+    let op = operation.map(|operation| operation.op);
+    let events = op == Some(Op::ListMessages) && wants_events(&parts.headers);
+    if !events && !accepts(&parts.headers, JSON) {
         return Ok(json(StatusCode::NOT_ACCEPTABLE, String::new()));
     }
-    let allow = route.methods();
-    if !allow.split(", ").any(|method| method == parts.method.as_str()) {
-        return Err(Fault::no_method(allow));
-    }
     if parts.method == Method::OPTIONS {
-        return Ok((StatusCode::OK, [(header::ALLOW, allow)]).into_response());
+        return Ok((StatusCode::OK, [(header::ALLOW, found.allow)]).into_response());
     }
-    if route == Route::Versions {
-        return Ok(home::versions());
+    let op = op.ok_or_else(|| Fault::no_method(found.allow))?;
+    match op {
+        Op::Versions => return Ok(home::versions()),
+        Op::Describe => return Ok(openapi::document()),
+        _ => {}
     }
-    let caller = Caller::of(&parts, route.queue(), service)?;
-    let at = route.queue().map(|name| caller.place(name, service)).transpose()?;
-    caller.check(&parts, (at.as_ref(), route.resource()), service).await?;
+    // Topics are nobody's by a rule: those are about queues.
+    let queue = found.queue().filter(|_| !found.is_topic);
+    let caller = Caller::of(&parts, queue, service)?;
+    let at = found.queue().map(|name| caller.place(name, found.is_topic, service)).transpose()?;
+    caller.check(&parts, (at.as_ref(), found.route.resource), service).await?;
     let params = Params::of(&parts);
-    let Some(at) = at else { return common(route, service, &caller, &params).await };
+    let body = async || read(&parts, service, body).await;
+    let Some(at) = at else {
+        let asked = Common { service, caller: &caller, name: found.name, params };
+        return common((op, found.is_topic), &asked, body).await;
+    };
     let asked = Asked { service, caller: &caller, at: &at, parts: &parts, params };
-    let body = async || read(&asked, body).await;
-    match (route, parts.method.as_str()) {
-        (Route::Queue(_), "PUT") => queues::create(&asked, body().await?).await,
-        (Route::Queue(_), "PATCH") => queues::patch(&asked, body().await?).await,
-        (Route::Queue(_), "DELETE") => queues::delete(&asked).await,
-        (Route::Queue(_), "HEAD") => queues::head(&asked).await,
-        (Route::Queue(_), _) => queues::get(&asked).await,
-        (Route::Stats(_), _) => queues::stats(&asked).await,
-        (Route::Purge(_), _) => queues::purge(&asked, body().await?).await,
-        (Route::Share(_), "DELETE") => share::revoke(&asked).await,
-        (Route::Share(_), _) => share::share(&asked, body().await?).await,
-        (Route::Messages(_), "POST") => messages::post(&asked, body().await?).await,
-        (Route::Messages(_), "DELETE") => messages::delete_many(&asked).await,
-        (Route::Messages(_), _) => messages::list(&asked).await,
-        (Route::Message(_, id), "DELETE") => messages::delete(&asked, id).await,
-        (Route::Message(_, id), _) => messages::get(&asked, id).await,
-        (Route::Claims(_), _) => claims::create(&asked, body().await?).await,
-        (Route::Claim(_, id), "PATCH") => claims::renew(&asked, id, body().await?).await,
-        (Route::Claim(_, id), "DELETE") => claims::release(&asked, id).await,
-        (Route::Claim(_, id), _) => claims::get(&asked, id).await,
+    about_queue(op, found.id, &asked, body).await
+}
+
+/// What is about a queue.
+async fn about_queue(
+    op: Op,
+    id: &str,
+    asked: &Asked<'_>,
+    body: impl AsyncFnOnce() -> Result<Bytes, Fault>,
+) -> Result<Response, Fault> {
+    match op {
+        Op::CreateQueue => queues::create(asked, body().await?).await,
+        Op::PatchQueue => queues::patch(asked, body().await?).await,
+        Op::DeleteQueue => queues::delete(asked).await,
+        Op::SeeQueue => queues::head(asked).await,
+        Op::GetQueue => queues::get(asked).await,
+        Op::Stats => queues::stats(asked).await,
+        Op::Purge => queues::purge(asked, body().await?).await,
+        Op::RevokeShares => share::revoke(asked).await,
+        Op::Share => share::share(asked, body().await?).await,
+        Op::PostMessages => messages::post(asked, body().await?).await,
+        Op::DeleteMessages => messages::delete_many(asked).await,
+        Op::ListMessages => messages::list(asked).await,
+        Op::DeleteMessage => messages::delete(asked, id).await,
+        Op::GetMessage => messages::get(asked, id).await,
+        Op::Claim => claims::create(asked, body().await?).await,
+        Op::Renew => claims::renew(asked, id, body().await?).await,
+        Op::Release => claims::release(asked, id).await,
+        Op::GetClaim => claims::get(asked, id).await,
+        Op::Subscribe => subscriptions::create(asked, body().await?).await,
+        Op::ListSubscriptions => subscriptions::list(asked).await,
+        Op::GetSubscription => subscriptions::get(asked, id).await,
+        Op::ChangeSubscription => subscriptions::change(asked, id, body().await?).await,
+        Op::Unsubscribe => subscriptions::remove(asked, id).await,
+        Op::ConfirmSubscription => subscriptions::confirm(asked, id, body().await?).await,
         _ => Err(Fault::no_route()),
     }
 }
 
 /// What is about no queue.
 async fn common(
-    route: Route<'_>,
-    service: &Service,
-    caller: &Caller,
-    params: &Params,
+    (op, is_topic): (Op, bool),
+    asked: &Common<'_>,
+    body: impl AsyncFnOnce() -> Result<Bytes, Fault>,
 ) -> Result<Response, Fault> {
-    match route {
-        Route::Home => Ok(home::home()),
-        Route::Ping => {
-            service.store.ping().await?;
+    match op {
+        Op::Home => Ok(home::home()),
+        Op::Ping => {
+            asked.service.store.ping().await?;
             Ok(StatusCode::NO_CONTENT.into_response())
         }
-        Route::Health => home::health(service, caller).await,
-        Route::Queues => queues::list(service, caller, params).await,
+        Op::Health => home::health(asked).await,
+        Op::ListQueues => {
+            queues::list(asked.service, (asked.caller, is_topic), &asked.params).await
+        }
+        Op::ListPools => pools::list(asked).await,
+        Op::PutPool => pools::put(asked, body().await?).await,
+        Op::GetPool => pools::get(asked).await,
+        Op::ChangePool => pools::change(asked, body().await?).await,
+        Op::RemovePool => pools::remove(asked).await,
+        Op::ListFlavors => pools::list_flavors(asked).await,
+        Op::PutFlavor => pools::put_flavor(asked, body().await?).await,
+        Op::GetFlavor => pools::get_flavor(asked).await,
+        Op::ChangeFlavor => pools::change_flavor(asked, body().await?).await,
+        Op::RemoveFlavor => pools::remove_flavor(asked).await,
         _ => Err(Fault::no_route()),
     }
 }
 
 /// Reads a body. One that is too large is refused as Zaqar does: with 400, which clients know.
-async fn read(asked: &Asked<'_>, body: Body) -> Result<Bytes, Fault> {
-    let headers = &asked.parts.headers;
+async fn read(parts: &Parts, service: &Service, body: Body) -> Result<Bytes, Fault> {
+    let headers = &parts.headers;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let mut request = Request::new(body);
     if let Some(length) = headers.get(header::CONTENT_LENGTH) {
         request.headers_mut().insert(header::CONTENT_LENGTH, length.clone());
     }
-    let limits = asked.parts.extensions.get::<bulla_http::Limits>().copied().unwrap_or_default();
+    let limits = parts.extensions.get::<bulla_http::Limits>().copied().unwrap_or_default();
     // Nothing is larger than what may be posted; each route says what it takes.
-    let max_body = asked.service.limits.max_post + 1;
+    let max_body = service.limits.max_post + 1;
     request.extensions_mut().insert(bulla_http::Limits { max_body, ..limits });
     let bytes = bulla_http::whole_body(request).await.map_err(|problem| match problem.status {
         413 => {
-            let max = asked.service.limits.max_post;
+            let max = service.limits.max_post;
             Fault::request(format!("Message collection size is too large. Max size {max}"))
         }
         _ => Fault::body("Request body could not be read."),
@@ -247,15 +219,18 @@ async fn read(asked: &Asked<'_>, body: Body) -> Result<Bytes, Fault> {
     Ok(bytes)
 }
 
-fn accepts_json(headers: &HeaderMap) -> bool {
+/// Media types that answers have, and what stands for them.
+const JSON: &[&str] = &["*/*", "application/*", "application/json", "application/json-home", ""];
+
+/// Whether what is asked for is one of these; whoever says nothing takes JSON.
+fn accepts(headers: &HeaderMap, kinds: &[&str]) -> bool {
     let mut values = headers.get_all(header::ACCEPT).iter().peekable();
     if values.peek().is_none() {
-        return true;
+        return kinds == JSON;
     }
     let ranges = values.filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
-    ranges.map(|range| range.split(';').next().unwrap_or_default().trim()).any(|range| {
-        matches!(range, "*/*" | "application/*" | "application/json" | "application/json-home" | "")
-    })
+    let mut ranges = ranges.map(|range| range.split(';').next().unwrap_or_default().trim());
+    ranges.any(|range| kinds.contains(&range))
 }
 
 fn json(status: StatusCode, body: String) -> Response {
@@ -275,20 +250,4 @@ fn located(status: StatusCode, at: &str, body: Option<String>) -> Result<Respons
     };
     response.headers_mut().insert(header::LOCATION, location);
     Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_read_whole() {
-        assert_eq!(Route::of("/v2/"), Some(Route::Home));
-        assert_eq!(Route::of("/v2/queues/q/messages/1"), Some(Route::Message("q", "1")));
-        assert_eq!(Route::of("/v2/queues/q/claims"), Some(Route::Claims("q")));
-        for bad in ["", "/v2", "/v2/nope", "/v2/queues/q/nope", "/v2/queues/q/messages/1/2", "/v1/"]
-        {
-            assert_eq!(Route::of(bad), None, "{bad}");
-        }
-    }
 }

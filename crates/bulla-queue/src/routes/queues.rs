@@ -11,16 +11,14 @@ use super::{Asked, empty, json as answer, located};
 use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::json::{check_numbers, read};
-use crate::metadata::{Patch, PatchFault, check, shown};
+use crate::metadata::{FLAVOR, Patch, PatchFault, check, shown};
+use crate::name::topics_of;
+use crate::pool::Catalogue;
 use crate::service::{Service, now};
 use crate::store::{Metadata, QueuePage};
 
 const PATCH_TYPE: &str = "application/openstack-messaging-v2.0-json-patch";
 const KNOWN: [&str; 5] = ["marker", "limit", "detailed", "name", "with_count"];
-
-fn href(asked: &Asked<'_>) -> String {
-    format!("/v2/queues/{}", asked.at.name())
-}
 
 pub(super) async fn create(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fault> {
     let limits = &asked.service.limits;
@@ -41,13 +39,17 @@ pub(super) async fn create(asked: &Asked<'_>, body: Bytes) -> Result<Response, F
     if asked.caller.is_confined() && metadata.keys().any(|key| key.starts_with('_')) {
         return Err(Fault::forbidden("What is reserved in metadata is not an agent's to set."));
     }
-    if let Some(flavor) = metadata.get("_flavor").filter(|flavor| !flavor.is_null()) {
-        let name = flavor.as_str().unwrap_or_default();
-        return Err(Fault::request(format!("Flavor {name} does not exist")));
+    if let Some(flavor) = metadata.get(FLAVOR).filter(|flavor| !flavor.is_null()) {
+        check_flavor(asked, flavor.as_str().unwrap_or_default()).await?;
     }
     let made = asked.service.store.create(asked.at, &metadata).await?;
     let status = if made { StatusCode::CREATED } else { StatusCode::NO_CONTENT };
-    located(status, &href(asked), None)
+    located(status, &asked.at.path(), None)
+}
+
+async fn check_flavor(asked: &Asked<'_>, name: &str) -> Result<(), Fault> {
+    let found = Catalogue::of(asked.service).flavor(name).await?;
+    found.map(drop).ok_or_else(|| Fault::request(format!("Flavor {name} does not exist")))
 }
 
 fn too_large(max: usize) -> Fault {
@@ -84,11 +86,14 @@ pub(super) async fn patch(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fa
     }
     check_body(&body)?;
     let patch = Patch::parse(&body, limits).map_err(Fault::body)?;
+    if let Some(flavor) = patch.value(FLAVOR).filter(|flavor| !flavor.is_null()) {
+        check_flavor(asked, flavor.as_str().unwrap_or_default()).await?;
+    }
     match asked.service.store.patch(asked.at, &patch).await? {
         None => Err(Fault::not_found(format!(
             "Queue {} does not exist for project {}",
             asked.at.name(),
-            asked.at.project()
+            asked.at.tenant()
         ))),
         Some(Err(PatchFault::Missing(key))) => {
             Err(Fault::conflict(format!("Can't replace or remove non-existent object {key}.")))
@@ -102,12 +107,25 @@ pub(super) async fn patch(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fa
 
 pub(super) async fn delete(asked: &Asked<'_>) -> Result<Response, Fault> {
     asked.service.store.remove(asked.at).await?;
+    remove_subscriptions(asked).await?;
     Ok(empty())
+}
+
+async fn remove_subscriptions(asked: &Asked<'_>) -> Result<(), Fault> {
+    if asked.service.hooks.is_none() {
+        return Ok(());
+    }
+    let subscriptions = asked.subscriptions();
+    if !subscriptions.list("", 1).await?.is_empty() {
+        subscriptions.remove_all().await?;
+    }
+    asked.forget_subscriptions();
+    Ok(())
 }
 
 pub(super) async fn list(
     service: &Service,
-    caller: &Caller,
+    (caller, is_topic): (&Caller, bool),
     params: &Params,
 ) -> Result<Response, Fault> {
     if caller.is_confined() {
@@ -126,12 +144,15 @@ pub(super) async fn list(
         with,
     };
     let (detailed, count) = (params.flag("detailed")?, params.flag("with_count")?);
-    let found = service.store.queues(&caller.project, &page).await?;
+    let topics = is_topic.then(|| topics_of(&caller.project));
+    let project = topics.as_deref().unwrap_or(&caller.project);
+    let (kind, path) = if is_topic { ("topics", "/v2/topics") } else { ("queues", "/v2/queues") };
+    let found = service.store.queues(project, &page).await?;
     let last = found.last().map(|queue| queue.name.clone());
     let queues: Vec<Value> = found
         .into_iter()
         .map(|queue| {
-            let href = format!("/v2/queues/{}", queue.name);
+            let href = format!("{path}/{}", queue.name);
             if detailed {
                 let metadata = shown(&queue.metadata, limits);
                 json!({ "name": queue.name, "metadata": metadata, "href": href })
@@ -142,12 +163,12 @@ pub(super) async fn list(
         .collect();
     let links = last.map(|last| {
         let query = params::next(params, &["name", "limit", "detailed", "with_count"], &last);
-        json!({ "rel": "next", "href": format!("/v2/queues?{query}") })
+        json!({ "rel": "next", "href": format!("{path}?{query}") })
     });
     let links: Vec<_> = links.into_iter().collect();
-    let mut answered = json!({ "queues": queues, "links": links });
+    let mut answered = json!({ kind: queues, "links": links });
     if count && let Some(map) = answered.as_object_mut() {
-        let count = service.store.count_queues(&caller.project).await?;
+        let count = service.store.count_queues(project).await?;
         map.insert("count".to_owned(), count.into());
     }
     Ok(answer(StatusCode::OK, answered.to_string()))
@@ -173,7 +194,7 @@ pub(super) async fn stats(asked: &Asked<'_>) -> Result<Response, Fault> {
 }
 
 pub(super) async fn purge(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fault> {
-    let mut messages = true;
+    let (mut messages, mut subscriptions) = (true, true);
     if !body.is_empty() {
         let document: Value = read(&body)?;
         let types = document
@@ -184,9 +205,13 @@ pub(super) async fn purge(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fa
             Fault::request("Resource types must be a sub set of {'messages', 'subscriptions'}.")
         })?;
         messages = types.iter().any(|kind| kind == "messages");
+        subscriptions = types.iter().any(|kind| kind == "subscriptions");
     }
     if messages {
         asked.service.store.purge(asked.at).await?;
+    }
+    if subscriptions {
+        remove_subscriptions(asked).await?;
     }
     Ok(empty())
 }

@@ -51,7 +51,7 @@ pub(super) async fn share(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fa
     if let Some(unknown) = methods.iter().find(|method| !is_method(method)) {
         return Err(Fault::request(format!("Invalid methods: {{'{unknown}'}}")));
     }
-    let path = |of: &String| format!("/v2/queues/{}/{of}", asked.at.name());
+    let path = |of: &String| format!("{}/{of}", asked.at.path());
     let paths: Vec<_> = resources.iter().map(path).collect();
     let grant = Grant { paths, methods, expires: expires(document.get("expires"))? };
     let key_id = key_id(asked).await?;
@@ -59,7 +59,7 @@ pub(super) async fn share(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fa
     let shared = json!({
         "paths": grant.paths,
         "methods": grant.methods,
-        "project": asked.at.project(),
+        "project": asked.at.tenant(),
         "expires": grant.expires,
         "signature": signature,
     });
@@ -88,7 +88,7 @@ fn expires(given: Option<&Value>) -> Result<String, Fault> {
 }
 
 /// The id of the queue's key for grants; it gets one if it has none.
-async fn key_id(asked: &Asked<'_>) -> Result<String, Fault> {
+pub(super) async fn key_id(asked: &Asked<'_>) -> Result<String, Fault> {
     let store = &asked.service.store;
     if store.metadata(asked.at).await?.is_none() {
         store.create(asked.at, &Map::new()).await?;

@@ -30,6 +30,7 @@ use self::writer::{Job, Writer};
 use crate::id::Id;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
+use crate::once::{Once, Posted};
 use crate::record::{Before, Record, RecordKind};
 use crate::store::{
     Claim, ClaimTerms, Deletion, Doomed, Listed, Listing, Metadata, Millis, NewMessage, Page,
@@ -213,7 +214,24 @@ impl Store for SqliteQueues {
         now: Millis,
     ) -> Result<Vec<Id>, StoreError> {
         let at = at.clone();
-        self.writer.ask(|to| Job::Post { at, by, messages, now, to }).await
+        let posted = self.writer.ask(|to| Job::Post { at, by, messages, once: None, now, to });
+        match posted.await? {
+            Posted::Now(ids) | Posted::Before(ids) => Ok(ids),
+            Posted::Other | Posted::Unknown => Ok(Vec::new()),
+        }
+    }
+
+    /// In one transaction.
+    async fn post_once(
+        &self,
+        at: &Place,
+        by: ClientId,
+        messages: Vec<NewMessage>,
+        once: Once,
+        now: Millis,
+    ) -> Result<Posted, StoreError> {
+        let (at, once) = (at.clone(), Some(once));
+        self.writer.ask(|to| Job::Post { at, by, messages, once, now, to }).await
     }
 
     async fn list(&self, at: &Place, page: &Page, now: Millis) -> Result<Listed, StoreError> {

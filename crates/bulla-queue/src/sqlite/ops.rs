@@ -13,6 +13,8 @@ use super::{reads, records};
 use crate::id::Id;
 use crate::metadata::DeadLetter;
 use crate::name::{ClientId, Place};
+use crate::once::Posted;
+use crate::record::{Before, RecordKind};
 use crate::store::{
     Claim, ClaimTerms, Deletion, Doomed, Holding, Listed, Message, Metadata, Millis, NewMessage,
 };
@@ -208,7 +210,15 @@ impl<'t> Turn<'t> {
     pub(super) async fn posts(&mut self, jobs: Vec<Job>) -> Result<(), Error> {
         let mut rows = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let Job::Post { at, by, messages, now, to } = job else { continue };
+            let Job::Post { at, by, messages, once, now, to } = job else { continue };
+            if let Some(once) = &once {
+                let owner = at.owner();
+                let of = (RecordKind::Once, owner.as_str(), once.name.as_str());
+                if let Some(there) = records::one(self.conn, of, now).await? {
+                    self.due.push(to, once.judge(&there));
+                    continue;
+                }
+            }
             let queue = self.made(&at, now).await?.n;
             let mut ids = Vec::with_capacity(messages.len());
             for message in messages {
@@ -216,7 +226,10 @@ impl<'t> Turn<'t> {
                 ids.push(id);
                 rows.push(NewRow { id, queue, by, message, now });
             }
-            self.due.push(to, ids);
+            if let Some(once) = once {
+                records::keep(self.conn, once.record(&at, &ids), &Before::Any, now).await?;
+            }
+            self.due.push(to, Posted::Now(ids));
         }
         self.insert(rows).await
     }

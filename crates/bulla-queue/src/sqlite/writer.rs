@@ -15,6 +15,7 @@ use super::ops::{Seqs, Turn};
 use crate::id::Id;
 use crate::metadata::{Patch, PatchFault};
 use crate::name::{ClientId, Place};
+use crate::once::{Once, Posted};
 use crate::record::{Before, Record, RecordKind};
 use crate::store::{
     Claim, ClaimTerms, Deletion, Doomed, Listed, Metadata, Millis, NewMessage, StoreError,
@@ -31,20 +32,82 @@ pub(super) type To<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What is asked of the writer.
 pub(super) enum Job {
-    Ping { to: To<()> },
-    Create { at: Place, metadata: Metadata, to: To<bool> },
-    Patch { at: Place, patch: Patch, to: To<Option<Result<Metadata, PatchFault>>> },
-    Remove { at: Place, to: To<()> },
-    Purge { at: Place, to: To<()> },
-    Post { at: Place, by: ClientId, messages: Vec<NewMessage>, now: Millis, to: To<Vec<Id>> },
-    Delete { at: Place, doomed: Vec<Doomed>, now: Millis, to: To<Vec<Deletion>> },
-    Pop { at: Place, limit: usize, now: Millis, to: To<Listed> },
-    Claim { at: Place, limit: usize, terms: ClaimTerms, now: Millis, to: To<Option<Claim>> },
-    Renew { at: Place, id: Id, terms: ClaimTerms, now: Millis, to: To<bool> },
-    Release { at: Place, id: Id, now: Millis, to: To<()> },
-    Keep { record: Record, before: Before, now: Millis, to: To<Option<Record>> },
-    Forget { kind: RecordKind, owner: String, name: Option<String>, to: To<()> },
-    Close { to: To<()> },
+    Ping {
+        to: To<()>,
+    },
+    Create {
+        at: Place,
+        metadata: Metadata,
+        to: To<bool>,
+    },
+    Patch {
+        at: Place,
+        patch: Patch,
+        to: To<Option<Result<Metadata, PatchFault>>>,
+    },
+    Remove {
+        at: Place,
+        to: To<()>,
+    },
+    Purge {
+        at: Place,
+        to: To<()>,
+    },
+    Post {
+        at: Place,
+        by: ClientId,
+        messages: Vec<NewMessage>,
+        once: Option<Once>,
+        now: Millis,
+        to: To<Posted>,
+    },
+    Delete {
+        at: Place,
+        doomed: Vec<Doomed>,
+        now: Millis,
+        to: To<Vec<Deletion>>,
+    },
+    Pop {
+        at: Place,
+        limit: usize,
+        now: Millis,
+        to: To<Listed>,
+    },
+    Claim {
+        at: Place,
+        limit: usize,
+        terms: ClaimTerms,
+        now: Millis,
+        to: To<Option<Claim>>,
+    },
+    Renew {
+        at: Place,
+        id: Id,
+        terms: ClaimTerms,
+        now: Millis,
+        to: To<bool>,
+    },
+    Release {
+        at: Place,
+        id: Id,
+        now: Millis,
+        to: To<()>,
+    },
+    Keep {
+        record: Record,
+        before: Before,
+        now: Millis,
+        to: To<Option<Record>>,
+    },
+    Forget {
+        kind: RecordKind,
+        owner: String,
+        name: Option<String>,
+        to: To<()>,
+    },
+    Close {
+        to: To<()>,
+    },
 }
 
 /// The way to the writer.
