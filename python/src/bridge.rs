@@ -1,10 +1,12 @@
 //! The oslo carrier's end in Rust: a transport whose messages are carried by oslo.messaging's own
 //! driver in Python. What goes to the exchange of the deployment itself goes natively.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use bulla_rpc::Server;
 use bulla_seal::{Detail, MAX_FRAME, MessageId, Outcome, Parsed};
 use bulla_transport::{
     Acker, Address, Capabilities, ConsumeOptions, Consumer, Delivery, Inbox, Logins, Outbound,
@@ -12,8 +14,11 @@ use bulla_transport::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::driven::{Driven, Parked};
+use crate::job::Work;
 use crate::wait::{Cell, Queue};
 
 /// Messages that were taken from the bus and wait for their turn, of one inbox.
@@ -56,6 +61,9 @@ pub(crate) struct Bridge {
     ways: Mutex<Ways>,
     /// Requests that were handed over, and of which it is not known yet what becomes of them.
     unjudged: Mutex<HashSet<MessageId>>,
+    /// What takes requests on the thread that brings them.
+    server: Mutex<Option<Weak<Server>>>,
+    pub(crate) parked: Parked,
     /// Replies that a thread of Python's waits for.
     awaited: Mutex<HashMap<MessageId, Arc<Cell<Option<Bytes>>>>>,
 }
@@ -63,8 +71,40 @@ pub(crate) struct Bridge {
 /// The newest requests' ways back.
 #[derive(Default)]
 struct Ways {
-    by_request: HashMap<MessageId, Way>,
+    by_request: HashMap<MessageId, Known>,
     order: VecDeque<MessageId>,
+}
+
+/// What became of a message that was handed over.
+pub(crate) enum Handed {
+    /// It is on its way.
+    On,
+    /// It runs: this is the work, and what is left to do after it.
+    Work(Box<Work>),
+}
+
+thread_local! {
+    /// The work that comes out while this thread hands a message over.
+    static OUT: RefCell<Option<Vec<Work>>> = const { RefCell::new(None) };
+}
+
+/// Keeps the work if this thread waits for it, or gives it back.
+pub(crate) fn kept(work: Work) -> Option<Work> {
+    OUT.with_borrow_mut(|out| match out {
+        Some(out) if out.is_empty() => {
+            out.push(work);
+            None
+        }
+        _ => Some(work),
+    })
+}
+
+/// What is known of a request beside itself.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Known {
+    pub(crate) way: Option<Way>,
+    /// Which listener of Python's took it.
+    pub(crate) listener: u32,
 }
 
 /// A message could not be handed over.
@@ -77,22 +117,26 @@ pub(crate) enum NotTaken {
 }
 
 impl Bridge {
-    /// Hands a frame over that was taken from `inbox`.
+    /// Requests are taken by this server from now on.
+    pub(crate) fn serve(&self, server: &Arc<Server>) {
+        *self.server.lock() = Some(Arc::downgrade(server));
+    }
+
+    /// Hands a frame over that was taken from `inbox`: on this thread, unless as many run as may.
     pub(crate) fn deliver(
         self: &Arc<Self>,
         inbox: &Inbox,
         frame: Bytes,
-        way: Option<Way>,
-    ) -> Result<(), NotTaken> {
+        known: Known,
+        runtime: &Handle,
+    ) -> Result<Handed, NotTaken> {
         let taker = self.inboxes.lock().get(inbox).cloned().ok_or(NotTaken::NoInbox)?;
         let place = taker.clone().try_reserve_owned().map_err(|_| NotTaken::Full)?;
         let request = id_of(&frame);
-        let hint = way.as_ref().and_then(|way| ReplyName::queue(&way.queue));
+        let hint = known.way.as_ref().and_then(|way| ReplyName::queue(&way.queue));
         if let Some(request) = request {
             self.unjudged.lock().insert(request);
-            if let Some(way) = way {
-                self.ways.lock().insert(request, way);
-            }
+            self.ways.lock().insert(request, known);
         }
         let taken = Taken {
             bridge: self.clone(),
@@ -100,14 +144,32 @@ impl Bridge {
             again: Some((taker, frame.clone(), hint.clone())),
             inbox: Arc::new(inbox.clone()),
         };
-        place.send(Delivery {
+        let delivery = Delivery {
             payload: frame,
             inbox: taken.inbox.clone(),
             redelivered: false,
             reply_hint: hint,
             acker: Acker::new(taken),
-        });
-        Ok(())
+        };
+        let server = self.server.lock().as_ref().and_then(Weak::upgrade);
+        let Some(server) = server.filter(|server| server.has_room()) else {
+            place.send(delivery);
+            return Ok(Handed::On);
+        };
+        drop(place);
+        let run = Driven::new(server.take(delivery), runtime);
+        OUT.set(Some(Vec::new()));
+        let ended = run.poll();
+        let out = OUT.take().and_then(|mut out| out.pop());
+        let Some(mut work) = out else {
+            if !ended {
+                run.spawn();
+            }
+            return Ok(Handed::On);
+        };
+        self.parked.push(&run);
+        work.rest = Some(run);
+        Ok(Handed::Work(Box::new(work)))
     }
 
     /// A request passed, or went away.
@@ -120,27 +182,9 @@ impl Bridge {
         self.unjudged.lock().len()
     }
 
-    /// Hands a reply over that was taken from that queue.
-    pub(crate) fn deliver_reply(&self, name: ReplyName, frame: Bytes) -> Result<(), NotTaken> {
-        let inboxes = self.inboxes.lock();
-        let of_name =
-            |inbox: &&Inbox| matches!(inbox, Inbox::Reply { name: own, .. } if *own == name);
-        let inbox = inboxes.keys().find(of_name).cloned().ok_or(NotTaken::NoInbox)?;
-        let taker = inboxes.get(&inbox).cloned().ok_or(NotTaken::NoInbox)?;
-        drop(inboxes);
-        let delivery = Delivery {
-            payload: frame,
-            inbox: Arc::new(inbox),
-            redelivered: false,
-            reply_hint: None,
-            acker: Acker::new(Nothing),
-        };
-        taker.try_send(delivery).map_err(|_| NotTaken::Full)
-    }
-
-    /// The way back of a request that came over this carrier.
-    pub(crate) fn way_of(&self, request: MessageId) -> Option<Way> {
-        self.ways.lock().by_request.get(&request).cloned()
+    /// What is known of a request that came over this carrier.
+    pub(crate) fn known_of(&self, request: MessageId) -> Known {
+        self.ways.lock().by_request.get(&request).cloned().unwrap_or_default()
     }
 
     /// The reply to `request` goes into the cell instead of becoming an errand.
@@ -155,7 +199,7 @@ impl Bridge {
         if ending && let Some(cell) = self.awaited.lock().remove(&request) {
             return cell.set(Some(frame));
         }
-        if let Some(way) = self.ways.lock().by_request.get(&request).cloned() {
+        if let Some(way) = self.known_of(request).way {
             self.errands.push(Errand::Reply { way, frame, ending });
         }
     }
@@ -198,8 +242,8 @@ impl Bridge {
 }
 
 impl Ways {
-    fn insert(&mut self, request: MessageId, way: Way) {
-        if self.by_request.insert(request, way).is_none() {
+    fn insert(&mut self, request: MessageId, known: Known) {
+        if self.by_request.insert(request, known).is_none() {
             self.order.push_back(request);
         }
         while self.order.len() > WAYS {
@@ -270,14 +314,6 @@ impl Drop for Taken {
             acker: Acker::new(taken),
         });
     }
-}
-
-/// A reply needs no settling.
-struct Nothing;
-
-impl Settle for Nothing {
-    fn ack(self: Box<Self>) {}
-    fn put_back(self: Box<Self>) {}
 }
 
 struct Taker(mpsc::Receiver<Delivery>);

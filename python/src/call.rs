@@ -1,10 +1,7 @@
 //! A call, cast or fanout that was begun.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Waker};
 use std::time::Instant;
 
 use base64::Engine;
@@ -15,12 +12,12 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 
 use crate::bridge::SEALED;
+use crate::driven::Driven;
 use crate::errors::{Error, call_error};
 use crate::item::Item;
-use crate::wait::Cell;
+use crate::wait::{Cell, detached};
 
 /// How a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +30,10 @@ pub(crate) enum Way {
 
 /// A call, cast or fanout on its way.
 #[pyclass(frozen, module = "bulla")]
-pub(crate) struct Call(Arc<State>);
+pub(crate) struct Call {
+    state: Arc<State>,
+    run: Arc<Driven>,
+}
 
 struct State {
     sealed: Arc<Cell<Option<Bytes>>>,
@@ -41,7 +41,6 @@ struct State {
     callbacks: Mutex<Vec<Py<PyAny>>>,
     begun: Instant,
     heard: AtomicU64,
-    task: Mutex<Option<AbortHandle>>,
 }
 
 impl State {
@@ -108,7 +107,7 @@ impl Asked {
     }
 
     /// Begins it on this thread as far as it goes without waiting, which for a peer that is known is
-    /// until it is sealed; the rest runs on the runtime.
+    /// until it is sealed. A call is driven on by whoever waits for it, the rest by the runtime.
     pub(crate) fn begin(self, runtime: &Handle) -> Call {
         let state = Arc::new(State {
             sealed: Arc::default(),
@@ -116,19 +115,17 @@ impl Asked {
             callbacks: Mutex::default(),
             begun: Instant::now(),
             heard: AtomicU64::new(0),
-            task: Mutex::default(),
         });
-        let (own, cell) = (state.clone(), state.sealed.clone());
+        let (own, cell, is_call) = (state.clone(), state.sealed.clone(), self.way == Way::Call);
         let run = SEALED.scope(cell, async move {
             let outcome = self.run(|| own.note_progress()).await;
             own.end(outcome);
         });
-        let mut run: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(run);
-        let _inside = runtime.enter();
-        if run.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            *state.task.lock() = Some(runtime.spawn(run).abort_handle());
+        let run = Driven::new(Box::pin(run), runtime);
+        if !run.poll() && !is_call {
+            run.spawn();
         }
-        Call(state)
+        Call { state, run }
     }
 }
 
@@ -144,56 +141,65 @@ impl Call {
     /// Waits until it is sealed, or can't be; whether it is.
     #[pyo3(signature = (timeout=None))]
     fn wait_sealed(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        self.0.sealed.wait(py, timeout)
+        match self.run.wait(py, || self.state.sealed.is_set(), timeout)? {
+            Some(sealed) => Ok(sealed),
+            None => self.state.sealed.wait(py, timeout),
+        }
     }
 
     /// Readable once it is sealed, or can't be.
     fn sealed_fileno(&self) -> PyResult<i32> {
-        self.0.sealed.fileno()
+        self.run.spawn();
+        self.state.sealed.fileno()
     }
 
     /// Whether it is sealed, or can't be.
     fn is_sealed(&self) -> bool {
-        self.0.sealed.is_set()
+        self.state.sealed.is_set()
     }
 
     /// Whether there is a sealed message to carry.
     fn has_frame(&self) -> bool {
-        self.0.sealed.look(|frame| matches!(frame, Some(Some(_))))
+        self.state.sealed.look(|frame| matches!(frame, Some(Some(_))))
     }
 
     /// The sealed message, base64, for another to carry; once. None if there is none.
     fn frame(&self, py: Python<'_>) -> Option<String> {
-        let frame = self.0.sealed.take().flatten()?;
-        Some(py.detach(|| BASE64.encode(frame)))
+        let frame = self.state.sealed.take().flatten()?;
+        Some(detached(py, frame.len(), || BASE64.encode(frame)))
     }
 
     /// Waits for its end; whether it ended.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        self.0.done.wait(py, timeout)
+        match self.run.wait(py, || self.state.done.is_set(), timeout)? {
+            Some(done) => Ok(done),
+            None => self.state.done.wait(py, timeout),
+        }
     }
 
     /// Readable once it ended.
     fn fileno(&self) -> PyResult<i32> {
-        self.0.done.fileno()
+        self.run.spawn();
+        self.state.done.fileno()
     }
 
     /// Whether it ended.
     fn done(&self) -> bool {
-        self.0.done.is_set()
+        self.state.done.is_set()
     }
 
     /// How long ago the peer was last heard, or it was begun, in seconds.
     fn silent_for(&self) -> f64 {
-        let heard = self.0.heard.load(Ordering::Relaxed);
-        (self.0.begun.elapsed().as_secs_f64() - heard as f64 / 1000.0).max(0.0)
+        let heard = self.state.heard.load(Ordering::Relaxed);
+        (self.state.begun.elapsed().as_secs_f64() - heard as f64 / 1000.0).max(0.0)
     }
 
     /// Calls `callback` without arguments when it ended, on a thread of the runtime.
     fn on_done(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<()> {
-        let mut callbacks = self.0.callbacks.lock();
-        if self.0.done.is_set() {
+        self.run.spawn();
+        let mut callbacks = self.state.callbacks.lock();
+        if self.state.done.is_set() {
             drop(callbacks);
             return callback.call0(py).map(drop);
         }
@@ -203,7 +209,7 @@ impl Call {
 
     /// Its result, or why there is none; once.
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match self.0.done.take() {
+        match self.state.done.take() {
             Some(Ok(item)) => item.into_object(py),
             Some(Err(error)) => Err(call_error(py, error)),
             None => Err(Error::new_err("it has not ended, or its result was taken")),
@@ -212,8 +218,6 @@ impl Call {
 
     /// Gives it up, and tells the peer to stop.
     fn cancel(&self) {
-        if let Some(task) = self.0.task.lock().take() {
-            task.abort();
-        }
+        self.run.abort();
     }
 }

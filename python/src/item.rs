@@ -116,6 +116,17 @@ impl Item {
         Err(PyTypeError::new_err(format!("a {kind} can't be in a message")))
     }
 
+    /// About how many bytes it takes.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::List(items) => items.iter().map(|item| 1 + item.weight()).sum(),
+            Self::Map(items) => items.iter().map(|(key, item)| 1 + key.len() + item.weight()).sum(),
+            _ => 4,
+        }
+    }
+
     /// As an object.
     pub(crate) fn into_object<'py>(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(match self {

@@ -11,10 +11,11 @@ use pyo3::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::bridge::{Bridge, Way};
+use crate::bridge::{Bridge, Known, Way};
+use crate::driven::Driven;
 use crate::errors::error;
 use crate::item::Item;
-use crate::wait::Cell;
+use crate::wait::{Cell, detached};
 
 /// What a method's run came to.
 pub(crate) type Ran = Result<Item, RemoteError>;
@@ -27,6 +28,8 @@ pub(crate) struct Work {
     pub(crate) version: String,
     pub(crate) args: Item,
     pub(crate) done: oneshot::Sender<Ran>,
+    /// What follows the method, if the thread that ends it is to do it.
+    pub(crate) rest: Option<Arc<Driven>>,
 }
 
 /// A request to run, once.
@@ -47,14 +50,19 @@ pub(crate) struct Job {
     version: String,
     args: Mutex<Option<Item>>,
     done: Mutex<Option<oneshot::Sender<Ran>>>,
+    rest: Option<Arc<Driven>>,
     way: Option<Way>,
+    /// Which listener of Python's took it; 0 if it came natively.
+    #[pyo3(get)]
+    listener: u32,
     bridge: Arc<Bridge>,
     runtime: Handle,
 }
 
 impl Job {
     pub(crate) fn new(work: Work, bridge: &Arc<Bridge>, runtime: &Handle) -> Self {
-        let Work { context, namespace, method, version, args, done } = work;
+        let Work { context, namespace, method, version, args, done, rest } = work;
+        let Known { way, listener } = bridge.known_of(context.message_id());
         Self {
             sender: context.sender().principal.to_string(),
             kind: context.kind().as_str(),
@@ -63,7 +71,9 @@ impl Job {
             version,
             args: Mutex::new(Some(args)),
             done: Mutex::new(Some(done)),
-            way: bridge.way_of(context.message_id()),
+            rest,
+            way,
+            listener,
             bridge: bridge.clone(),
             runtime: runtime.clone(),
             context,
@@ -80,7 +90,23 @@ impl Job {
                 cell.set(None);
             }
         }
+        // Sealing it, here and now; what has to wait for something goes on elsewhere.
+        if let Some(rest) = &self.rest
+            && !rest.poll()
+        {
+            rest.spawn();
+        }
         Answer(cell)
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // Nobody ends it any more: its caller is told so.
+        if let (Some(done), Some(rest)) = (self.done.get_mut().take(), &self.rest) {
+            drop(done);
+            rest.spawn();
+        }
     }
 }
 
@@ -125,17 +151,19 @@ impl Job {
     #[pyo3(signature = (value=None, other=None))]
     fn finish(
         &self,
+        py: Python<'_>,
         value: Option<&Bound<'_, PyAny>>,
         other: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Answer> {
         let item = value.map_or(Ok(Item::Null), |value| Item::of(value, other))?;
-        Ok(self.end(Ok(item)))
+        Ok(detached(py, item.weight(), || self.end(Ok(item))))
     }
 
     /// Ends it with an error.
     #[pyo3(signature = (kind, message, details=None, trace=None, other=None))]
     fn fail(
         &self,
+        py: Python<'_>,
         kind: &str,
         message: &str,
         details: Option<&Bound<'_, PyAny>>,
@@ -148,7 +176,7 @@ impl Job {
             failure = failure.with_details(serde_json::to_value(item).map_err(error)?);
         }
         failure.trace = trace;
-        Ok(self.end(Err(failure)))
+        Ok(detached(py, 0, || self.end(Err(failure))))
     }
 
     /// Tells the caller that it still runs.
@@ -197,6 +225,6 @@ impl Answer {
     /// The sealed message, base64, for another to carry; once. None if nothing is to be sent.
     fn frame(&self, py: Python<'_>) -> Option<String> {
         let frame = self.0.as_ref()?.take().flatten()?;
-        Some(py.detach(|| BASE64.encode(frame)))
+        Some(detached(py, frame.len(), || BASE64.encode(frame)))
     }
 }

@@ -3,11 +3,13 @@
 //!
 //! A `Peer` (`peer.rs`) is a connection of its own to the deployment's bus, for the directory, statements of
 //! revocation, renewal and policies. What a service sends and takes through oslo.messaging's driver comes
-//! and goes over `bridge.rs`. The interpreter's lock is never held while something is sealed, opened, or
-//! waited for.
+//! and goes over `bridge.rs`, on the threads that bring it (`driven.rs`). The interpreter's lock is not held while
+//! something is waited for, nor while more than a few kilobytes are sealed or opened.
 
+mod bodies;
 mod bridge;
 mod call;
+mod driven;
 mod errors;
 mod item;
 mod job;

@@ -1,5 +1,6 @@
 //! One process as one principal, for Python.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,22 +10,24 @@ use bulla::{
     Claims, Client, Connection, Context, EndpointOptions, Method, RemoteError, Router,
     ServeOptions, Serving, SharedClaims,
 };
+use bulla_oslo::wire::Malformed;
 use bulla_rpc::{NamedGroup, Version};
-use bulla_transport::{Inbox, ReplyName};
-use bytes::Bytes;
+use bulla_seal::Refusal;
+use bulla_transport::Inbox;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBool, PyDict};
 use tokio::sync::oneshot;
 
-use crate::bridge::{Bridge, Carriers, Errand, NotTaken, Way};
+use crate::bodies;
+use crate::bridge::{self, Bridge, Carriers, Errand, Handed, Known, NotTaken};
 use crate::call::{self, Asked, Call};
-use crate::errors::{Error, Usage, error};
+use crate::errors::{Error, Usage, error, refused};
 use crate::item::Item;
 use crate::job::{Job, Work};
 use crate::runtime::Runtime;
 use crate::target::Target;
-use crate::wait::Queue;
+use crate::wait::{Queue, detached};
 
 /// One process as one principal on its deployment's bus.
 #[pyclass(frozen, module = "bulla")]
@@ -34,6 +37,7 @@ pub(crate) struct Peer {
     work: Arc<Queue<Next>>,
     open: Mutex<Option<Open>>,
     principal: String,
+    key_file: PathBuf,
 }
 
 /// What a server is to look at next.
@@ -70,6 +74,16 @@ impl Peer {
         })
     }
 
+    /// Counts what is not in the form that a carrier's messages have.
+    fn malformed(&self, py: Python<'_>, malformed: Malformed) -> PyErr {
+        let name = Refusal::Malformed.as_str();
+        let counted = self.with(|open| {
+            open.connection.endpoint().counters().refuse(name);
+            Ok(())
+        });
+        counted.err().unwrap_or_else(|| refused(py, name, &malformed.to_string()))
+    }
+
     #[expect(clippy::too_many_arguments, reason = "what a request is made of")]
     fn begin(
         &self,
@@ -98,7 +112,8 @@ impl Peer {
             life,
             way,
         };
-        Ok(py.detach(|| asked.begin(self.runtime.handle())))
+        let weight = asked.args.weight() + asked.context.as_ref().map_or(0, Item::weight);
+        Ok(detached(py, weight, || asked.begin(self.runtime.handle())))
     }
 }
 
@@ -110,7 +125,7 @@ impl Peer {
     #[pyo3(signature = (key_file, bus=None, groups=Vec::new()))]
     fn open(
         py: Python<'_>,
-        key_file: std::path::PathBuf,
+        key_file: PathBuf,
         bus: Option<String>,
         groups: Vec<(String, String, String)>,
     ) -> PyResult<Self> {
@@ -130,7 +145,14 @@ impl Peer {
         let connection = py.detach(|| runtime.handle().block_on(opened)).map_err(error)?;
         let principal = connection.principal().to_string();
         let open = Open { connection: Arc::new(connection), carried: None, serving: None };
-        Ok(Self { runtime, bridge, work: Arc::default(), open: Mutex::new(Some(open)), principal })
+        Ok(Self {
+            runtime,
+            bridge,
+            work: Arc::default(),
+            open: Mutex::new(Some(open)),
+            principal,
+            key_file,
+        })
     }
 
     /// Who this process is.
@@ -197,13 +219,17 @@ impl Peer {
 
     /// Takes requests from now on: what is sent to this principal natively, and what `listen` names.
     /// `claims` is where to remember what ran: a folder, `memory`, or the address of a shared store.
-    #[pyo3(signature = (*, open_to_agents=Vec::new(), open_to_components=Vec::new(), claims=None, only_host=false, concurrency=None))]
+    /// `log`: in a folder, as a log that nobody waits for the disk for, where the bus is told before a
+    /// method runs anyway.
+    #[pyo3(signature = (*, open_to_agents=Vec::new(), open_to_components=Vec::new(), claims=None, log=false, only_host=false, concurrency=None))]
+    #[expect(clippy::too_many_arguments, reason = "how a server is set")]
     fn serve(
         &self,
         py: Python<'_>,
         open_to_agents: Vec<String>,
         open_to_components: Vec<String>,
         claims: Option<String>,
+        log: bool,
         only_host: bool,
         concurrency: Option<usize>,
     ) -> PyResult<()> {
@@ -212,13 +238,14 @@ impl Peer {
             None => Ok(open.connection.clone()),
         })?;
         let mut options = ServeOptions::new();
+        let kept = |folder: PathBuf| if log { Claims::Log(folder) } else { Claims::Folder(folder) };
         options = match claims.as_deref() {
-            None => options,
+            None => options.claims(kept(bulla::default_state(&self.key_file))),
             Some("memory") => options.claims(Claims::Memory),
             Some(url) if url.contains("://") => {
                 options.claims(Claims::Shared(SharedClaims::new(url).map_err(error)?))
             }
-            Some(folder) => options.claims(Claims::Folder(folder.into())),
+            Some(folder) => options.claims(kept(folder.into())),
         };
         if only_host {
             options = options.only_host();
@@ -230,6 +257,8 @@ impl Peer {
         let serving =
             py.detach(|| self.runtime.handle().block_on(connection.serve(router, options)));
         let serving = Arc::new(serving.map_err(error)?);
+        self.bridge.serve(&serving.shared());
+        self.runtime.handle().spawn(self.bridge.parked.clone().watch());
         self.with(|open| {
             open.serving = Some(serving);
             Ok(())
@@ -246,49 +275,46 @@ impl Peer {
         consumed.map_err(error)
     }
 
-    /// Hands over a sealed message, base64, that was taken from that place; False if it has to wait
-    /// because too many do.
-    #[pyo3(signature = (place, frame, reply_queue=None, message=None, timeout=None))]
+    /// Hands over the body of a sealed message that was taken from that place. It gives the request to run,
+    /// if it may run at once; True if it is on its way; False if it has to wait because too many do.
+    /// `listener` says on the job who took it.
+    #[pyo3(signature = (place, body, listener=0))]
     fn deliver(
         &self,
         py: Python<'_>,
         place: &Place,
-        frame: &str,
-        reply_queue: Option<String>,
-        message: Option<String>,
-        timeout: Option<f64>,
-    ) -> PyResult<bool> {
+        body: &[u8],
+        listener: u32,
+    ) -> PyResult<Py<PyAny>> {
         self.runtime.check()?;
-        let way = reply_queue.zip(message).map(|(queue, message)| Way { queue, message, timeout });
-        let handed = py.detach(|| {
-            let frame = decode(frame)?;
-            Some(self.bridge.deliver(&place.0, frame, way))
+        let runtime = self.runtime.handle();
+        let handed = detached(py, body.len(), || {
+            let (frame, way) = bodies::request(body)?;
+            Ok(self.bridge.deliver(&place.0, frame, Known { way, listener }, runtime))
         });
+        let flag = |flag: bool| Ok(PyBool::new(py, flag).to_owned().into_any().unbind());
         match handed {
-            None => {
-                Err(crate::errors::refused(py, "carrier-malformed", "what is sealed is not base64"))
+            Err(malformed) => Err(self.malformed(py, malformed)),
+            Ok(Ok(Handed::Work(work))) => {
+                Ok(Py::new(py, Job::new(*work, &self.bridge, runtime))?.into_any())
             }
-            Some(Ok(())) => Ok(true),
-            Some(Err(NotTaken::Full)) => Ok(false),
-            Some(Err(NotTaken::NoInbox)) => Err(Usage::new_err("nobody listens there")),
+            Ok(Ok(Handed::On)) => flag(true),
+            Ok(Err(NotTaken::Full)) => flag(false),
+            Ok(Err(NotTaken::NoInbox)) => Err(Usage::new_err("nobody listens there")),
         }
     }
 
-    /// Hands over a sealed reply, base64, that was taken from that reply queue.
-    fn deliver_reply(&self, py: Python<'_>, reply_queue: &str, frame: &str) -> PyResult<bool> {
+    /// Hands over the body of a sealed reply that was taken from that reply queue.
+    fn deliver_reply(&self, py: Python<'_>, reply_queue: &str, body: &[u8]) -> PyResult<()> {
         self.runtime.check()?;
-        let handed = py.detach(|| {
-            let name = ReplyName::queue(reply_queue)?;
-            let frame = decode(frame)?;
-            Some(self.bridge.deliver_reply(name, frame))
+        let client = self.client(Some(reply_queue))?;
+        let handed = detached(py, body.len(), || {
+            let frame = bodies::reply(body)?;
+            let _inside = self.runtime.handle().enter();
+            client.take_reply(frame);
+            Ok(())
         });
-        match handed {
-            None => {
-                Err(crate::errors::refused(py, "carrier-malformed", "what is sealed is not base64"))
-            }
-            Some(Err(NotTaken::Full)) => Ok(false),
-            Some(_) => Ok(true),
-        }
+        handed.map_err(|malformed| self.malformed(py, malformed))
     }
 
     /// The next request to run, or what was pushed, waited for; None after the timeout.
@@ -387,10 +413,6 @@ impl Peer {
     }
 }
 
-fn decode(frame: &str) -> Option<Bytes> {
-    BASE64.decode(frame).ok().map(Bytes::from)
-}
-
 /// Every method goes to Python, which knows what there is; what a component opens is said by name.
 fn router(
     bridge: &Arc<Bridge>,
@@ -408,8 +430,10 @@ fn router(
             let (done, ran) = oneshot::channel();
             let (namespace, method) = own.clone();
             let version = asked.to_string();
-            let asked = Work { context, namespace, method, version, args, done };
-            work.push(Next::Sealed(Box::new(asked)));
+            let asked = Work { context, namespace, method, version, args, done, rest: None };
+            if let Some(asked) = bridge::kept(asked) {
+                work.push(Next::Sealed(Box::new(asked)));
+            }
             bridge.judged(request);
             async move {
                 let lost = |_| RemoteError::new(bulla::kinds::INTERNAL, "the method was given up");

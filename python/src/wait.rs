@@ -12,6 +12,19 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use pyo3::prelude::*;
 
+/// Work on less is done with the interpreter's lock held: whoever gives it away waits until others want
+/// to give it back, up to 5 ms by Python's own clock, and sealing some kilobytes takes a few µs.
+const WORTH_IT: usize = 16 << 10;
+
+/// Does something with `bytes` of content, without the interpreter's lock if that is long.
+pub(crate) fn detached<T: Send>(
+    py: Python<'_>,
+    bytes: usize,
+    what: impl FnOnce() -> T + Send,
+) -> T {
+    if bytes < WORTH_IT { what() } else { py.detach(what) }
+}
+
 /// Between two looks whether the interpreter was interrupted.
 const LOOK: Duration = Duration::from_millis(200);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -213,12 +226,12 @@ impl<T: Send> Cell<T> {
     }
 }
 
-fn deadline(timeout: Option<f64>) -> Option<Instant> {
+pub(crate) fn deadline(timeout: Option<f64>) -> Option<Instant> {
     let seconds = timeout.filter(|seconds| seconds.is_finite())?;
     Instant::now().checked_add(Duration::try_from_secs_f64(seconds.max(0.0)).ok()?)
 }
 
-fn next_look(until: Option<Instant>) -> Duration {
+pub(crate) fn next_look(until: Option<Instant>) -> Duration {
     let is_main = MAIN.get().is_none_or(|main| *main == std::thread::current().id());
     let look = if is_main { LOOK } else { HOUR };
     until.map_or(look, |until| until.saturating_duration_since(Instant::now()).min(look))

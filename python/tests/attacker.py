@@ -13,7 +13,7 @@ ENVELOPE = {"content_type": "application/json", "content_encoding": "utf-8", "de
 
 class Attacker:
     def __init__(self, url):
-        self._connection = kombu.Connection(url + "//")
+        self._connection = kombu.Connection(url)
         self.channel = self._connection.channel()
 
     def sniff(self, exchange, key):

@@ -16,7 +16,7 @@ def settings(folder, amqp, key, exchange="openstack", **more):
     """A configuration object as a service's main makes one: of a file."""
     path = pathlib.Path(folder) / f"service-{next(_numbers)}.conf"
     scheme = "bulla+rabbit" if key else "rabbit"
-    url = amqp.replace("amqp://", f"{scheme}://", 1) + "/"
+    url = amqp.replace("amqp://", f"{scheme}://", 1)
     lines = ["[DEFAULT]", f"transport_url = {url}", f"control_exchange = {exchange}"]
     lines += [f"rpc_response_timeout = {more.pop('response_timeout', 20)}"]
     lines += ["[oslo_messaging_rabbit]"]

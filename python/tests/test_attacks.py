@@ -1,9 +1,11 @@
 """The attacks of a broker's user, or of a compromised guest, with Python's peers on both ends.
 
 Each test's name has the row of the table in docs/migrate-openstack.md. Rows that only withhold something
-(P5, D3) can't be prevented end to end; there the tests show what is noticed.
+(P5, D3) can't be prevented end to end; there the tests show what is noticed. Where Trove is, its serializer
+stays on inside the seal, as it may while a fleet moves; elsewhere arguments are what they are.
 """
 
+import importlib.util
 import json
 import logging
 import os
@@ -16,10 +18,24 @@ import pytest
 
 import attacker as attacks
 import oslo_peers as peers
-from conftest import eventually
+from deployment import eventually
+from migrating_peer import legacy
 
+TROVE = importlib.util.find_spec("trove") is not None
 EXCHANGE = "openstack"
 SECRET = "correct-horse-battery"
+
+
+def serializer():
+    return legacy(True) if TROVE else None
+
+
+def client_of(carrier, topic, **more):
+    return peers.client(carrier, topic, serializer=serializer(), **more)
+
+
+def server_of(carrier, topic, endpoint, **more):
+    return peers.server(carrier, topic, [endpoint], serializer=serializer(), **more)
 
 
 class Guest:
@@ -72,10 +88,12 @@ class Fleet:
 
     def __init__(self, deployment):
         self.deployment = deployment
-        policy = deployment.bulla("policy", "starter", "trove")
-        path = deployment.folder / "policy.cedar"
-        path.write_text(policy)
-        deployment.bulla("policy", "activate", str(path))
+        if not TROVE:
+            # What Trove encrypts, no policy sees.
+            policy = deployment.bulla("policy", "starter", "trove")
+            path = deployment.folder / "policy.cedar"
+            path.write_text(policy)
+            deployment.bulla("policy", "activate", str(path))
         self._carriers, self._servers = [], []
         self.conductor, self.tasks = Conductor(), TaskManager()
         self.guests = {name: Guest(name) for name in ("guest-a", "guest-b")}
@@ -100,16 +118,16 @@ class Fleet:
         return self._carriers[-1]
 
     def _serve(self, carrier, topic, endpoint):
-        self._servers.append(peers.server(carrier, topic, [endpoint]))
+        self._servers.append(server_of(carrier, topic, endpoint))
 
     def to_guest(self, name, by=None, **more):
-        return peers.client(by or self.at_tasks, f"guestagent.{name}", **more)
+        return client_of(by or self.at_tasks, f"guestagent.{name}", **more)
 
     def to_conductor(self, name):
-        return peers.client(self.at[name], "trove-conductor")
+        return client_of(self.at[name], "trove-conductor")
 
     def to_tasks(self):
-        return peers.client(self.api, "trove-taskmanager")
+        return client_of(self.api, "trove-taskmanager")
 
     def close(self):
         stopping = [threading.Thread(target=peers.stop, args=(made,)) for made in self._servers]
@@ -154,7 +172,7 @@ def refusals(carrier):
 
 
 def unsealed_refused(carrier):
-    return carrier._driver.session.listener._refused
+    return carrier._driver.session.refused
 
 
 def refused(count, carrier, act, at_least=1):
@@ -291,6 +309,7 @@ def test_F6_no_message_in_clear_names_code(fleet, attacker):
     refused(unsealed_refused, fleet.at_conductor, forge)
 
 
+@pytest.mark.skipif(TROVE, reason="a policy does not see what Trove encrypts: turn it off at the end")
 def test_F7_a_guest_reports_for_no_other(fleet, attacker):
     with pytest.raises(oslo_messaging.RemoteError) as denied:
         fleet.to_conductor("guest-a").call({}, "heartbeat", instance_id="guest-b", payload={})
@@ -301,7 +320,7 @@ def test_F7_a_guest_reports_for_no_other(fleet, attacker):
 
 def test_F8_a_deleted_guests_key_counts_no_more(deployment, fleet, attacker):
     deleted = fleet._carrier(deployment.agent("guest-deleted"))
-    client = peers.client(deleted, "trove-conductor", timeout=3)
+    client = client_of(deleted, "trove-conductor", timeout=3)
     client.call({}, "heartbeat", instance_id="guest-deleted", payload={})
     deployment.bulla("agent", "revoke", "guest-deleted")
 
@@ -578,7 +597,7 @@ def test_K1_no_key_is_logged(deployment, fleet, attacker, caplog):
     ]
     assert secrets
     carrier = fleet._carrier(key)
-    peers.client(carrier, "trove-conductor").call({}, "heartbeat", instance_id="guest-k1", payload={})
+    client_of(carrier, "trove-conductor").call({}, "heartbeat", instance_id="guest-k1", payload={})
     assert not any(secret in caplog.text for secret in secrets)
 
 
@@ -590,10 +609,10 @@ def test_R4_no_other_worker_runs_it_again(deployment, fleet, attacker):
     key, workers, carriers = deployment.agent("auditor"), [Guest("one"), Guest("two")], []
     for n, worker in enumerate(workers):
         carriers.append(fleet._carrier(key, claims=redis, **more))
-        made = peers.server(carriers[n], "auditor", [worker], name=f"host-{n}")
+        made = server_of(carriers[n], "auditor", worker, name=f"host-{n}")
         fleet._servers.append(made)
     calling = fleet._carrier(deployment.component("taskmanager", "taskmanager-r4"), **more)
-    client = peers.client(calling, "auditor")
+    client = client_of(calling, "auditor")
     client.call({}, "restart")
     client.call({}, "restart")
     seen = attacker.sniff(EXCHANGE, "auditor")

@@ -12,7 +12,7 @@ import sys
 import time
 
 import attacker as attacks
-from conftest import eventually
+from deployment import eventually
 
 PEER = pathlib.Path(__file__).with_name("migrating_peer.py")
 # Trove is there beside Debian's oslo.messaging alone.
@@ -50,7 +50,7 @@ class Peer:
     def conf(self, settings):
         lines = ["[DEFAULT]", "control_exchange = openstack", "rpc_response_timeout = 40"]
         scheme = "rabbit" if settings is None else "bulla+rabbit"
-        lines += [f"transport_url = {self.deployment.amqp.replace('amqp', scheme, 1)}/"]
+        lines += [f"transport_url = {self.deployment.amqp.replace('amqp', scheme, 1)}"]
         if settings is not None:
             end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
             topics = "trove-*:component/*,guestagent.*:agent/*"

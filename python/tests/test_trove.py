@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import oslo_peers as peers
-from conftest import eventually
+from deployment import eventually
 
 TOPICS = "trove-conductor:component/conductor,taskmanager:component/taskmanager,guestagent.*:agent/*"
 ROLE = pathlib.Path(__file__).with_name("trove_role.py")
@@ -85,7 +85,7 @@ class Trove:
         default = {name: more.pop(name) for name in list(more) if name.endswith(("_id", "_encr_key"))}
         path = self.folder / f"{len(list(self.folder.iterdir()))}.conf"
         scheme = "bulla+rabbit" if key else "rabbit"
-        lines = ["[DEFAULT]", f"transport_url = {self.deployment.amqp.replace('amqp', scheme, 1)}/"]
+        lines = ["[DEFAULT]", f"transport_url = {self.deployment.amqp.replace('amqp', scheme, 1)}"]
         lines += ["control_exchange = trove", "trove_conductor_workers = 1", "rpc_response_timeout = 20"]
         # Trove's own encryption would hide from the policy whom a guest speaks about.
         lines += ["enable_secure_rpc_messaging = false"]

@@ -71,7 +71,6 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -114,7 +113,6 @@ impl<'a> Reader<'a> {
         self.head(UINT)
     }
 
-    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = self.head(BYTES)?;
         self.take(usize::try_from(len).ok()?)

@@ -84,7 +84,6 @@ impl ClaimKey {
     }
 
     /// Writes the deterministic CBOR array that stands for it.
-    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn encode(&self, out: &mut impl Sink) {
         Self::encode_label(out);
         self.encode_rest(out);
@@ -105,7 +104,6 @@ impl ClaimKey {
     }
 
     /// The encoding as bytes.
-    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(128);
         self.encode(&mut out);
@@ -113,7 +111,6 @@ impl ClaimKey {
     }
 
     /// From [`ClaimKey::to_bytes`]; `None` for anything else.
-    #[cfg(any(test, feature = "redis", feature = "sqlx"))]
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         if reader.array()? != 5 || reader.text()? != KEY_LABEL {

@@ -13,6 +13,8 @@
 //! - [`ClaimStore`]: the trait that a receiving pipeline is written against.
 //! - [`MemoryClaims`]: forgets with its process, and therefore refuses what was issued before it
 //!   started.
+//! - [`LogClaims`]: the same with a log in a file; survives a kill without waiting for the disk,
+//!   and after its machine went down refuses what it may have forgotten.
 #![cfg_attr(
     feature = "sqlite",
     doc = "- [`SqliteClaims`]: a file, on disk before a claim or completion returns; survives a kill."
@@ -31,7 +33,7 @@
 //!
 //! It verifies nothing: sender, id, digest, `iat` and `exp` of a [`ClaimRequest`] must come from a
 //! message that was opened and authorised (protocol section 9, steps 1 to 9). It seals nothing:
-//! replies come in sealed and go out as they came. Memory and SQLite are not shared between machines:
+//! replies come in sealed and go out as they came. Memory, log and SQLite are not shared between machines:
 //! several consumers of one queue on several machines need a store that is
 //! ([`ClaimStore::is_shared`]), behind the features `redis`, `postgres` and `mariadb`.
 //!
@@ -113,6 +115,7 @@ pub mod floor;
 #[doc(hidden)]
 pub mod fuzzing;
 mod key;
+mod log;
 mod memory;
 #[cfg(feature = "redis")]
 mod redis;
@@ -128,6 +131,7 @@ pub use address::demanding_tls;
 pub use claim::Limits;
 pub use clock::ClockWatch;
 pub use key::{ClaimKey, Scope, Worker};
+pub use log::{LogClaims, LogOptions, WINDOW_MS};
 pub use memory::MemoryClaims;
 #[cfg(feature = "redis")]
 pub use redis::{RedisClaims, RedisOptions};

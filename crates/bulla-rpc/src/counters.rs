@@ -165,7 +165,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn refuse(&self, name: &'static str) {
+    /// Counts a refusal by its stable name.
+    pub fn refuse(&self, name: &'static str) {
         self.refused.lock().entry(name).or_default().count += 1;
     }
 

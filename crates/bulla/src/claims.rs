@@ -6,7 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bulla_guard::{ClaimStore, MemoryClaims, NewStore, SqliteClaims, SqliteOptions, StoreOptions};
+use bulla_guard::{
+    ClaimStore, LogClaims, LogOptions, MemoryClaims, NewStore, SqliteClaims, SqliteOptions,
+    StoreOptions,
+};
 use bulla_rpc::{Clock, SystemClock};
 use bulla_seal::{MAX_LIFE, Party};
 
@@ -15,8 +18,12 @@ use crate::shared::SharedClaims;
 
 /// What a note says of claims in a folder; of shared ones it says their place.
 const IN_FOLDER: &str = "folder";
+/// Of claims in a log.
+const IN_LOG: &str = "log";
 /// The claims' file in the state folder.
 const FILE: &str = "claims.db";
+/// The claims' log in the state folder.
+const LOG: &str = "claims.log";
 
 /// Where a server remembers which messages ran (protocol section 7).
 #[derive(Debug, Clone)]
@@ -25,6 +32,10 @@ pub enum Claims {
     /// may have run is refused: what was sealed before the start and the allowed difference of
     /// clocks (2 minutes) after.
     Folder(PathBuf),
+    /// In memory, with a log in a file of this folder, which one process has. Nobody waits for the disk:
+    /// it survives the end of the process, and when the machine went down without warning, what was
+    /// sealed until then and 2 minutes after is refused unless the log knows it.
+    Log(PathBuf),
     /// In memory: after every start, what was sealed before it and 2 minutes after is refused,
     /// but for `read_only` methods.
     Memory,
@@ -128,24 +139,42 @@ pub(crate) async fn open(
             note_served(owner, shared.place());
             Ok(store)
         }
+        Claims::Log(folder) => {
+            let (path, new_file) = place(folder, LOG, owner, now.secs())?;
+            let store = LogClaims::open(&path, LogOptions::new(new_file, now_ms)).await?;
+            lost_if_moved(&store, owner, IN_LOG, now_ms).await?;
+            note_served(owner, IN_LOG);
+            Ok(Arc::new(store))
+        }
         Claims::Folder(folder) => {
-            let failed = |source| ConnectError::State { path: folder.clone(), source };
-            private_folder(folder).map_err(failed)?;
-            let path = folder.join(FILE);
-            let new_file = new_file(owner, now.secs());
-            if new_file == NewStore::MayBeLost && !path.exists() {
-                tracing::warn!(
-                    folder = %folder.display(),
-                    "there is no memory of which messages ran: what was sent before now and two \
-                     minutes after is refused"
-                );
-            }
+            let (path, new_file) = place(folder, FILE, owner, now.secs())?;
             let store = SqliteClaims::open(&path, SqliteOptions::new(new_file, now_ms)).await?;
             lost_if_moved(&store, owner, IN_FOLDER, now_ms).await?;
             note_served(owner, IN_FOLDER);
             Ok(Arc::new(store))
         }
     }
+}
+
+/// The file in a folder of its own, and what it means if it is not there.
+fn place(
+    folder: &Path,
+    file: &str,
+    owner: &Owner<'_>,
+    now: u64,
+) -> Result<(PathBuf, NewStore), ConnectError> {
+    private_folder(folder)
+        .map_err(|source| ConnectError::State { path: folder.to_owned(), source })?;
+    let path = folder.join(file);
+    let new_file = new_file(owner, now);
+    if new_file == NewStore::MayBeLost && !path.exists() {
+        tracing::warn!(
+            folder = %folder.display(),
+            "there is no memory of which messages ran: what was sent before now and two minutes \
+             after is refused"
+        );
+    }
+    Ok((path, new_file))
 }
 
 fn private_folder(path: &Path) -> io::Result<()> {
@@ -194,6 +223,23 @@ mod tests {
         lost();
         let unknown = folder.path().join("unknown.key");
         assert!(blind(&state, &unknown, &party(1), None).await, "of unknown age");
+    }
+
+    #[tokio::test]
+    async fn a_log_beside_what_was_a_file_begins_with_something_to_fear() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, state) = (folder.path().join("db-1.key"), folder.path().join("state"));
+        let party = party(1);
+        let owner = Owner { key_file: &key, party: &party, since: Some(SystemClock.now().secs()) };
+        let blind = async |claims: Claims| {
+            let store = open(&claims, &owner).await.unwrap();
+            store.stats().await.unwrap().blind_until.is_some()
+        };
+        assert!(!blind(Claims::Log(state.clone())).await, "first run");
+        assert!(!blind(Claims::Log(state.clone())).await, "second run");
+        assert!(blind(Claims::Folder(state.clone())).await, "moved");
+        fs::remove_file(state.join(LOG)).unwrap();
+        assert!(blind(Claims::Log(state.clone())).await, "lost");
     }
 
     #[tokio::test]

@@ -184,7 +184,7 @@ impl Connection {
             return None;
         }
         let folder = match kept {
-            Claims::Folder(folder) => folder.clone(),
+            Claims::Folder(folder) | Claims::Log(folder) => folder.clone(),
             _ => default_state(&self.key_file),
         };
         Some(Policies::open(&self.client, &folder))

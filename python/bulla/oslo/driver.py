@@ -1,5 +1,6 @@
 """The driver ``bulla+rabbit://``: oslo.messaging's rabbit driver, with every message sealed."""
 
+import itertools
 import logging
 import os
 import threading
@@ -7,17 +8,20 @@ import uuid
 
 import oslo_messaging
 from oslo_messaging import transport as oslo_transport
-from oslo_messaging._drivers import amqp, amqpdriver, common, impl_rabbit
+from oslo_messaging._drivers import amqp, amqpdriver, base, common, impl_rabbit
 from oslo_serialization import jsonutils
 
 import bulla
 from bulla.oslo import failures, waiting
-from bulla.oslo.listener import SealedListener
+from bulla.oslo.census import Census
+from bulla.oslo.listener import SealedListener, SealedNotificationListener, body_of
 from bulla.oslo.settings import Settings
 
 LOG = logging.getLogger(__name__)
 
 SCHEME = "bulla+rabbit"
+# Targets that are looked up once.
+TARGETS = 10_000
 
 
 class BullaRabbitDriver(impl_rabbit.RabbitDriver):
@@ -46,6 +50,7 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
         self._sessions = {}
         self._sessions_lock = threading.Lock()
         self._current = threading.local()
+        self._targets = {}
 
     # What a process has of Bulla: opened when it is needed, in the process that needs it.
 
@@ -64,7 +69,15 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
 
     def target_of(self, target):
         """Whom a message for `target` is sealed for."""
-        exchange = self._get_exchange(target)
+        known = (self._get_exchange(target), target.topic, target.server, bool(target.fanout))
+        found = self._targets.get(known)
+        if found is None:
+            found = self._find_target(known[0], target)
+            if len(self._targets) < TARGETS:
+                self._targets[known] = found
+        return found
+
+    def _find_target(self, exchange, target):
         if target.fanout:
             group = self.settings.fanouts.get(target.topic)
             if group is None:
@@ -123,29 +136,36 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
                 call.cancel()
 
     def _seal(self, target, ctxt, message, wait_for_reply, timeout):
-        peer = self.session.peer
-        common_to_both = {
+        to, method, args = self.target_of(target), message["method"], message.get("args") or {}
+        routed = {
             "namespace": message.get("namespace"),
             "version": message.get("version") or "1.0",
-            "context": ctxt if isinstance(ctxt, dict) else ctxt.to_dict(),
-            "other": jsonutils.to_primitive,
         }
-        to, method, args = self.target_of(target), message["method"], message.get("args") or {}
-        try:
+
+        def begin(peer, common_to_both):
             if wait_for_reply:
-                call = peer.call(
+                return peer.call(
                     to,
                     method,
                     args,
                     timeout=min(timeout or 60, 86400),
                     reply_queue=self._get_reply_q(),
+                    **routed,
                     **common_to_both,
                 )
-            else:
-                kind = "fanout" if target.fanout else "cast"
-                call = peer.send(
-                    to, method, args, kind=kind, life=self.settings.cast_life, **common_to_both
-                )
+            kind = "fanout" if target.fanout else "cast"
+            life = self.settings.cast_life
+            return peer.send(to, method, args, kind=kind, life=life, **routed, **common_to_both)
+
+        return self._sealed(begin, ctxt)
+
+    def _sealed(self, begin, ctxt):
+        common_to_both = {
+            "context": ctxt if isinstance(ctxt, dict) else ctxt.to_dict(),
+            "other": jsonutils.to_primitive,
+        }
+        try:
+            call = begin(self.session.peer, common_to_both)
             waiting.until(call.is_sealed, call.wait_sealed, call.sealed_fileno)
             if call.has_frame():
                 return call
@@ -155,10 +175,39 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
             raise failures.local(error, self._allowed_remote_exmods) from error
 
     def send_notification(self, target, ctxt, message, version, retry=None):
-        raise failures.SealError(
-            "notifications are not carried over bulla+rabbit: give them a transport of their own "
-            "([oslo_messaging_notifications] transport_url)"
+        if self.settings.send_plain:
+            return super().send_notification(target, ctxt, message, version, retry=retry)
+        behind = self.behind_notifications(target.topic)
+        if behind is None:
+            raise failures.SealError(
+                f"nobody is known to be behind the notifications of `{target.topic}`: name them in "
+                "[bulla] topics"
+            )
+        to = bulla.Target.named(behind, self._get_exchange(target), target.topic)
+        call = self._sealed(
+            lambda peer, common_to_both: peer.send(
+                to,
+                "notify",
+                message,
+                # A policy judges it as any other method that is not answered.
+                kind="cast",
+                namespace="notification",
+                life=self.settings.cast_life,
+                **common_to_both,
+            ),
+            ctxt,
         )
+        try:
+            # Both drivers' messages look the same under the seal.
+            self._send(target, {}, {"bulla": call.frame()}, notify=True, retry=retry)
+        finally:
+            if not call.done():
+                call.cancel()
+
+    def behind_notifications(self, topic):
+        """Who is behind a topic of notifications, which has the priority behind its last dot."""
+        principal = self.settings.topics.principal
+        return principal(topic) or principal(topic.rpartition(".")[0])
 
     def finish_call(self, call, msg_id, call_monitor_timeout):
         """Waits for a call's end: its result, or the exception to raise."""
@@ -193,10 +242,11 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
     # Serving.
 
     def listen(self, target, batch_size, batch_timeout):
-        return SealedListener.adapted(self, target, batch_size, batch_timeout)
+        return SealedListener(self, target, batch_size, batch_timeout)
 
     def listen_for_notifications(self, targets_and_priorities, pool, batch_size, batch_timeout):
-        raise failures.SealError("notifications are not carried over bulla+rabbit")
+        listener = SealedNotificationListener(self, targets_and_priorities, pool)
+        return base.PollStyleListenerAdapter(listener, batch_size, batch_timeout)
 
     def cleanup(self):
         super().cleanup()
@@ -217,17 +267,15 @@ class Waiter(amqpdriver.ReplyWaiter):
 
     def __call__(self, message):
         sealed = message.get("result")
-        if not (isinstance(sealed, dict) and set(sealed) == {"bulla"}):
+        if not (isinstance(sealed, dict) and "bulla" in sealed):
             if message.get("_msg_id") in self.waiters._queues:
                 return super().__call__(message)
             message.acknowledge()
             return LOG.warning("A reply that is not sealed was refused.")
         message.acknowledge()
-        session = self._driver.session
         try:
-            while not session.peer.deliver_reply(self._queue, sealed["bulla"]):
-                waiting.pause()
-        except (bulla.Error, TypeError) as error:
+            self._driver.session.peer.deliver_reply(self._queue, body_of(message))
+        except (bulla.Error, TypeError, ValueError) as error:
             LOG.warning("A reply was refused: %s", error)
 
     def listen(self, msg_id):
@@ -260,33 +308,77 @@ class Session:
             self.peer = bulla.Peer.open(settings.key_file, settings.bus, groups)
         except bulla.Error as error:
             raise failures.SealError(str(error)) from error
-        self.listener = None
+        self.census = Census(settings.key_file)
+        # Messages that came and were not handed to Bulla.
+        self.refused = 0
+        self._listeners, self._numbers = {}, itertools.count(1)
         self._serves = False
+        self._lock = threading.Lock()
+        self._jobs = None
         self._closed = False
         self._thread = threading.Thread(target=self._run_errands, daemon=True)
         self._thread.start()
 
     def serve(self, listener):
-        if self.listener is not None:
-            raise failures.SealError("one process serves one target over bulla+rabbit")
-        if not self._serves:
-            settings = self._driver.settings
-            try:
-                self.peer.serve(
-                    open_to_agents=settings.open_to_agents,
-                    open_to_components=settings.open_to_components,
-                    claims=settings.claims,
-                    only_host=settings.only_host,
-                    concurrency=settings.concurrency,
+        """The number under which a listener's messages are known."""
+        with self._lock:
+            if not self._serves:
+                self._serve()
+            number = next(self._numbers)
+            self._listeners[number] = listener
+            return number
+
+    def _serve(self):
+        settings = self._driver.settings
+        try:
+            self.peer.serve(
+                open_to_agents=settings.open_to_agents,
+                open_to_components=settings.open_to_components,
+                claims=settings.claims,
+                # The bus is told before a method runs, as oslo.messaging's servers do.
+                log=True,
+                only_host=settings.only_host,
+                concurrency=settings.concurrency,
+            )
+        except bulla.Error as error:
+            raise failures.SealError(str(error)) from error
+        self._serves = True
+
+    def begin(self):
+        """A listener takes what is handed over."""
+        with self._lock:
+            if self._jobs is None:
+                self._jobs = threading.Thread(target=self._run_jobs, daemon=True)
+                self._jobs.start()
+
+    def leave(self, listener):
+        with self._lock:
+            self._listeners.pop(listener.number, None)
+
+    def _run_jobs(self):
+        """What came out later than its listener waited, or natively, goes to who serves it."""
+        while not self._closed:
+            job = waiting.following(self.peer.next_job, self.peer.jobs_fileno, 1.0)
+            if job is None:
+                continue
+            with self._lock:
+                # What came natively may be for any: the first was here first.
+                listener = self._listeners.get(job.listener) or next(
+                    iter(self._listeners.values()), None
                 )
-            except bulla.Error as error:
-                raise failures.SealError(str(error)) from error
-            self._serves = True
-        self.listener = listener
+            if listener is None:
+                # Nobody runs it any more; its sender hears nothing, and may ask again.
+                LOG.warning("A request came when nobody served any more: %s", job.method)
+                continue
+            try:
+                listener.accept(job)
+            except Exception:
+                LOG.exception("A request could not be handed over")
 
     def close(self):
         self._closed = True
         self.peer.close(1.0)
+        self.census.write()
 
     def _run_errands(self):
         while not self._closed:

@@ -1,82 +1,129 @@
-"""Taking requests: what is sealed goes through Bulla's pipeline before oslo's dispatcher sees a method
-name; what is not is refused, unless the settings still allow it."""
+"""Taking messages: what is sealed goes through Bulla's pipeline before oslo's dispatcher sees a method
+name; what is not is refused, unless the settings still allow it.
+
+A thread of each listener takes from the bus, opens and judges, and hands over what may run. What comes out
+later, because it had to wait for something, comes from a thread of the process's session.
+"""
 
 import logging
+import queue
 import threading
 import time
 
 from oslo_messaging._drivers import amqpdriver, base, common
-from oslo_serialization import jsonutils
 
 import bulla
 from bulla.oslo import failures, waiting
+from bulla.oslo.incoming import SealedIncoming, SealedNotification
 
 LOG = logging.getLogger(__name__)
 
 # How long what was taken from the bus may take to be judged when a server stops, in seconds.
 LAST_GRACE = 15
-_CALL = {"bulla", "_unique_id", "_msg_id", "_reply_q", "_timeout"}
-_CAST = {"bulla", "_unique_id"}
+# How long a notification that is put back waits, in seconds.
+AGAIN_AFTER = 1.0
 
 
-class SealedIncoming(amqpdriver.AMQPIncomingMessage):
-    """A request whose sender is proven, that may run, and has not run before."""
-
-    def __init__(self, listener, job):
-        reply_q, msg_id, timeout = job.way or (None, None, None)
-        message = {"method": job.method, "args": job.args() or {}, "version": job.version}
-        if job.namespace is not None:
-            message["namespace"] = job.namespace
-        context = job.context() or {}
-        super().__init__(
-            listener,
-            context,
-            message,
-            job.message_id,
-            msg_id,
-            reply_q,
-            timeout,
-            listener._obsolete_reply_queues,
-            listener._message_operations_handler,
-        )
-        self.sender = job.sender
-        self._job = job
-
-    def reply(self, reply=None, failure=None):
-        answer = self._end(reply, failure)
-        waiting.until(answer.done, answer.wait, answer.fileno)
-        frame = answer.frame()
-        if frame is not None:
-            super().reply({"bulla": frame}, None)
-
-    def _end(self, reply, failure):
-        to_primitive = jsonutils.to_primitive
-        if failure:
-            tell = self.listener.driver.settings.tell_tracebacks
-            kind, message, details, trace = failures.describe(failure, tell)
-            return self._job.fail(kind, message, details, trace, to_primitive)
-        try:
-            return self._job.finish(reply, to_primitive)
-        except (TypeError, ValueError, OverflowError) as error:
-            LOG.error("The result of %s can't be sent: %s", self._job.method, error)
-            return self._job.fail("InternalError", "the method's result can't be sent")
-
-    def heartbeat(self):
-        self._job.progress()
+def body_of(message):
+    """What the bus brought, before anything was made of it: JSON can be read in more than one way."""
+    body = message._raw_message.body
+    return body.encode() if isinstance(body, str) else bytes(body)
 
 
-class SealedListener(amqpdriver.RpcAMQPListener):
+class Taking:
+    """What listeners have in common: taking one message from the bus."""
+
+    def taker(self, place):
+        """A callback for what comes from `place`; None for where nothing sealed is taken."""
+
+        def take(message):
+            if self._shutdown.is_set():
+                # Nobody would run it. Not acknowledged, it goes back to its queue.
+                return None
+            if "bulla" not in message and self.may_be_plain:
+                return self._take_plain(message)
+            try:
+                message.acknowledge()
+            except Exception as error:
+                return LOG.warning("A message was given up, its acknowledgement failed: %s", error)
+            if "bulla" not in message:
+                return self.refuse("it is not sealed")
+            try:
+                self._take_sealed(place, message)
+            except (bulla.Error, TypeError, ValueError) as error:
+                self.refuse(str(error))
+
+        return take
+
+    def _take_sealed(self, place, message):
+        if place is None:
+            return self.refuse("nothing sealed is taken here")
+        body = body_of(message)
+        while True:
+            taken = self._peer.deliver(place, body, self.number)
+            if taken is not False:
+                break
+            waiting.pause()
+        if taken is not True:
+            self.accept(taken)
+
+    @property
+    def may_be_plain(self):
+        return bool(self.driver.settings.accept_plain)
+
+    def _take_plain(self, message):
+        self.session.census.note(self.topic, message)
+        # The rabbit driver's own, which acknowledges as it does.
+        self(message)
+        while self.incoming:
+            self.hand_over(self.incoming.pop(0))
+
+    def refuse(self, why):
+        self.session.refused += 1
+        LOG.warning("A message was refused: %s", why)
+
+    def take_from_bus(self):
+        """Takes until it is stopped."""
+        timeout = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN
+        while not self._shutdown.is_set():
+            self._message_operations_handler.process()
+            try:
+                self.conn.consume(timeout=timeout)
+            except common.Timeout:
+                timeout = min(timeout * 2, amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MAX)
+            except Exception:
+                LOG.exception("Taking messages failed; it is tried again.")
+                waiting.pause(1.0)
+            else:
+                timeout = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN
+
+    def join(self, driver, topic):
+        self.session, self.topic = driver.session, topic
+        self._peer = self.session.peer
+        self._thread = threading.Thread(target=self.take_from_bus, daemon=True)
+        self.number = self.session.serve(self)
+
+    def stop_taking(self):
+        self._shutdown.set()
+        self.conn.stop_consuming()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._message_operations_handler.process_in_background()
+        # What was taken before the end is still run.
+        until = time.monotonic() + LAST_GRACE
+        while self._peer.pending() and time.monotonic() < until:
+            waiting.pause()
+
+    def leave(self):
+        self._message_operations_handler.stop()
+        self.conn.close()
+        self.session.leave(self)
+
+
+class SealedListener(Taking, amqpdriver.RpcAMQPListener):
     """The queues of one target."""
 
-    def __init__(self, driver, conn):
-        super().__init__(driver, conn)
-        self._session = driver.session
-        self._peer = driver.session.peer
-        self._feeder = threading.Thread(target=self._feed, daemon=True)
-        self._refused = 0
-
-    @classmethod
-    def adapted(cls, driver, target, batch_size, batch_timeout):
+    def __init__(self, driver, target, batch_size, batch_timeout):
         exchange, topic, server = driver._get_exchange(target), target.topic, target.server
         settings, me = driver.settings, driver.key.principal
         places = {
@@ -94,113 +141,87 @@ class SealedListener(amqpdriver.RpcAMQPListener):
             raise failures.SealError(
                 f"the key is {me}'s, but behind the topic `{topic}` is {behind}: see [bulla] topics"
             )
-        conn = driver._get_connection(common.PURPOSE_LISTEN)
-        listener = cls(driver, conn)
-        driver.session.serve(listener)
+        super().__init__(driver, driver._get_connection(common.PURPOSE_LISTEN))
+        self.batch_size, self.batch_timeout = batch_size, batch_timeout
+        self.on_incoming_callback = None
+        self.join(driver, topic)
         takers = {}
         for kind, place in places.items():
             if mine[kind]:
-                listener._peer.listen(place)
-            takers[kind] = listener._taker(place if mine[kind] else None)
-        conn.declare_topic_consumer(
+                self._peer.listen(place)
+            takers[kind] = self.taker(place if mine[kind] else None)
+        self.conn.declare_topic_consumer(
             exchange_name=exchange, topic=topic, callback=takers["topic"]
         )
-        conn.declare_topic_consumer(
+        self.conn.declare_topic_consumer(
             exchange_name=exchange, topic=f"{topic}.{server}", callback=takers["server"]
         )
-        conn.declare_fanout_consumer(topic, takers["fanout"])
-        listener._feeder.start()
-        return base.PollStyleListenerAdapter(listener, batch_size, batch_timeout)
+        self.conn.declare_fanout_consumer(topic, takers["fanout"])
 
-    # From the bus.
+    def start(self, on_incoming_callback):
+        self.on_incoming_callback = on_incoming_callback
+        self._thread.start()
+        self.session.begin()
 
-    def _taker(self, place):
-        def take(message):
-            if self._shutdown.is_set():
-                # Nobody would run it. Not acknowledged, it goes back to its queue.
-                return None
-            try:
-                message.acknowledge()
-            except Exception as error:
-                return LOG.warning("A request was given up, its acknowledgement failed: %s", error)
-            if "bulla" not in message:
-                return self._take_plain(message)
-            try:
-                self._take_sealed(place, message)
-            except (bulla.Error, TypeError, ValueError) as error:
-                self._refuse(str(error))
+    def accept(self, job):
+        self.hand_over(SealedIncoming(self, job))
 
-        return take
+    def hand_over(self, incoming):
+        self.on_incoming_callback([incoming])
 
-    def _take_sealed(self, place, message):
-        is_call = "_msg_id" in message
-        if set(message) != (_CALL if is_call else _CAST):
-            return self._refuse("it has other members than a sealed message has")
-        if place is None:
-            return self._refuse("nothing sealed is taken here")
-        timeout = message.get("_timeout")
-        if timeout is not None and not isinstance(timeout, (int, float)):
-            return self._refuse("its _timeout is no number")
-        frame, queue, msg_id = message["bulla"], message.get("_reply_q"), message.get("_msg_id")
-        while not self._peer.deliver(place, frame, queue, msg_id, timeout):
-            waiting.pause()
+    def stop(self):
+        self.stop_taking()
 
-    def _take_plain(self, message):
-        if not self.driver.settings.accept_plain:
-            return self._refuse("it is not sealed")
-        method = message.get("method")
-        LOG.warning("A request that is not sealed was taken (%s), as the settings allow.", method)
-        # As the rabbit driver does, but for the acknowledgement.
-        amqpdriver.AMQPListener.__call__(self, message)
-        while self.incoming:
-            self._peer.push(self.incoming.pop(0))
+    def cleanup(self):
+        self.leave()
 
-    def _refuse(self, why):
-        self._refused += 1
-        LOG.warning("A message was refused: %s", why)
 
-    def _feed(self):
-        timeout = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN
-        while not self._shutdown.is_set():
-            try:
-                self.conn.consume(timeout=timeout)
-            except common.Timeout:
-                timeout = min(timeout * 2, amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MAX)
-            except Exception:
-                LOG.exception("Taking messages failed; it is tried again.")
-                waiting.pause(1.0)
-            else:
-                timeout = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN
+class SealedNotificationListener(Taking, amqpdriver.NotificationAMQPListener):
+    """The queues of notifications of some topics and priorities."""
 
-    # To oslo's server.
+    def __init__(self, driver, targets_and_priorities, pool):
+        super().__init__(driver, driver._get_connection(common.PURPOSE_LISTEN))
+        self._ready = queue.Queue()
+        topics = sorted({target.topic for target, _ in targets_and_priorities})
+        self.join(driver, ",".join(topics))
+        for target, priority in targets_and_priorities:
+            exchange, topic = driver._get_exchange(target), f"{target.topic}.{priority}"
+            behind = driver.behind_notifications(topic)
+            place = bulla.Place(exchange, topic) if behind == driver.key.principal else None
+            if place is not None:
+                self._peer.listen(place)
+            elif not driver.settings.accept_plain:
+                raise failures.SealError(
+                    f"the key is {driver.key.principal}'s, but behind the notifications of `{topic}` "
+                    f"is {behind or 'nobody'}: see [bulla] topics"
+                )
+            self.conn.declare_topic_consumer(
+                exchange_name=exchange, topic=topic, callback=self.taker(place), queue_name=pool
+            )
+        self._thread.start()
+        self.session.begin()
+
+    def accept(self, job):
+        self.hand_over(SealedNotification(self, job))
+
+    def hand_over(self, incoming):
+        self._ready.put(incoming)
+
+    def again(self, incoming):
+        later = threading.Timer(AGAIN_AFTER, self._ready.put, (incoming,))
+        later.daemon = True
+        later.start()
 
     @base.batch_poll_helper
     def poll(self, timeout=None):
-        while not self._shutdown.is_set():
-            found = self._next(1.0 if timeout is None else min(timeout, 1.0))
-            if found is not None:
-                return found
-            if timeout is not None:
-                timeout -= 1.0
-                if timeout <= 0:
-                    return None
-        # What was taken before the end is still run.
-        until = time.monotonic() + LAST_GRACE
-        while True:
-            found = self._next(0.05)
-            if found is not None or not self._peer.pending() or time.monotonic() > until:
-                return found
-
-    def _next(self, timeout):
-        found = waiting.following(self._peer.next_job, self._peer.jobs_fileno, timeout)
-        return SealedIncoming(self, found) if isinstance(found, bulla.Job) else found
+        # Not for ever: when it stops, nothing comes any more.
+        try:
+            return self._ready.get(timeout=0.5 if timeout is None else min(timeout, 0.5))
+        except queue.Empty:
+            return None
 
     def stop(self):
-        self._shutdown.set()
-        self.conn.stop_consuming()
-        self._feeder.join()
+        self.stop_taking()
 
     def cleanup(self):
-        self.conn.close()
-        if self._session.listener is self:
-            self._session.listener = None
+        self.leave()

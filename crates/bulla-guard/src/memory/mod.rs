@@ -112,6 +112,47 @@ impl MemoryClaims {
         completed
     }
 
+    pub(crate) fn try_extend(
+        &self,
+        key: &ClaimKey,
+        grant: Grant,
+        until_ms: u64,
+    ) -> Result<Grant, Lost> {
+        match self.event(key, Event::Extend { grant, until_ms }) {
+            Action::Extend(extended) => extended,
+            _ => Err(Lost::Unknown),
+        }
+    }
+
+    pub(crate) fn try_answer(&self, key: &ClaimKey, error: Reply) -> Option<Reply> {
+        match self.event(key, Event::Answer(error)) {
+            Action::Answer(standing) => standing,
+            _ => None,
+        }
+    }
+
+    /// Whether that claim is still held, in whatever state.
+    pub(crate) fn knows(&self, key: &ClaimKey) -> bool {
+        let key = self.key(key);
+        self.shard(key).lock().find(key).is_some()
+    }
+
+    /// Refuses what another store refused beside what it knew.
+    pub(crate) fn restore(&self, gate: Gate) {
+        self.purged_exp.fetch_max(gate.purged_exp, Relaxed);
+        let from = gate.blind_until.map_or(0, |until| until.saturating_add(1));
+        self.sighted_from.fetch_max(from, Relaxed);
+    }
+
+    pub(crate) fn replies_dropped(&self) -> u64 {
+        self.counters.read().replies_dropped
+    }
+
+    /// What was counted so far was counted before.
+    pub(crate) fn forget_counts(&mut self) {
+        self.counters = Counters::default();
+    }
+
     fn first_claim(
         &self,
         shard: &mut Shard,
@@ -167,7 +208,7 @@ impl MemoryClaims {
         self.reply_bytes.fetch_update(Relaxed, Relaxed, update).is_ok()
     }
 
-    fn sweep_now(&self, request: &SweepRequest) -> Swept {
+    pub(crate) fn sweep_now(&self, request: &SweepRequest) -> Swept {
         let mut swept = Swept::default();
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -197,14 +238,14 @@ impl MemoryClaims {
         }
     }
 
-    fn lose(&self, now_ms: u64) {
+    pub(crate) fn lose(&self, now_ms: u64) {
         let mut gate = Gate::default();
         gate.lose(now_ms, self.options.skew_s);
         let from = gate.blind_until.map_or(0, |until| until.saturating_add(1));
         self.sighted_from.fetch_max(from, Relaxed);
     }
 
-    fn gate(&self) -> Gate {
+    pub(crate) fn gate(&self) -> Gate {
         let purged_exp = self.purged_exp.load(Relaxed);
         Gate { purged_exp, blind_until: self.sighted_from.load(Relaxed).checked_sub(1) }
     }
@@ -287,10 +328,7 @@ impl ClaimStore for MemoryClaims {
         grant: Grant,
         until_ms: u64,
     ) -> Result<Result<Grant, Lost>, StoreError> {
-        match self.event(key, Event::Extend { grant, until_ms }) {
-            Action::Extend(extended) => Ok(extended),
-            _ => Ok(Err(Lost::Unknown)),
-        }
+        Ok(self.try_extend(key, grant, until_ms))
     }
 
     async fn answer_in_doubt(
@@ -298,10 +336,7 @@ impl ClaimStore for MemoryClaims {
         key: &ClaimKey,
         error: Reply,
     ) -> Result<Option<Reply>, StoreError> {
-        match self.event(key, Event::Answer(error)) {
-            Action::Answer(standing) => Ok(standing),
-            _ => Ok(None),
-        }
+        Ok(self.try_answer(key, error))
     }
 
     async fn sweep(&self, request: SweepRequest) -> Result<Swept, StoreError> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bulla_seal::{MessageBuf, MessageId, MessageKind};
 use bulla_transport::{Address, ConsumeOptions, Inbox, Outbound, ReplyName};
+use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OnceCell;
@@ -61,7 +62,7 @@ impl WeakClient {
 pub(crate) struct Inner {
     endpoint: Endpoint,
     pending: Arc<Pending>,
-    replies: OnceCell<()>,
+    replies: OnceCell<replies::Listener>,
     fanout: FanoutState,
     reply_name: ReplyName,
     closed: CancellationToken,
@@ -184,6 +185,14 @@ impl Client {
         self.start_replies().await
     }
 
+    /// Takes what came to the reply inbox another way than through the transport's consumer, on this
+    /// thread. Call it inside a Tokio runtime. Before the first call there is nothing to be answered.
+    pub fn take_reply(&self, payload: Bytes) {
+        if let Some(listener) = self.0.replies.get().filter(|_| !self.0.closed.is_cancelled()) {
+            listener.take(payload);
+        }
+    }
+
     /// A buffer for a request's plaintext, with room for one like the last.
     fn buffer(&self) -> MessageBuf {
         let last = self.0.filled.load(Ordering::Relaxed);
@@ -212,11 +221,11 @@ impl Client {
                     reply_name: self.0.reply_name.clone(),
                     resends: Arc::new(SenderRates::new(RESENDS_PER_SECOND)),
                 };
-                listener.start(consumer, events, &self.0.closed);
-                Ok(())
+                listener.clone().start(consumer, events, &self.0.closed);
+                Ok(listener)
             })
             .await
-            .copied()
+            .map(drop)
     }
 
     /// Seals `request` with `args` for its target.

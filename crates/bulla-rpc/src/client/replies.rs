@@ -55,14 +55,19 @@ impl Listener {
             };
             let Some(delivery) = delivery else { break };
             delivery.acker.ack();
-            if let Some(notice) = OfferNeeded::parse(&delivery.payload) {
-                self.send_offer(&notice);
-            } else if let Err(refusal) = self.open(delivery.payload) {
-                // A forged or stray reply changes nothing: the call goes on waiting.
-                self.endpoint.refused(refusal, "reply refused");
-            }
+            self.take(delivery.payload);
         }
         self.pending.fail_all(&CallError::Closed);
+    }
+
+    /// Whose payload is a reply, its call ends, or hears of progress.
+    pub(super) fn take(&self, payload: Bytes) {
+        if let Some(notice) = OfferNeeded::parse(&payload) {
+            self.send_offer(&notice);
+        } else if let Err(refusal) = self.open(payload) {
+            // A forged or stray reply changes nothing: the call goes on waiting.
+            self.endpoint.refused(refusal, "reply refused");
+        }
     }
 
     fn open(&self, payload: Bytes) -> Result<(), Refusal> {

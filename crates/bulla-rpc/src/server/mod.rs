@@ -6,12 +6,13 @@ mod watch;
 mod work;
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_guard::{ClaimStore, SweepRequest};
 use bulla_seal::GroupName;
-use bulla_transport::{Consumer, Inbox, TransportError};
+use bulla_transport::{Consumer, Delivery, Inbox, TransportError};
 use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -157,6 +158,11 @@ impl Server {
         }
     }
 
+    /// Whether a message would be run at once.
+    pub fn has_room(&self) -> bool {
+        self.work.permits.available_permits() > 0 && !self.stop.is_cancelled()
+    }
+
     /// What remembers which messages ran here.
     pub fn claims(&self) -> &Arc<dyn ClaimStore> {
         &self.claims
@@ -213,6 +219,13 @@ impl Server {
         let consumer = self.endpoint.transport.consume(inbox, options).await?;
         self.work_on(consumer);
         Ok(())
+    }
+
+    /// Takes a delivery that no consumer brings, from an inbox that it [consumes](Self::consume) from. Whoever
+    /// polls the future runs it: on its own thread, that goes as far as the method's first wait. When the
+    /// server drains, it waits for it.
+    pub fn take(&self, delivery: Delivery) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.work.tasks.track_future(self.work.clone().take_one(delivery)))
     }
 
     // Not async: what runs is compiled here, as this crate is optimised (docs/adr/0008).

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bulla_seal::mutants::{Check, off};
 use bulla_transport::{Address, Consumer, Delivery, Outbound};
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -67,22 +67,44 @@ impl Work {
                 delivery.acker.put_back();
                 break;
             };
-            let work = self.clone();
-            let slot = Slot::new(self.permits.clone(), permit);
-            self.tasks.spawn(async move {
-                let held = work.run(sifted, delivery, &slot).await;
-                // What only waits does not keep others from running.
-                slot.release();
-                if let Some((delivery, pause)) = held {
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => {}
-                        () = work.stop.cancelled() => {}
-                    }
-                    delivery.acker.put_back();
-                }
-            });
+            self.tasks.spawn(self.clone().deal_with(sifted, delivery, permit));
         }
         consumer.stop().await;
+    }
+
+    /// Takes one delivery that came another way than through a consumer.
+    pub(super) async fn take_one(self: Arc<Self>, mut delivery: Delivery) {
+        let Some(sifted) = self.pipeline.sift(&mut delivery) else {
+            return drop_refused(delivery);
+        };
+        let permit = tokio::select! {
+            biased;
+            permit = self.permits.clone().acquire_owned() => permit.ok(),
+            () = self.stop.cancelled() => None,
+        };
+        match permit {
+            Some(permit) => self.deal_with(sifted, delivery, permit).await,
+            None => delivery.acker.put_back(),
+        }
+    }
+
+    async fn deal_with(
+        self: Arc<Self>,
+        sifted: Sifted,
+        delivery: Delivery,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let slot = Slot::new(self.permits.clone(), permit);
+        let held = self.run(sifted, delivery, &slot).await;
+        // What only waits does not keep others from running.
+        slot.release();
+        if let Some((delivery, pause)) = held {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => {}
+            }
+            delivery.acker.put_back();
+        }
     }
 
     async fn run(
