@@ -109,7 +109,7 @@ fn memory_with_replies(count: u64) {
     for n in 0..count {
         let request = source.request(n);
         let ClaimOutcome::Granted(grant) = store.try_claim(&request) else { unreachable!() };
-        let reply = Some(Reply { digest: request.digest, sealed: None });
+        let reply = Some(Reply::with_digest(request.digest, None));
         store.try_complete(&request.key, grant, Completion::Done { reply });
     }
     let bytes = (resident_bytes() - before) as f64 / count as f64;
@@ -138,7 +138,7 @@ async fn sqlite(in_flight: u64, count: u64, complete: bool) {
                 let ClaimOutcome::Granted(grant) = outcome else { unreachable!() };
                 if complete {
                     let sealed = Bytes::from(vec![n as u8; 256]);
-                    let reply = Some(Reply::new(Digest([1; 32]), sealed));
+                    let reply = Some(Reply::new(sealed));
                     store.complete(&key, grant, Completion::Done { reply }).await.unwrap();
                 }
             }

@@ -91,7 +91,7 @@ pub fn digest(n: u128) -> Digest {
 
 /// A reply of a few bytes.
 pub fn reply(text: &'static str) -> Reply {
-    Reply::new(digest(text.len() as u128), Bytes::from_static(text.as_bytes()))
+    Reply::new(Bytes::from_static(text.as_bytes()))
 }
 
 /// A completion with that reply.
@@ -394,7 +394,7 @@ where
         store.complete(&request(n).key, grant, done(text)).await?;
     }
     assert_eq!(store.claim(request(0)).await?, answered("sixsix"));
-    let digest_only = Reply { sealed: None, ..reply("fiver") };
+    let digest_only = Reply::with_digest(reply("fiver").digest(), None);
     assert_eq!(store.claim(request(1)).await?, Duplicate::Done { reply: Some(digest_only) }.into());
     assert_eq!(store.claim(request(2)).await?, answered("four"));
     let stats = store.stats().await?;

@@ -72,7 +72,7 @@
 //!     unreachable!("the first copy is granted");
 //! };
 //! // ... run the method, seal its reply, and only then:
-//! let reply = Reply::new(Digest([2; 32]), "sealed".into());
+//! let reply = Reply::new("sealed".into());
 //! let completion = Completion::Done { reply: Some(reply.clone()) };
 //! assert_eq!(store.complete(&key, grant, completion).await?, Completed::Stored);
 //!

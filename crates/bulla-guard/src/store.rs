@@ -1,6 +1,7 @@
 //! What every claim store offers.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use async_trait::async_trait;
 use bulla_seal::{Digest, Party};
@@ -76,19 +77,50 @@ pub struct Grant {
 }
 
 /// A sealed reply as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Reply {
-    /// SHA-256 of the sealed bytes.
-    pub digest: Digest,
+    /// `None` as long as nobody asked and the bytes are here.
+    digest: Option<Digest>,
     /// The sealed bytes, to be sent again as they are; `None` if they went past the byte budget.
     /// The duplicate is then answered with a sealed error "done, result not held".
     pub sealed: Option<Bytes>,
 }
 
+impl PartialEq for Reply {
+    fn eq(&self, other: &Self) -> bool {
+        self.sealed == other.sealed && self.digest() == other.digest()
+    }
+}
+
+impl Eq for Reply {}
+
+impl Hash for Reply {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest().hash(state);
+    }
+}
+
 impl Reply {
     /// A reply with its bytes.
-    pub fn new(digest: Digest, sealed: Bytes) -> Self {
-        Self { digest, sealed: Some(sealed) }
+    pub fn new(sealed: Bytes) -> Self {
+        Self { digest: None, sealed: Some(sealed) }
+    }
+
+    /// A reply that is known by its digest.
+    pub fn with_digest(digest: Digest, sealed: Option<Bytes>) -> Self {
+        Self { digest: Some(digest), sealed }
+    }
+
+    /// SHA-256 of the sealed bytes. Made when it is asked for: a store that keeps the bytes in memory
+    /// needs it for nothing.
+    pub fn digest(&self) -> Digest {
+        self.digest.unwrap_or_else(|| Digest::of(self.sealed.as_deref().unwrap_or_default()))
+    }
+
+    /// Its digest alone is kept.
+    pub(crate) fn drop_bytes(&mut self) {
+        self.digest = Some(self.digest());
+        self.sealed = None;
     }
 
     /// How many bytes count against the budget.

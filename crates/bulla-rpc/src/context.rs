@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bulla_seal::{
-    Digest, ErrorBody, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec,
-    SignedCredential,
+    ErrorBody, MessageBuf, MessageKind, Outcome, Party, ReplyBinding, ReplySpec, SignedCredential,
 };
 use bulla_transport::{Address, Outbound};
 use bytes::Bytes;
@@ -53,20 +52,13 @@ enum Form {
     /// The session of the request, to which the reply is bound.
     Sealed { session: Arc<InSession>, binding: ReplyBinding },
     /// The peer's own form.
-    Unsealed { form: Arc<dyn Unseal>, request: Digest },
+    Unsealed(Arc<dyn Unseal>),
 }
 
 impl std::fmt::Debug for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if matches!(self, Self::Sealed { .. }) { "Sealed" } else { "Unsealed" })
     }
-}
-
-/// A reply that was made.
-#[derive(Debug)]
-pub(crate) struct Made {
-    pub(crate) bytes: Bytes,
-    pub(crate) digest: Digest,
 }
 
 /// Nothing but another final outcome, in place of one that could not be sent, comes after.
@@ -87,10 +79,9 @@ impl Answer {
     pub(crate) fn unsealed(
         endpoint: Endpoint,
         form: Arc<dyn Unseal>,
-        request: Digest,
         address: Arc<Address>,
     ) -> Self {
-        let form = Form::Unsealed { form, request };
+        let form = Form::Unsealed(form);
         Self { endpoint, form, address, next: AtomicU32::new(0) }
     }
 
@@ -103,14 +94,11 @@ impl Answer {
     }
 
     /// Makes one reply, sealed as its request was; the index rises by one with each.
-    pub(crate) fn seal(&self, outcome: Outcome, buf: MessageBuf) -> Result<Made, CallError> {
+    pub(crate) fn seal(&self, outcome: Outcome, buf: MessageBuf) -> Result<Bytes, CallError> {
         let index = self.next_index(outcome.is_final())?;
         let (session, binding) = match &self.form {
             Form::Sealed { session, binding } => (session, binding),
-            Form::Unsealed { form, request } => {
-                return in_form(&**form, outcome, &buf)
-                    .map(|bytes| Made { bytes, digest: *request });
-            }
+            Form::Unsealed(form) => return in_form(&**form, outcome, &buf),
         };
         let hedge = self.endpoint.hedge()?;
         let spec = ReplySpec { outcome, index };
@@ -123,7 +111,7 @@ impl Answer {
         if size > limit {
             return Err(CallError::TooLarge { size, limit });
         }
-        Ok(Made { bytes: frame.bytes().clone(), digest: frame.digest() })
+        Ok(frame.bytes().clone())
     }
 
     fn next_index(&self, last: bool) -> Result<u16, CallError> {
@@ -176,7 +164,7 @@ impl Context {
             Form::Sealed { session, .. } => {
                 session.session.requester_credential().map(|own| &**own)
             }
-            Form::Unsealed { .. } => None,
+            Form::Unsealed(_) => None,
         }
     }
 
@@ -216,7 +204,7 @@ impl Context {
         let Some(answer) = &self.0.answer else { return Ok(()) };
         let mut buf = MessageBuf::with_capacity(256);
         value::encode(item, buf.sink())?;
-        let made = answer.seal(Outcome::Progress, buf)?;
-        answer.publish(made.bytes).await
+        let sealed = answer.seal(Outcome::Progress, buf)?;
+        answer.publish(sealed).await
     }
 }

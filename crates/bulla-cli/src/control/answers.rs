@@ -125,7 +125,7 @@ impl Turn for OurTurn {
         let kept = async {
             let wrapped = keystore.wrap_answer(&key.id.to_string(), &answer).await;
             let sealed = wrapped.map_err(|error| error.to_string())?;
-            let reply = Some(Reply::new(Digest::of(&sealed), sealed.into()));
+            let reply = Some(Reply::new(sealed.into()));
             let completed = claims.complete(&key, grant, Completion::Done { reply }).await;
             completed.map_err(|error| error.to_string())
         };

@@ -104,7 +104,7 @@ pub(crate) struct Columns<'a> {
     pub(crate) until_ms: Option<i64>,
     pub(crate) idempotent: Option<i64>,
     pub(crate) envelope: Option<&'a Bytes>,
-    pub(crate) reply_digest: Option<&'a Digest>,
+    pub(crate) reply_digest: Option<Digest>,
     pub(crate) reply: Option<&'a Bytes>,
 }
 
@@ -123,7 +123,7 @@ impl<'a> Columns<'a> {
             idempotent: lease.map(|lease| i64::from(lease.idempotent)),
             // The envelope is only of use while somebody may still have to run it.
             envelope: lease.and(claim.envelope.as_ref()),
-            reply_digest: reply.map(|reply| &reply.digest),
+            reply_digest: reply.map(Reply::digest),
             reply: reply.and_then(|reply| reply.sealed.as_ref()),
         }
     }
@@ -140,9 +140,7 @@ where
     let number = |name| row.try_get::<i64, &'static str>(name);
     let bytes = |name| row.try_get::<Option<Vec<u8>>, &'static str>(name);
     let reply = match bytes("reply_digest")? {
-        Some(named) => {
-            Some(Reply { digest: digest(&named)?, sealed: bytes("reply")?.map(Bytes::from) })
-        }
+        Some(named) => Some(Reply::with_digest(digest(&named)?, bytes("reply")?.map(Bytes::from))),
         None => None,
     };
     let state = match number("state")? {

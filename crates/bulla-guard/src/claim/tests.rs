@@ -84,7 +84,7 @@ impl World {
 
     fn fresh_reply(&mut self) -> Reply {
         self.serial += 1;
-        Reply::new(Digest([self.serial; 32]), Bytes::from(vec![self.serial]))
+        Reply::new(Bytes::from(vec![self.serial]))
     }
 
     fn granted(&mut self, worker: u64, grant: Grant) {

@@ -99,8 +99,8 @@ impl World {
         let digest = Digest([named as u8; Digest::LEN]);
         match self.chance.below(5) {
             0 => None,
-            1 => Some(Reply { digest, sealed: None }),
-            _ => Some(Reply::new(digest, Bytes::from(vec![named as u8; size as usize]))),
+            1 => Some(Reply::with_digest(digest, None)),
+            _ => Some(Reply::new(Bytes::from(vec![named as u8; size as usize]))),
         }
     }
 

@@ -45,7 +45,7 @@ impl Reader {
     pub(super) fn reply(&self, at: usize) -> Result<Option<Reply>, StoreError> {
         let Some(digest) = self.bytes(at)? else { return Ok(None) };
         let digest = Digest::from_slice(&digest).ok_or_else(|| self.strange())?;
-        Ok(Some(Reply { digest, sealed: self.bytes(at + 1)? }))
+        Ok(Some(Reply::with_digest(digest, self.bytes(at + 1)?)))
     }
 
     pub(super) fn key(&self, at: usize) -> Result<ClaimKey, StoreError> {

@@ -445,6 +445,6 @@ fn bind<'q>(query: Bound<'q>, key: &'q [u8], claim: &'q Claim) -> Bound<'q> {
         .bind(columns.until_ms)
         .bind(columns.idempotent)
         .bind(columns.envelope.map(|bytes| &bytes[..]))
-        .bind(columns.reply_digest.map(|digest| &digest.0[..]))
+        .bind(columns.reply_digest.as_ref().map(|digest| &digest.0[..]))
         .bind(columns.reply.map(|bytes| &bytes[..]))
 }

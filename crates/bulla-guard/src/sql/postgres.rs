@@ -252,7 +252,7 @@ impl Backend for Rows {
             .bind(until_ms)
             .bind(idempotent)
             .bind(bytes(|row| row.envelope.map(|bytes| &bytes[..])))
-            .bind(bytes(|row| row.reply_digest.map(|digest| &digest.0[..])))
+            .bind(bytes(|row| row.reply_digest.as_ref().map(|digest| &digest.0[..])))
             .bind(bytes(|row| row.reply.map(|bytes| &bytes[..])));
         let conn = self.conn.as_mut().ok_or(Error::PoolClosed)?;
         query.execute(conn).await.map(drop)

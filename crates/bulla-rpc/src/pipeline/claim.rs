@@ -408,13 +408,13 @@ fn call_taken(request: &Authorized) -> Option<events::CallTaken> {
     })
 }
 
-/// A reply as the store keeps it: named by its envelope, as requests are.
+/// A reply as the store keeps it.
 fn stored(sealed: &Sealed) -> Reply {
-    Reply::new(sealed.made.digest, sealed.made.bytes.clone())
+    Reply::new(sealed.bytes.clone())
 }
 
 fn settled(Outcome { reply, error }: Outcome) -> Settlement {
-    let reply = reply.map(|sealed| (sealed.address, sealed.made.bytes));
+    let reply = reply.map(|sealed| (sealed.address, sealed.bytes));
     Settlement::Done { reply, error }
 }
 

@@ -147,8 +147,8 @@ impl Dispatch {
             answer.seal(ReplyOutcome::Error, error_plaintext(&error))
         });
         match sealed {
-            Ok(made) => {
-                let reply = Some(Sealed { address: answer.address.clone(), made });
+            Ok(bytes) => {
+                let reply = Some(Sealed { address: answer.address.clone(), bytes });
                 Outcome { reply, error: None }
             }
             Err(error) => {
@@ -213,12 +213,7 @@ fn answer(endpoint: &Endpoint, request: &Authorized) -> Option<Answer> {
     let (exchange, me) = (&endpoint.options().exchange, endpoint.identity().party());
     if let Some((_, form)) = opened.unsealed_answer() {
         let address = opened.unsealed_path(exchange, me)?;
-        return Some(Answer::unsealed(
-            endpoint.clone(),
-            form.clone(),
-            opened.digest(),
-            Arc::new(address),
-        ));
+        return Some(Answer::unsealed(endpoint.clone(), form.clone(), Arc::new(address)));
     }
     let (session, address) = opened.reply_path(exchange, me)?;
     let binding = opened.request()?.reply_binding();
@@ -233,7 +228,7 @@ pub(crate) fn seal_error(
 ) -> Option<Sealed> {
     let answer = answer(endpoint, request)?;
     match answer.seal(ReplyOutcome::Error, error_plaintext(error)) {
-        Ok(made) => Some(Sealed { address: answer.address, made }),
+        Ok(bytes) => Some(Sealed { address: answer.address, bytes }),
         Err(failure) => {
             tracing::error!(error = %failure, "an error could not be sealed");
             None

@@ -23,7 +23,6 @@ use bulla_transport::Address;
 use bytes::Bytes;
 use tower::ServiceBuilder;
 
-use crate::context::Made;
 use crate::endpoint::Endpoint;
 use crate::router::Router;
 use crate::server::ServerOptions;
@@ -57,7 +56,7 @@ pub(crate) type Pipeline = open::Open<authorize::Authorize<claim::Claim<dispatch
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub(crate) address: Arc<Address>,
-    pub(crate) made: Made,
+    pub(crate) bytes: Bytes,
 }
 
 /// Builds the pipeline, from the outside in.

@@ -188,9 +188,9 @@ fn seal(state: &mut State, of: Envelope, unknown: bool) -> u8 {
 
 /// A sealed outcome as a store holds it: named by its place.
 fn stored(reply: u8) -> Reply {
-    Reply::new(Digest([reply; 32]), Bytes::new())
+    Reply::with_digest(Digest([reply; 32]), Some(Bytes::new()))
 }
 
 fn name_of(reply: &Reply) -> u8 {
-    reply.digest.0.first().copied().unwrap_or(u8::MAX)
+    reply.digest().0.first().copied().unwrap_or(u8::MAX)
 }
