@@ -1,7 +1,7 @@
 //! What a handler knows of the request that it runs.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bulla_seal::{
@@ -33,7 +33,8 @@ pub(crate) struct ContextInner {
     pub(crate) expires: u64,
     pub(crate) context: Option<Vec<u8>>,
     pub(crate) trace_parent: Option<String>,
-    pub(crate) cancelled: CancellationToken,
+    /// Made when somebody asks for it: most methods end before anyone could cancel them.
+    pub(crate) cancelled: OnceLock<CancellationToken>,
     pub(crate) answer: Option<Answer>,
 }
 
@@ -196,7 +197,7 @@ impl Context {
     /// Ends when the caller gave up. The handler is dropped then anyway; use this for work that
     /// it started elsewhere.
     pub fn cancelled(&self) -> CancellationToken {
-        self.0.cancelled.clone()
+        self.0.cancelled.get_or_init(CancellationToken::new).clone()
     }
 
     /// Tells a caller how far the work is. Does nothing for a request that is not answered.

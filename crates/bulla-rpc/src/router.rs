@@ -20,9 +20,10 @@ use crate::value;
 /// A handler's result before it is encoded.
 pub type HandlerResult<T> = Result<T, RemoteError>;
 
-type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A method that runs.
+pub(crate) type Handling = Pin<Box<dyn Future<Output = HandlerResult<MessageBuf>> + Send>>;
 /// Reads its arguments before it returns the future, so that they are not copied.
-type Handler = dyn Fn(Context, &[u8]) -> BoxFuture<HandlerResult<MessageBuf>> + Send + Sync;
+type Handler = dyn Fn(Context, &[u8]) -> Handling + Send + Sync;
 
 /// A version, `major.minor`. A server's is compatible with a request's if the major is the same
 /// and the server's minor is at least the request's (oslo.messaging's rule).
@@ -113,26 +114,25 @@ impl Method {
         F: Fn(Context, A) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = HandlerResult<R>> + Send + 'static,
     {
-        let handler =
-            move |context: Context, args: &[u8]| -> BoxFuture<HandlerResult<MessageBuf>> {
-                // A guess: many results are as large as what was asked with.
-                let room = args.len().clamp(256, 64 << 10);
-                let args = match value::decode::<A>(args) {
-                    Ok(args) => args,
-                    Err(error) => {
-                        let error = RemoteError::new(kinds::BAD_ARGUMENTS, error.to_string());
-                        return Box::pin(std::future::ready(Err(error)));
-                    }
-                };
-                let running = handler(context, args);
-                Box::pin(async move {
-                    let result = running.await?;
-                    let mut out = MessageBuf::with_capacity(room);
-                    value::encode(&result, out.sink())
-                        .map_err(|e| RemoteError::new(kinds::INTERNAL, e.to_string()))?;
-                    Ok(out)
-                })
+        let handler = move |context: Context, args: &[u8]| -> Handling {
+            // A guess: many results are as large as what was asked with.
+            let room = args.len().clamp(256, 64 << 10);
+            let args = match value::decode::<A>(args) {
+                Ok(args) => args,
+                Err(error) => {
+                    let error = RemoteError::new(kinds::BAD_ARGUMENTS, error.to_string());
+                    return Box::pin(std::future::ready(Err(error)));
+                }
             };
+            let running = handler(context, args);
+            Box::pin(async move {
+                let result = running.await?;
+                let mut out = MessageBuf::with_capacity(room);
+                value::encode(&result, out.sink())
+                    .map_err(|e| RemoteError::new(kinds::INTERNAL, e.to_string()))?;
+                Ok(out)
+            })
+        };
         Self {
             name: name.to_owned(),
             namespace: None,
@@ -227,11 +227,7 @@ impl Method {
         &self.event_name
     }
 
-    pub(crate) fn run(
-        &self,
-        context: Context,
-        args: &[u8],
-    ) -> BoxFuture<HandlerResult<MessageBuf>> {
+    pub(crate) fn run(&self, context: Context, args: &[u8]) -> Handling {
         (self.handler)(context, args)
     }
 }

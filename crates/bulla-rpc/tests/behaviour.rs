@@ -183,6 +183,38 @@ async fn no_more_run_than_may_and_all_are_served() {
     assert_eq!(gate.most.load(Ordering::SeqCst), 3);
 }
 
+/// A rule with a mistake in it.
+struct Panicking;
+
+impl Authorization for Panicking {
+    fn decide(&self, question: &Question<'_>) -> Decision {
+        assert_ne!(question.method.name(), "broken");
+        Decision::Allow
+    }
+}
+
+#[tokio::test]
+async fn a_panic_on_a_messages_way_keeps_no_other_message_from_running() {
+    let world = World::new();
+    let broken = Method::new("broken", |_, (): ()| async move { Ok(()) });
+    let options = ServerOptions { authorization: Arc::new(Panicking), ..options() };
+    let router = echo().with(broken);
+    let server = Server::start(world.agent("db-1"), router, options).await.unwrap();
+    let client = Client::new(world.component("control", "h1"));
+    let to = target("agent/db-1");
+    client.call::<_, Value>(&to, "echo", &json!(1)).await.unwrap();
+    client.cast(&to, "broken", &()).await.unwrap();
+    for n in 0..10 {
+        assert_eq!(client.call::<_, Value>(&to, "echo", &json!(n)).await.unwrap(), json!(n));
+    }
+    // It waits to be judged again; nothing is lost.
+    assert_eq!(server.load().messages, 1);
+    assert_eq!(server.load().running, 0);
+    server.drain(Duration::from_secs(5)).await;
+    let left = world.bus.waiting(&to.inbox("bulla").unwrap());
+    assert_eq!(left, Some(1));
+}
+
 #[tokio::test]
 async fn drain_ends_what_runs_and_takes_nothing_new() {
     let world = World::new();

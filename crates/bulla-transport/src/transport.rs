@@ -199,6 +199,13 @@ pub trait Transport: Send + Sync + 'static {
     /// without its sender being told.
     async fn publish(&self, to: &Address, message: Outbound) -> Result<(), PublishError>;
 
+    /// Sends a message that has to wait for nothing: what [`publish`](Self::publish) would do, without
+    /// a future. `None` if it would have to wait, or where a transport can't tell: nothing was done then,
+    /// and `publish` does it.
+    fn publish_now(&self, _to: &Address, _message: &Outbound) -> Option<Result<(), PublishError>> {
+        None
+    }
+
     /// Starts consuming from an inbox, declaring it first.
     async fn consume(
         &self,

@@ -154,10 +154,16 @@ impl Floors {
         judge(&at_place(peer, least), &peer.party, method, level, &exemptions, now)
     }
 
+    /// Whether a message of this level that passes leaves the peer's floor as it is: it is there
+    /// already, or the peer is no agent.
+    pub fn stays(&self, peer: &Peer, level: Level) -> bool {
+        level.to_wire() <= peer.accepts.load(Ordering::Acquire)
+            || peer.party.principal.kind() != PrincipalKind::Agent
+    }
+
     /// A message passed: an agent's floor rises to its level. When this returns, that is kept.
     pub async fn passed(&self, peer: &Peer, level: Level) -> Result<Action, FloorError> {
-        let risen = level.to_wire() <= peer.accepts.load(Ordering::Acquire);
-        if risen || peer.party.principal.kind() != PrincipalKind::Agent {
+        if self.stays(peer, level) {
             return Ok(Action::Keep);
         }
         self.apply(peer, Event::Passed { level }).await

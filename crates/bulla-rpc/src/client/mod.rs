@@ -257,7 +257,11 @@ impl Client {
         outbound: Outbound,
     ) -> Result<(), CallError> {
         let transport = &self.0.endpoint.transport;
-        transport.publish(address, outbound).await.map_err(|error| match error {
+        let sent = match transport.publish_now(address, &outbound) {
+            Some(sent) => sent,
+            None => transport.publish(address, outbound).await,
+        };
+        sent.map_err(|error| match error {
             bulla_transport::PublishError::Unroutable { .. } => {
                 CallError::Unroutable { target: request.target.to_string() }
             }

@@ -17,6 +17,9 @@ use crate::notice::OfferNeeded;
 use crate::rate::SenderRates;
 use crate::value;
 
+/// Replies that are taken at a stretch.
+const BURST: u32 = 64;
+
 #[derive(Clone)]
 pub(super) struct Listener {
     pub(super) endpoint: Endpoint,
@@ -41,19 +44,23 @@ impl Listener {
     }
 
     async fn run(self, mut consumer: Box<dyn Consumer>, closed: CancellationToken) {
+        let mut ended = std::pin::pin!(closed.cancelled());
+        let mut burst = 0_u32;
         loop {
             let delivery = match consumer.next_now().filter(|_| !closed.is_cancelled()) {
-                Some(delivery) => {
-                    // Replies without end must not keep this thread from the rest.
-                    tokio::task::coop::consume_budget().await;
-                    Some(delivery)
-                }
+                Some(delivery) => Some(delivery),
                 None => tokio::select! {
+                    biased;
+                    () = &mut ended => None,
                     delivery = consumer.next() => delivery,
-                    () = closed.cancelled() => None,
                 },
             };
             let Some(delivery) = delivery else { break };
+            burst = burst.wrapping_add(1);
+            if burst.is_multiple_of(BURST) {
+                // Replies without end must not keep this thread from the rest.
+                tokio::task::yield_now().await;
+            }
             delivery.acker.ack();
             self.take(delivery.payload);
         }

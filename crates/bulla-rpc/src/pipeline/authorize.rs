@@ -11,7 +11,7 @@ use bulla_seal::{MessageKind, Party, PrincipalKind, RequestBody};
 use tower::{Layer, Service};
 
 use super::open::{Opened, full_name};
-use super::{BoxFuture, Settlement};
+use super::{MaybeReady, Settlement};
 use crate::endpoint::Endpoint;
 use crate::error::{RemoteError, kinds};
 use crate::router::{Effect, Method, NoRoute, Router, Version};
@@ -186,14 +186,14 @@ where
             Authorized,
             Response = Settlement,
             Error = Infallible,
-            Future = BoxFuture<Settlement>,
+            Future = MaybeReady<Settlement>,
         > + Clone
         + Send
         + 'static,
 {
     type Response = Settlement;
     type Error = Infallible;
-    type Future = BoxFuture<Settlement>;
+    type Future = MaybeReady<Settlement>;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -205,7 +205,7 @@ where
             return self.inner.call(Authorized { opened, verdict });
         }
         let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
-        Box::pin(async move {
+        MaybeReady::later(async move {
             let groups = shared.groups_of(&opened).await;
             let verdict = shared.judge(&opened, groups.as_deref());
             inner.call(Authorized { opened, verdict }).await

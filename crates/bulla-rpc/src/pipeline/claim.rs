@@ -21,7 +21,7 @@ use tower::{Layer, Service};
 
 use super::authorize::{Authorized, Verdict};
 use super::dispatch::{Outcome, seal_error};
-use super::{BoxFuture, Sealed, Settlement};
+use super::{MaybeReady, Sealed, Settlement};
 use crate::clock::millis;
 use crate::endpoint::{Endpoint, JournalCalls};
 use crate::error::{RemoteError, kinds};
@@ -89,48 +89,89 @@ pub(crate) struct Claim<S> {
 
 impl<S> Service<Authorized> for Claim<S>
 where
-    S: Service<Arc<Authorized>, Response = Outcome, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: for<'a> Service<
+            &'a Authorized,
+            Response = Outcome,
+            Error = Infallible,
+            Future = MaybeReady<Outcome>,
+        > + Clone
+        + Send
+        + 'static,
 {
     type Response = Settlement;
     type Error = Infallible;
-    type Future = BoxFuture<Settlement>;
+    type Future = MaybeReady<Settlement>;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut request: Authorized) -> Self::Future {
-        let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
-        Box::pin(async move {
-            if let Some(refusal) = shared.over_rate(&request) {
-                shared.endpoint.refused(refusal, "of a proven sender");
-                return Ok(Settlement::Refused);
+    fn call(&mut self, request: Authorized) -> Self::Future {
+        let shared = &self.shared;
+        if let Some(refusal) = shared.over_rate(&request) {
+            shared.endpoint.refused(refusal, "of a proven sender");
+            return MaybeReady::Ready(Settlement::Refused);
+        }
+        if request.effect() == Effect::ReadOnly {
+            shared.tell_call(&request);
+            return match self.inner.call(&request) {
+                MaybeReady::Ready(outcome) => MaybeReady::Ready(settled(outcome)),
+                running => MaybeReady::later(async move { Ok(settled(running.await?)) }),
+            };
+        }
+        let asked = shared.claim_request(&request);
+        match shared.claim_now(&asked) {
+            Some(ClaimOutcome::Granted(grant)) => self.granted(request, asked.key, grant),
+            Some(other) => {
+                let shared = shared.clone();
+                MaybeReady::later(async move {
+                    Ok(shared.not_granted(&request, &asked.key, other).await)
+                })
             }
-            if request.effect() == Effect::ReadOnly {
-                shared.tell_call(&request);
-                return Ok(settled(inner.call(Arc::new(request)).await?));
+            None => MaybeReady::later(self.clone().claim(request, asked)),
+        }
+    }
+}
+
+impl<S> Claim<S>
+where
+    S: for<'a> Service<
+            &'a Authorized,
+            Response = Outcome,
+            Error = Infallible,
+            Future = MaybeReady<Outcome>,
+        > + Clone
+        + Send
+        + 'static,
+{
+    /// Where the store has to be waited for.
+    async fn claim(
+        mut self,
+        request: Authorized,
+        asked: ClaimRequest,
+    ) -> Result<Settlement, Infallible> {
+        let key = asked.key.clone();
+        match self.shared.timed(self.shared.store.claim(asked)).await {
+            Ok(ClaimOutcome::Granted(grant)) => self.granted(request, key, grant).await,
+            Ok(other) => Ok(self.shared.not_granted(&request, &key, other).await),
+            Err(error) => Ok(self.shared.retry(&error)),
+        }
+    }
+
+    fn granted(
+        &mut self,
+        mut request: Authorized,
+        key: ClaimKey,
+        grant: Grant,
+    ) -> MaybeReady<Settlement> {
+        self.shared.journal(&mut request);
+        let shared = self.shared.clone();
+        match self.inner.call(&request) {
+            MaybeReady::Ready(outcome) => shared.keep(request, key, grant, outcome),
+            running => {
+                MaybeReady::later(async move { shared.run(request, key, grant, running).await })
             }
-            let key = shared.key(&request);
-            let asked = shared.claim_request(&request, key.clone());
-            match shared.claim(asked).await {
-                Ok(ClaimOutcome::Granted(grant)) => {
-                    shared.journal(&mut request);
-                    let request = Arc::new(request);
-                    let running = inner.call(request.clone());
-                    shared.run(&request, key, grant, running).await
-                }
-                Ok(ClaimOutcome::Duplicate(duplicate)) => {
-                    Ok(shared.answer_again(&request, &key, duplicate).await)
-                }
-                Ok(ClaimOutcome::Refused(reason)) => {
-                    shared.endpoint.counters.refuse(reason.as_str());
-                    shared.tell_refused(&request, reason.as_str());
-                    Ok(Settlement::Refused)
-                }
-                Err(error) => Ok(shared.retry(&error)),
-            }
-        })
+        }
     }
 }
 
@@ -198,10 +239,10 @@ impl Shared {
         ClaimKey::new(opened.scope().clone(), opened.sender().clone(), opened.id())
     }
 
-    fn claim_request(&self, request: &Authorized, key: ClaimKey) -> ClaimRequest {
+    fn claim_request(&self, request: &Authorized) -> ClaimRequest {
         let opened = request.opened();
         ClaimRequest {
-            key,
+            key: self.key(request),
             digest: opened.digest(),
             iat: opened.issued_at(),
             exp: opened.expires(),
@@ -214,21 +255,33 @@ impl Shared {
         }
     }
 
-    /// Runs it under its lease, which is extended as long as it runs, and stores the outcome
-    /// before anyone hears of it.
-    async fn run<F>(
+    async fn not_granted(
         &self,
         request: &Authorized,
+        key: &ClaimKey,
+        outcome: ClaimOutcome,
+    ) -> Settlement {
+        match outcome {
+            ClaimOutcome::Duplicate(duplicate) => self.answer_again(request, key, duplicate).await,
+            ClaimOutcome::Refused(reason) => {
+                self.endpoint.counters.refuse(reason.as_str());
+                self.tell_refused(request, reason.as_str());
+                Settlement::Refused
+            }
+            // Whoever asked runs it.
+            ClaimOutcome::Granted(_) => Settlement::Retry,
+        }
+    }
+
+    /// Runs it under its lease, which is extended as long as it runs.
+    async fn run(
+        self: Arc<Self>,
+        request: Authorized,
         key: ClaimKey,
-        grant: Grant,
-        running: F,
-    ) -> Result<Settlement, Infallible>
-    where
-        F: Future<Output = Result<Outcome, Infallible>>,
-    {
-        let mut grant = grant;
-        let mut running = std::pin::pin!(running);
-        let Outcome { reply, error } = loop {
+        mut grant: Grant,
+        mut running: MaybeReady<Outcome>,
+    ) -> Result<Settlement, Infallible> {
+        let outcome = loop {
             match tokio::time::timeout(self.lease / 3, &mut running).await {
                 Ok(outcome) => break outcome?,
                 Err(_) => {
@@ -240,48 +293,54 @@ impl Shared {
                                 reason = lost.as_str(),
                                 "a run was taken away; stopping it"
                             );
-                            return Ok(self.lost(request, &key, lost).await);
+                            return Ok(self.lost(&request, &key, lost).await);
                         }
                         Err(error) => tracing::warn!(%error, "the lease could not be extended"),
                     }
                 }
             }
         };
-        let stored = reply.as_ref().map(stored);
-        let completion = Completion::Done { reply: stored };
-        match self.complete(&key, grant, completion).await {
-            Ok(Completed::Stored) => Ok(settled(Outcome { reply, error })),
-            Ok(Completed::Lost(lost)) => {
-                tracing::warn!(reason = lost.as_str(), "an outcome came too late and is dropped");
-                Ok(self.lost(request, &key, lost).await)
-            }
-            Err(error) => Ok(self.retry(&error)),
-        }
+        self.keep(request, key, grant, outcome).await
     }
 
-    async fn claim(&self, asked: ClaimRequest) -> Result<ClaimOutcome, StoreError> {
-        match self.store.claim_now(&asked) {
-            Some(outcome) => {
-                self.endpoint.counters.claiming.observe(Duration::ZERO);
-                Ok(outcome)
-            }
-            None => self.timed(self.store.claim(asked)).await,
-        }
-    }
-
-    async fn complete(
-        &self,
-        key: &ClaimKey,
+    /// Stores the outcome before anyone hears of it.
+    fn keep(
+        self: Arc<Self>,
+        request: Authorized,
+        key: ClaimKey,
         grant: Grant,
-        completion: Completion,
-    ) -> Result<Completed, StoreError> {
-        match self.store.complete_now(key, grant, completion) {
-            Ok(completed) => {
+        outcome: Outcome,
+    ) -> MaybeReady<Settlement> {
+        let completion = Completion::Done { reply: outcome.reply.as_ref().map(stored) };
+        match self.store.complete_now(&key, grant, completion) {
+            Ok(Completed::Stored) => {
                 self.endpoint.counters.claiming.observe(Duration::ZERO);
-                Ok(completed)
+                MaybeReady::Ready(settled(outcome))
             }
-            Err(completion) => self.timed(self.store.complete(key, grant, completion)).await,
+            kept => MaybeReady::later(async move {
+                let kept = match kept {
+                    Ok(completed) => Ok(completed),
+                    Err(completion) => {
+                        self.timed(self.store.complete(&key, grant, completion)).await
+                    }
+                };
+                match kept {
+                    Ok(Completed::Stored) => Ok(settled(outcome)),
+                    Ok(Completed::Lost(lost)) => {
+                        let reason = lost.as_str();
+                        tracing::warn!(reason, "an outcome came too late and is dropped");
+                        Ok(self.lost(&request, &key, lost).await)
+                    }
+                    Err(error) => Ok(self.retry(&error)),
+                }
+            }),
         }
+    }
+
+    fn claim_now(&self, asked: &ClaimRequest) -> Option<ClaimOutcome> {
+        let outcome = self.store.claim_now(asked)?;
+        self.endpoint.counters.claiming.observe(Duration::ZERO);
+        Some(outcome)
     }
 
     /// How long the store takes is counted. One that answers at once, as memory does, is not worth two

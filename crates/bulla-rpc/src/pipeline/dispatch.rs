@@ -1,25 +1,28 @@
 //! Step four: the handler runs and its outcome is sealed (steps 11 and 12 of protocol section 9).
 
+use std::any::Any;
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context as TaskContext, Poll, Waker};
 
 use bulla_seal::cbor::Sink;
 use bulla_seal::{ErrorBody, MessageBuf, MessageId, Outcome as ReplyOutcome, RequestBody};
 use bytes::BytesMut;
 use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::authorize::{Authorized, Verdict};
 use super::running::Running;
-use super::{BoxFuture, Sealed};
+use super::{MaybeReady, Sealed};
 use crate::builtin::Cancel;
 use crate::context::{Answer, Context, ContextInner};
 use crate::counters::RanOutcome;
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, RemoteError, kinds};
-use crate::router::Method;
+use crate::router::{HandlerResult, Handling, Method};
 use crate::trace::{self, OpenSpan, Parent, SpanKind, TraceContext};
 use crate::value;
 
@@ -49,36 +52,35 @@ impl Dispatch {
     }
 }
 
-impl Service<Arc<Authorized>> for Dispatch {
+impl<'a> Service<&'a Authorized> for Dispatch {
     type Response = Outcome;
     type Error = Infallible;
-    type Future = BoxFuture<Outcome>;
+    type Future = MaybeReady<Outcome>;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Arc<Authorized>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            Ok(match request.verdict() {
-                Verdict::Run(method) => this.run(&request, method).await,
-                Verdict::Cancel => this.cancel(&request),
-                Verdict::Noted => Outcome::NONE,
-                Verdict::Deny(error) => {
-                    let reply = seal_error(&this.endpoint, &request, error);
-                    Outcome { reply, error: traced(&error.kind) }
-                }
-            })
+    fn call(&mut self, request: &'a Authorized) -> Self::Future {
+        MaybeReady::Ready(match request.verdict() {
+            Verdict::Run(method) => return self.run(request, method),
+            Verdict::Cancel => self.cancel(request),
+            Verdict::Noted => Outcome::NONE,
+            Verdict::Deny(error) => {
+                let reply = seal_error(&self.endpoint, request, error);
+                Outcome { reply, error: traced(&error.kind) }
+            }
         })
     }
 }
 
+/// A method's result, or that it panicked.
+type Ran = Result<HandlerResult<MessageBuf>, Box<dyn Any + Send>>;
+
 impl Dispatch {
-    async fn run(&self, request: &Authorized, method: &Method) -> Outcome {
+    fn run(&self, request: &Authorized, method: &Arc<Method>) -> MaybeReady<Outcome> {
         let opened = request.opened();
-        let Ok(body) = opened.body() else { return Outcome::NONE };
-        let (token, entry) = self.running.enter(opened.id(), opened.sender());
+        let Ok(body) = opened.body() else { return MaybeReady::Ready(Outcome::NONE) };
         let context = Context(Arc::new(ContextInner {
             sender: opened.sender().clone(),
             kind: opened.kind(),
@@ -86,30 +88,74 @@ impl Dispatch {
             expires: opened.expires(),
             context: body.context.map(<[u8]>::to_vec),
             trace_parent: body.trace_parent.map(str::to_owned),
-            cancelled: token.clone(),
+            cancelled: OnceLock::new(),
             answer: answer(&self.endpoint, request),
         }));
-        let (own, args) = (context.clone(), body.args);
+        let span = self.span(method);
         // Inside, so that arguments that make a decoder panic, or a handler before its first
         // await, are answered like any other failure and not delivered again and again.
-        let handler = AssertUnwindSafe(async move { method.run(own, args).await }).catch_unwind();
-        let mut span = self.span(method);
+        let begin = || {
+            catch_unwind(AssertUnwindSafe(|| {
+                let mut handler = method.run(context.clone(), body.args);
+                // Polled again when there is somebody to be woken.
+                let polled = handler.as_mut().poll(&mut TaskContext::from_waker(Waker::noop()));
+                (polled, handler)
+            }))
+        };
+        let begun = match &span {
+            Some(span) => trace::enter(span.context(), begin),
+            None => begin(),
+        };
+        let ran = match begun {
+            Ok((Poll::Pending, handler)) => {
+                let this = self.clone();
+                return MaybeReady::later(this.go_on(context, method.clone(), handler, span));
+            }
+            Ok((Poll::Ready(result), _)) => Ok(result),
+            Err(panicked) => Err(panicked),
+        };
+        MaybeReady::Ready(self.ended(&context, method, ran, span))
+    }
+
+    /// Runs on what did not end at once; from now on its caller can stop it.
+    async fn go_on(
+        self,
+        context: Context,
+        method: Arc<Method>,
+        handler: Handling,
+        span: Option<OpenSpan>,
+    ) -> Result<Outcome, Infallible> {
+        let token = context.cancelled();
+        let entry = self.running.enter(context.message_id(), context.sender(), token.clone());
+        let handler = AssertUnwindSafe(handler).catch_unwind();
         let handler = within(span.as_ref().map(OpenSpan::context), handler);
         let handler = alive(&context, handler);
-        let result = tokio::select! {
+        let ran = tokio::select! {
             biased;
             () = token.cancelled() => {
-                Err(RemoteError::new(kinds::CANCELLED, "the caller gave up"))
+                Ok(Err(RemoteError::new(kinds::CANCELLED, "the caller gave up")))
             }
-            result = handler => result.unwrap_or_else(|_| {
-                tracing::error!(method = method.full_name(), "a handler panicked");
-                Err(RemoteError::new(kinds::INTERNAL, "the method failed"))
-            }),
+            ran = handler => ran,
         };
         drop(entry);
+        Ok(self.ended(&context, &method, ran, span))
+    }
+
+    fn ended(
+        &self,
+        context: &Context,
+        method: &Method,
+        ran: Ran,
+        mut span: Option<OpenSpan>,
+    ) -> Outcome {
+        let result = ran.unwrap_or_else(|_| {
+            tracing::error!(method = method.full_name(), "a handler panicked");
+            Err(RemoteError::new(kinds::INTERNAL, "the method failed"))
+        });
+        let cancelled = || context.0.cancelled.get().is_some_and(CancellationToken::is_cancelled);
         self.endpoint.counters.ran(match &result {
             Ok(_) => RanOutcome::Value,
-            Err(_) if token.is_cancelled() => RanOutcome::Cancelled,
+            Err(_) if cancelled() => RanOutcome::Cancelled,
             Err(_) => RanOutcome::Error,
         });
         let error = result.as_ref().err().and_then(|error| traced(&error.kind));
@@ -117,7 +163,7 @@ impl Dispatch {
             span.fail(error);
         }
         drop(span);
-        Outcome { error, ..self.seal_result(&context, result) }
+        Outcome { error, ..self.seal_result(context, result) }
     }
 
     /// The method itself, apart from what is around it.

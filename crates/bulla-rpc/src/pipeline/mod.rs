@@ -4,10 +4,14 @@
 //! an [`Opened`](open::Opened) only in `Open`, that becomes an
 //! [`Authorized`](authorize::Authorized) only in `Authorize`, and a handler takes nothing else. So
 //! a message that was not verified can't reach a handler, by its type.
+//!
+//! A message goes through all four at once as long as nothing has to be waited for; from where
+//! something has to be, the rest is a future (see [`MaybeReady`]).
 
 pub(crate) mod authorize;
 pub(crate) mod claim;
 pub(crate) mod dispatch;
+mod maybe;
 pub(crate) mod open;
 mod policy;
 pub(crate) mod running;
@@ -26,6 +30,8 @@ use tower::ServiceBuilder;
 use crate::endpoint::Endpoint;
 use crate::router::Router;
 use crate::server::ServerOptions;
+
+pub(crate) use maybe::MaybeReady;
 
 pub use authorize::{Authorization, Decision, DefaultRule, Question};
 pub use policy::{Difference, PolicyRule, Taken, UNREADABLE};

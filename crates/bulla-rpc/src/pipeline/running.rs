@@ -36,11 +36,10 @@ pub(crate) struct Entry {
 }
 
 impl Running {
-    pub(crate) fn enter(&self, id: MessageId, sender: &Party) -> (CancellationToken, Entry) {
+    pub(crate) fn enter(&self, id: MessageId, sender: &Party, token: CancellationToken) -> Entry {
         let key = Key { id, sender: sender.clone() };
-        let token = CancellationToken::new();
-        self.tokens.lock().insert(key.clone(), token.clone());
-        (token, Entry { running: self.clone(), key })
+        self.tokens.lock().insert(key.clone(), token);
+        Entry { running: self.clone(), key }
     }
 
     pub(crate) fn cancel(&self, id: MessageId, sender: &Party) -> bool {

@@ -14,27 +14,25 @@ const WAITING: usize = 4;
 const MAX_SENDERS: usize = 50_000;
 
 /// One of a server's workers, which a message that only waits gives back.
-#[derive(Clone)]
+#[derive(Debug)]
 pub(crate) struct Slot {
     workers: Arc<Semaphore>,
-    held: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 impl Slot {
     /// `permit` is one of `workers`.
     pub(crate) fn new(workers: Arc<Semaphore>, permit: OwnedSemaphorePermit) -> Self {
-        Self { workers, held: Arc::new(Mutex::new(Some(permit))) }
+        Self { workers, held: Some(permit) }
     }
 
-    /// Gives the worker back.
-    pub(crate) fn release(&self) {
-        drop(self.held.lock().take());
+    fn release(&mut self) {
+        self.held = None;
     }
 
-    async fn retake(&self) {
+    async fn retake(&mut self) {
         // Closed only with the process.
-        let permit = self.workers.clone().acquire_owned().await.ok();
-        *self.held.lock() = permit;
+        self.held = self.workers.clone().acquire_owned().await.ok();
     }
 }
 
@@ -71,12 +69,15 @@ impl Shares {
         Self { limit: limit.max(1), senders: Mutex::default() }
     }
 
+    /// The sender's turn, if it may run one more just now.
+    pub(crate) fn turn_now(&self, sender: &Principal) -> Option<Turn> {
+        let permit = self.share(sender).running.clone().try_acquire_owned().ok()?;
+        Some(Turn(Some(permit)))
+    }
+
     /// Waits for the sender's turn, without a worker; `None` if too many wait already.
-    pub(crate) async fn turn(&self, sender: &Principal, slot: &Slot) -> Option<Turn> {
+    pub(crate) async fn turn(&self, sender: &Principal, slot: &mut Slot) -> Option<Turn> {
         let share = self.share(sender);
-        if let Ok(permit) = share.running.clone().try_acquire_owned() {
-            return Some(Turn(Some(permit)));
-        }
         if share.waiting.fetch_add(1, Ordering::Relaxed) >= self.limit * WAITING {
             share.waiting.fetch_sub(1, Ordering::Relaxed);
             return None;

@@ -92,7 +92,6 @@ impl InSession {
     }
 
     /// The sender's floor, if it was looked up.
-    #[cfg(bulla_mutants)]
     pub(crate) fn known_peer(&self) -> Option<&Arc<Peer>> {
         self.peer.get()
     }

@@ -217,6 +217,11 @@ impl Channel {
         self.0.connection.core().outbox.room().await;
     }
 
+    /// Whether there is room for another message.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.connection.core().outbox.has_room()
+    }
+
     /// Sends a message for which nobody waits.
     pub(crate) fn publish(&self, message: &Publish<'_>) -> Result<(), AmqpError> {
         let frame_max = self.0.connection.core().tuned.frame_max as usize;

@@ -69,7 +69,7 @@ impl Outbox {
         }
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         let pending = self.pending.lock();
         pending.bytes.len() < ROOM || pending.ended
     }

@@ -141,6 +141,27 @@ impl MemoryTransport {
         Ok(queue)
     }
 
+    fn send(&self, to: &Address, message: &Outbound) -> Result<(), PublishError> {
+        self.ensure_open()?;
+        let (size, limit) = (message.payload.len(), self.bus.max_message);
+        if size > limit {
+            return Err(PublishError::TooLarge { size, limit });
+        }
+        self.bus.tap.show(to, message);
+        if let Address::Fanout { exchange, topic } = to {
+            return self.fan_out(to, &self.bus.table.members(exchange, topic), message);
+        }
+        if let Address::Foreign { exchange: Some(exchange), .. } = to
+            && exchange.fanout
+        {
+            return self.fan_out(to, &self.bus.table.members(&exchange.name, ""), message);
+        }
+        let Some(queue) = self.bus.table.route(to) else {
+            return unroutable(to, message);
+        };
+        if queue.push(waiting(message), message.ttl) { Ok(()) } else { Err(PublishError::Rejected) }
+    }
+
     fn fan_out(
         &self,
         to: &Address,
@@ -150,10 +171,8 @@ impl MemoryTransport {
         if members.is_empty() {
             return unroutable(to, message);
         }
-        let taken = members
-            .iter()
-            .filter(|queue| queue.push(waiting(message.clone()), message.ttl))
-            .count();
+        let taken =
+            members.iter().filter(|queue| queue.push(waiting(message), message.ttl)).count();
         if taken == members.len() { Ok(()) } else { Err(PublishError::Rejected) }
     }
 
@@ -191,25 +210,11 @@ impl Transport for MemoryTransport {
     }
 
     async fn publish(&self, to: &Address, message: Outbound) -> Result<(), PublishError> {
-        self.ensure_open()?;
-        let (size, limit) = (message.payload.len(), self.bus.max_message);
-        if size > limit {
-            return Err(PublishError::TooLarge { size, limit });
-        }
-        self.bus.tap.show(to, &message);
-        if let Address::Fanout { exchange, topic } = to {
-            return self.fan_out(to, &self.bus.table.members(exchange, topic), &message);
-        }
-        if let Address::Foreign { exchange: Some(exchange), .. } = to
-            && exchange.fanout
-        {
-            return self.fan_out(to, &self.bus.table.members(&exchange.name, ""), &message);
-        }
-        let Some(queue) = self.bus.table.route(to) else {
-            return unroutable(to, &message);
-        };
-        let ttl = message.ttl;
-        if queue.push(waiting(message), ttl) { Ok(()) } else { Err(PublishError::Rejected) }
+        self.send(to, &message)
+    }
+
+    fn publish_now(&self, to: &Address, message: &Outbound) -> Option<Result<(), PublishError>> {
+        Some(self.send(to, message))
     }
 
     async fn consume(
@@ -260,10 +265,10 @@ impl Drop for MemoryTransport {
     }
 }
 
-fn waiting(message: Outbound) -> Message {
+fn waiting(message: &Outbound) -> Message {
     Message {
-        payload: message.payload,
-        reply_hint: message.reply_hint,
+        payload: message.payload.clone(),
+        reply_hint: message.reply_hint.clone(),
         expires: None,
         redelivered: false,
     }

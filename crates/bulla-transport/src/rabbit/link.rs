@@ -87,12 +87,18 @@ impl Link {
         tokio::spawn(supervise(Arc::clone(self), live, told));
     }
 
+    /// The connection, if it is up.
+    pub(super) fn live_now(&self) -> Option<Arc<Live>> {
+        match &*self.state.borrow() {
+            State::Up(live) if live.is_up() => Some(Arc::clone(live)),
+            _ => None,
+        }
+    }
+
     /// The connection, waiting for it if it is down.
     pub(super) async fn live(&self) -> Result<Arc<Live>, TransportError> {
-        if let State::Up(live) = &*self.state.borrow()
-            && live.is_up()
-        {
-            return Ok(Arc::clone(live));
+        if let Some(live) = self.live_now() {
+            return Ok(live);
         }
         let mut state = self.state.subscribe();
         loop {

@@ -141,6 +141,14 @@ impl Transport for RabbitTransport {
         self.send(to, message).await
     }
 
+    fn publish_now(&self, to: &Address, message: &Outbound) -> Option<Result<(), PublishError>> {
+        let (size, limit) = (message.payload.len(), self.link.options.max_message);
+        if size > limit {
+            return Some(Err(PublishError::TooLarge { size, limit }));
+        }
+        self.link.live_now()?.publisher.publish_now(to, message)
+    }
+
     async fn consume(
         &self,
         inbox: &Inbox,

@@ -99,21 +99,7 @@ impl Publisher {
             })));
         }
         let Names { exchange, routing_key } = &*names;
-        let (content_type, content_encoding) = match to {
-            Address::Foreign { .. } => (foreign::CONTENT_TYPE, Some(foreign::CONTENT_ENCODING)),
-            _ => (CONTENT_TYPE, None),
-        };
-        let ready = Publish {
-            exchange,
-            routing_key,
-            mandatory: message.mandatory,
-            content_type,
-            content_encoding,
-            persistent: message.persistent || content_encoding.is_some(),
-            reply_to: message.reply_hint.as_ref().map(|hint| hint.as_str()),
-            expiration: message.ttl.map(|ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
-            body: &message.payload,
-        };
+        let ready = ready(to, &names, message);
         if !message.confirm {
             return channel.publish(&ready).map_err(not_sent);
         }
@@ -124,6 +110,25 @@ impl Publisher {
                 Err(Failure::Told(PublishError::Unroutable { address: routing_key.clone() }))
             }
             Err(error) => Err(told(&error, exchange, routing_key)),
+        }
+    }
+
+    /// Sends a message whose sender does not wait, to a known address over an open channel with room;
+    /// `None` if it can't.
+    pub(super) fn publish_now(
+        &self,
+        to: &Address,
+        message: &Outbound,
+    ) -> Option<Result<(), PublishError>> {
+        if message.confirm {
+            return None;
+        }
+        let names = self.known.read().names.get(to).map(Arc::clone)?;
+        let channel = self.unwatched.open().filter(Channel::has_room)?;
+        match channel.publish(&ready(to, &names, message)).map_err(not_sent) {
+            Ok(()) => Some(Ok(())),
+            Err(Failure::Told(error)) => Some(Err(error)),
+            Err(Failure::NotSent(_)) => None,
         }
     }
 
@@ -185,6 +190,25 @@ impl Publisher {
             *self.known.write() = Known::default();
         }
         Ok(channel)
+    }
+}
+
+/// A message as the protocol has it.
+fn ready<'a>(to: &Address, names: &'a Names, message: &'a Outbound) -> Publish<'a> {
+    let (content_type, content_encoding) = match to {
+        Address::Foreign { .. } => (foreign::CONTENT_TYPE, Some(foreign::CONTENT_ENCODING)),
+        _ => (CONTENT_TYPE, None),
+    };
+    Publish {
+        exchange: &names.exchange,
+        routing_key: &names.routing_key,
+        mandatory: message.mandatory,
+        content_type,
+        content_encoding,
+        persistent: message.persistent || content_encoding.is_some(),
+        reply_to: message.reply_hint.as_ref().map(|hint| hint.as_str()),
+        expiration: message.ttl.map(|ttl| u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX)),
+        body: &message.payload,
     }
 }
 

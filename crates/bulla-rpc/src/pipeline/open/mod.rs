@@ -18,7 +18,7 @@ use bulla_seal::{
     Detail, Expected, GroupName, GroupSession, Kid, Level, MessageId, MessageKind, Parsed, Party,
     Refusal, RequestBody, UnixTime,
 };
-use bulla_transport::{Address, Delivery, Inbox, Outbound, ReplyName};
+use bulla_transport::{Address, Inbox, Outbound, ReplyName};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tower::{Layer, Service};
@@ -28,7 +28,7 @@ use sequence::{Noted, Sequence};
 use unsealed::is_foreign;
 
 use super::shares::{Shares, Slot, Turn};
-use super::{BoxFuture, Settlement};
+use super::{MaybeReady, Settlement};
 use crate::endpoint::Endpoint;
 use crate::notice::OfferNeeded;
 use crate::renewal::wire;
@@ -142,49 +142,117 @@ impl<S> Open<S> {
     /// The part of opening that waits for nothing and does no cryptography, apart from the rest,
     /// so that a flood of what nobody here can open takes no task and no worker. `None` if the
     /// message is refused, which is counted.
-    pub(crate) fn sift(&self, delivery: &mut Delivery) -> Option<Sifted> {
-        // Taken out, so that nobody else holds the bytes and they are opened in place.
-        let payload = std::mem::take(&mut delivery.payload);
+    pub(crate) fn sift(&self, payload: Bytes, origin: &Origin) -> Option<Sifted> {
         self.shared
-            .sift(payload, delivery)
+            .sift(payload, origin)
             .map_err(|refusal| self.shared.endpoint.refused(refusal, "message refused"))
             .ok()
     }
 }
 
-impl<S> Service<(Sifted, Delivery, Slot)> for Open<S>
+/// What is known of a message beside its bytes.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// Where it was consumed from: the receiver's own knowledge.
+    pub(crate) inbox: Arc<Inbox>,
+    /// The sender's hint for notices, if it is a well-formed name.
+    pub(crate) reply_hint: Option<ReplyName>,
+}
+
+/// A message on its way into the pipeline.
+pub(crate) struct Message {
+    pub(crate) sifted: Sifted,
+    pub(crate) origin: Origin,
+    /// Held until it ran.
+    pub(crate) slot: Slot,
+}
+
+/// A message that came out of it.
+pub(crate) struct Processed {
+    pub(crate) settlement: Settlement,
+    pub(crate) span: Option<OpenSpan>,
+    /// Given back when it is settled.
+    pub(crate) slot: Slot,
+}
+
+impl<S> Service<Message> for Open<S>
 where
-    S: Service<Opened, Response = Settlement, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Opened, Response = Settlement, Error = Infallible, Future = MaybeReady<Settlement>>
+        + Clone
+        + Send
+        + 'static,
 {
-    type Response = (Settlement, Delivery, Option<OpenSpan>);
+    type Response = Processed;
     type Error = Infallible;
-    type Future = BoxFuture<Self::Response>;
+    type Future = MaybeReady<Processed>;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, (sifted, delivery, slot): (Sifted, Delivery, Slot)) -> Self::Future {
-        let (shared, mut inner) = (self.shared.clone(), self.inner.clone());
-        Box::pin(async move {
-            let mut span = None;
-            let settlement = match shared.open(sifted, &delivery).await {
-                Ok(opened) => match shared.turn(&opened, &slot).await {
-                    // Held until it ran.
-                    Ok(_turn) => {
-                        let context = shared.trace(&opened, &mut span);
-                        let rest = inner.call(opened);
-                        match context {
-                            Some(context) => trace::within(context, rest).await?,
-                            None => rest.await?,
-                        }
-                    }
-                    Err(stop) => shared.stop(stop),
-                },
-                Err(stop) => shared.stop(stop),
+    fn call(&mut self, message: Message) -> Self::Future {
+        let Message { sifted, origin, slot } = message;
+        if !self.shared.opens_now(&sifted) {
+            return MaybeReady::later(self.clone().open(sifted, origin, slot));
+        }
+        let opened = match self.shared.open_now(sifted, &origin) {
+            Ok(opened) => opened,
+            Err(stop) => return MaybeReady::Ready(self.shared.stopped(stop, slot)),
+        };
+        match self.shared.turn_now(&opened) {
+            Ok(Some(turn)) => self.pass_on(opened, turn, slot),
+            Ok(None) => MaybeReady::later(self.clone().wait(opened, slot)),
+            Err(stop) => MaybeReady::Ready(self.shared.stopped(stop, slot)),
+        }
+    }
+}
+
+impl<S> Open<S>
+where
+    S: Service<Opened, Response = Settlement, Error = Infallible, Future = MaybeReady<Settlement>>
+        + Clone
+        + Send
+        + 'static,
+{
+    /// Where something has to be waited for: a directory, a store of floors.
+    async fn open(
+        self,
+        sifted: Sifted,
+        origin: Origin,
+        slot: Slot,
+    ) -> Result<Processed, Infallible> {
+        match self.shared.open(sifted, &origin).await {
+            Ok(opened) => self.wait(opened, slot).await,
+            Err(stop) => Ok(self.shared.stopped(stop, slot)),
+        }
+    }
+
+    /// Waits for the sender's turn.
+    async fn wait(mut self, opened: Opened, mut slot: Slot) -> Result<Processed, Infallible> {
+        match self.shared.turn(&opened, &mut slot).await {
+            Ok(turn) => self.pass_on(opened, turn, slot).await,
+            Err(stop) => Ok(self.shared.stopped(stop, slot)),
+        }
+    }
+
+    fn pass_on(&mut self, opened: Opened, turn: Turn, slot: Slot) -> MaybeReady<Processed> {
+        let mut span = None;
+        let context = self.shared.trace(&opened, &mut span);
+        let rest = match context {
+            Some(context) => trace::enter(context, || self.inner.call(opened)),
+            None => self.inner.call(opened),
+        };
+        if let MaybeReady::Ready(settlement) = rest {
+            return MaybeReady::Ready(Processed { settlement, span, slot });
+        }
+        MaybeReady::later(async move {
+            // Held until it ran.
+            let _turn = turn;
+            let settlement = match context {
+                Some(context) => trace::within(context, rest).await?,
+                None => rest.await?,
             };
-            Ok((settlement, delivery, span))
+            Ok(Processed { settlement, span, slot })
         })
     }
 }
@@ -208,17 +276,17 @@ impl Shared {
         Some(span.context())
     }
 
-    fn sift(&self, payload: Bytes, delivery: &Delivery) -> Result<Sifted, Refusal> {
+    fn sift(&self, payload: Bytes, origin: &Origin) -> Result<Sifted, Refusal> {
         #[cfg(bulla_mutants)]
-        if let Some(opened) = self.open_plaintext(&payload, delivery) {
+        if let Some(opened) = self.open_plaintext(&payload, origin) {
             return Ok(Sifted::Plain(opened));
         }
         if self.unsealed.is_some() && is_foreign(&payload) {
-            return self.sift_unsealed(payload, delivery);
+            return self.sift_unsealed(payload, origin);
         }
         let parsed = Parsed::parse(payload, self.endpoint.options.max_message)?;
         self.endpoint.note_statement(&parsed);
-        let place = self.place(&delivery.inbox)?;
+        let place = self.place(&origin.inbox)?;
         let fanout = match (&place.group, &parsed.header().detail) {
             (None, Detail::Request) => false,
             (Some(_), Detail::Group { .. }) => true,
@@ -231,40 +299,90 @@ impl Shared {
         }
         let found = self.endpoint.find_session(&parsed).inspect_err(|refusal| {
             if *refusal == Refusal::SessionUnknown {
-                self.ask_for_offer(&parsed, delivery);
+                self.ask_for_offer(&parsed, origin);
             }
         })?;
         Ok(Sifted::Request { parsed, place, found })
     }
 
-    async fn open(&self, sifted: Sifted, delivery: &Delivery) -> Result<Opened, Stop> {
+    async fn open(&self, sifted: Sifted, origin: &Origin) -> Result<Opened, Stop> {
         let mut opened = match sifted {
             Sifted::Request { parsed, place, found } => {
-                self.open_request(parsed, place, found, delivery).await?
+                self.open_request(parsed, place, found, origin).await?
             }
             Sifted::Fanout { parsed, place } => self.open_fanout(parsed, place).await?,
-            Sifted::Unsealed { body, place } => self.open_unsealed(&body, place, delivery).await?,
+            Sifted::Unsealed { body, place } => self.open_unsealed(&body, place, origin).await?,
             #[cfg(bulla_mutants)]
             Sifted::Plain(opened) => return Ok(opened),
         };
-        self.settle_floor(&mut opened).await?;
-        let queue = |hint: &&ReplyName| hint.is_queue() || cfg!(bulla_mutants);
-        opened.hint = delivery.reply_hint.as_ref().filter(queue).cloned();
+        self.settle_floor(&mut opened)?;
+        self.raise_floor(&opened).await?;
+        keep_hint(&mut opened, origin);
         Ok(opened)
     }
 
-    /// Waits until the sender may run one more: an agent has a share of a component's workers.
-    async fn turn(&self, opened: &Opened, slot: &Slot) -> Result<Turn, Stop> {
-        let sender = &opened.sender().principal;
-        let own = |body: RequestBody<'_>| body.namespace == Some(crate::builtin::NAMESPACE);
-        let limited = sender.is_agent() && self.endpoint.identity.principal().is_component();
-        // What stops a run must not wait for it.
-        if !limited || opened.body().is_ok_and(own) {
-            return Ok(Turn::free());
+    /// Whether nothing has to be waited for to open it: its session and its sender's floor are in
+    /// memory, and the floor would not rise with it.
+    fn opens_now(&self, sifted: &Sifted) -> bool {
+        match sifted {
+            Sifted::Request { parsed, found: Found::Session(session), .. } => session
+                .known_peer()
+                .is_some_and(|peer| self.endpoint.floors.stays(peer, parsed.header().level)),
+            #[cfg(bulla_mutants)]
+            Sifted::Plain(_) => true,
+            _ => false,
         }
+    }
+
+    /// Opens what [`opens_now`](Self::opens_now) said so of.
+    fn open_now(&self, sifted: Sifted, origin: &Origin) -> Result<Opened, Stop> {
+        let mut opened = match sifted {
+            Sifted::Request { parsed, place, found: Found::Session(session) } => {
+                let now = self.admit(&session)?;
+                let peer = session.known_peer().cloned().ok_or(Refusal::SessionUnknown)?;
+                self.open_in(session, parsed, (place, peer), now)?
+            }
+            #[cfg(bulla_mutants)]
+            Sifted::Plain(opened) => return Ok(opened),
+            _ => return Err(Refusal::SessionUnknown.into()),
+        };
+        self.settle_floor(&mut opened)?;
+        keep_hint(&mut opened, origin);
+        Ok(opened)
+    }
+
+    /// Whether an agent's share of a component's workers is what it runs in. What stops a run must
+    /// not wait for it.
+    fn has_share(&self, opened: &Opened) -> bool {
+        let own = |body: RequestBody<'_>| body.namespace == Some(crate::builtin::NAMESPACE);
+        opened.sender().principal.is_agent()
+            && self.endpoint.identity.principal().is_component()
+            && !opened.body().is_ok_and(own)
+    }
+
+    /// The sender's turn, if it may run one more just now.
+    fn turn_now(&self, opened: &Opened) -> Result<Option<Turn>, Stop> {
+        if !self.has_share(opened) {
+            return Ok(Some(Turn::free()));
+        }
+        let Some(turn) = self.shares.turn_now(&opened.sender().principal) else { return Ok(None) };
+        self.still_good(opened)?;
+        Ok(Some(turn))
+    }
+
+    /// Waits until the sender may run one more.
+    async fn turn(&self, opened: &Opened, slot: &mut Slot) -> Result<Turn, Stop> {
+        if let Some(turn) = self.turn_now(opened)? {
+            return Ok(turn);
+        }
+        let sender = &opened.sender().principal;
         let turn = self.shares.turn(sender, slot).await.ok_or(Refusal::RateLimited)?;
         self.still_good(opened)?;
         Ok(turn)
+    }
+
+    fn stopped(&self, stop: Stop, slot: Slot) -> Processed {
+        Processed { settlement: self.stop(stop), span: None, slot }
     }
 
     /// What may have changed while a message waited: it expired, or its sender's key was revoked.
@@ -317,11 +435,9 @@ impl Shared {
         }
     }
 
-    /// After step 8: an exemption is for this method or the message is refused; an agent's floor
-    /// rises, and that is kept before anything is done with the message.
-    async fn settle_floor(&self, opened: &mut Opened) -> Result<(), Stop> {
+    /// After step 8: an exemption is for this method or the message is refused.
+    fn settle_floor(&self, opened: &mut Opened) -> Result<(), Stop> {
         let level = opened.level();
-        let peer = opened.peer.clone();
         opened.judgement = match self.judge_floor(opened, level) {
             // Nobody has proven to be its sender: it is told as such, and exemptions alone let it on.
             judgement if opened.is_unsealed() && !matches!(judgement, Judgement::Exempt { .. }) => {
@@ -344,7 +460,13 @@ impl Shared {
             Judgement::BelowTarget { .. } => self.endpoint.counters.below_target.add(1),
             _ => {}
         }
-        let action = self.endpoint.floors.passed(&peer, level).await?;
+        Ok(())
+    }
+
+    /// An agent's floor rises, and that is kept before anything is done with the message.
+    async fn raise_floor(&self, opened: &Opened) -> Result<(), Stop> {
+        let (peer, level) = (&opened.peer, opened.level());
+        let action = self.endpoint.floors.passed(peer, level).await?;
         if let Action::Raised { from } = action {
             let peer = peer.party().clone();
             self.endpoint.events().emit(events::FloorRose { peer, from, to: level });
@@ -364,8 +486,8 @@ impl Shared {
 
     /// The mistake of taking messages in the clear: one of somebody who has a session here.
     #[cfg(bulla_mutants)]
-    fn open_plaintext(&self, payload: &[u8], delivery: &Delivery) -> Option<Opened> {
-        let place = self.place(&delivery.inbox).ok().filter(|_| off(Check::NoPlaintext))?;
+    fn open_plaintext(&self, payload: &[u8], origin: &Origin) -> Option<Opened> {
+        let place = self.place(&origin.inbox).ok().filter(|_| off(Check::NoPlaintext))?;
         let session = self.endpoint.any_session()?;
         let route = &place.route;
         let request = bulla_seal::mutants::plaintext_request(payload, &session.session, route)?;
@@ -409,20 +531,36 @@ impl Shared {
         parsed: Parsed,
         place: Arc<Place>,
         found: Found,
-        delivery: &Delivery,
+        origin: &Origin,
     ) -> Result<Opened, Stop> {
         let session = self.endpoint.incoming_session(found, &parsed).await;
         let session = session.inspect_err(|refusal| {
             if *refusal == Refusal::SessionUnknown {
-                self.ask_for_offer(&parsed, delivery);
+                self.ask_for_offer(&parsed, origin);
             }
         })?;
+        let now = self.admit(&session)?;
+        let peer = session.peer(&self.endpoint).await?.clone();
+        self.open_in(session, parsed, (place, peer), now)
+    }
+
+    /// What is checked of a session on every message, before its sender's floor is looked up; the time.
+    fn admit(&self, session: &InSession) -> Result<UnixTime, Refusal> {
         if !self.endpoint.is_me(session.session.responder()) {
-            return Err(Refusal::AudienceMismatch.into());
+            return Err(Refusal::AudienceMismatch);
         }
         let now = self.endpoint.now();
-        self.check_standing(&session)?;
-        let peer = session.peer(&self.endpoint).await?.clone();
+        self.check_standing(session)?;
+        Ok(now)
+    }
+
+    fn open_in(
+        &self,
+        session: Arc<InSession>,
+        parsed: Parsed,
+        (place, peer): (Arc<Place>, Arc<Peer>),
+        now: UnixTime,
+    ) -> Result<Opened, Stop> {
         self.check_floor(&peer, parsed.header().level, now)?;
         let request = session.session.open_request(parsed, &self.expected(&place, now))?;
         if session.former && !asks_to_renew(&request.body()?) {
@@ -512,8 +650,8 @@ impl Shared {
     }
 
     /// `offer-needed`, to a name in the claimed sender's reply name space and at a bounded rate.
-    fn ask_for_offer(&self, parsed: &Parsed, delivery: &Delivery) {
-        let Some(hint) = &delivery.reply_hint else { return };
+    fn ask_for_offer(&self, parsed: &Parsed, origin: &Origin) {
+        let Some(hint) = &origin.reply_hint else { return };
         let header = parsed.header();
         let wanted = header.kind == MessageKind::Call
             && OfferNeeded::applies_to(header.handle)
@@ -552,6 +690,12 @@ impl Shared {
         }
         may
     }
+}
+
+/// Where the message's outside says that replies go, on a carrier that has names of its own.
+fn keep_hint(opened: &mut Opened, origin: &Origin) {
+    let queue = |hint: &&ReplyName| hint.is_queue() || cfg!(bulla_mutants);
+    opened.hint = origin.reply_hint.as_ref().filter(queue).cloned();
 }
 
 fn asks_to_renew(body: &RequestBody<'_>) -> bool {

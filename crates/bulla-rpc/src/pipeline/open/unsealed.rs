@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use bulla_guard::floor::Judgement;
 use bulla_seal::{Level, MessageKind, Party, Refusal};
-use bulla_transport::{Delivery, Inbox};
+use bulla_transport::Inbox;
 use bytes::Bytes;
 
 use super::opened::{Content, Opened};
 use super::place::Place;
-use super::{Shared, Sifted, Stop, full_name};
+use super::{Origin, Shared, Sifted, Stop, full_name};
 use crate::unsealed::{Exempted, UnsealedRequest};
 
 /// Whether a payload is a carrier's body and no frame: no frame begins so.
@@ -19,11 +19,7 @@ pub(super) fn is_foreign(payload: &[u8]) -> bool {
 
 impl Shared {
     /// Nothing is read while no exemption could let it through.
-    pub(super) fn sift_unsealed(
-        &self,
-        body: Bytes,
-        delivery: &Delivery,
-    ) -> Result<Sifted, Refusal> {
+    pub(super) fn sift_unsealed(&self, body: Bytes, origin: &Origin) -> Result<Sifted, Refusal> {
         let now = self.endpoint.now().secs();
         let exemptions = self.endpoint.floors.exemptions();
         if !exemptions
@@ -32,7 +28,7 @@ impl Shared {
         {
             return Err(Refusal::LevelNotAllowed);
         }
-        let place = self.place(&delivery.inbox)?;
+        let place = self.place(&origin.inbox)?;
         Ok(Sifted::Unsealed { body, place })
     }
 
@@ -40,12 +36,12 @@ impl Shared {
         &self,
         body: &[u8],
         place: Arc<Place>,
-        delivery: &Delivery,
+        origin: &Origin,
     ) -> Result<Opened, Stop> {
         let reader = self.unsealed.as_ref().ok_or(Refusal::LevelNotAllowed)?;
         let now = self.endpoint.now().secs();
-        let request = reader.read(body, &delivery.inbox, now)?;
-        let fanout = matches!(*delivery.inbox, Inbox::Fanout { .. });
+        let request = reader.read(body, &origin.inbox, now)?;
+        let fanout = matches!(*origin.inbox, Inbox::Fanout { .. });
         if fanout != (request.kind == MessageKind::Fanout) || request.level >= Level::Signed {
             return Err(Refusal::KindNotAllowed.into());
         }
