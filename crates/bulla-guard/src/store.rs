@@ -83,7 +83,7 @@ pub struct Reply {
     digest: Option<Digest>,
     /// The sealed bytes, to be sent again as they are; `None` if they went past the byte budget.
     /// The duplicate is then answered with a sealed error "done, result not held".
-    pub sealed: Option<Bytes>,
+    sealed: Option<Bytes>,
 }
 
 impl PartialEq for Reply {
@@ -109,6 +109,16 @@ impl Reply {
     /// A reply that is known by its digest.
     pub fn with_digest(digest: Digest, sealed: Option<Bytes>) -> Self {
         Self { digest: Some(digest), sealed }
+    }
+
+    /// The bytes, if they are held.
+    pub fn sealed(&self) -> Option<&Bytes> {
+        self.sealed.as_ref()
+    }
+
+    /// The bytes, to be sent again.
+    pub fn into_sealed(self) -> Option<Bytes> {
+        self.sealed
     }
 
     /// SHA-256 of the sealed bytes. Made when it is asked for: a store that keeps the bytes in memory

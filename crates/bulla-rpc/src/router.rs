@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bulla_journal::Text;
 use bulla_seal::MessageBuf;
 use bulla_seal::mutants::{Check, off};
+use foldhash::fast::RandomState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -248,7 +249,7 @@ pub(crate) enum NoRoute {
 /// A server's methods, by namespace, name and major version.
 #[derive(Default, Clone)]
 pub struct Router {
-    methods: HashMap<String, Vec<Arc<Method>>>,
+    methods: HashMap<String, Vec<Arc<Method>>, RandomState>,
     others: Option<Arc<Others>>,
 }
 

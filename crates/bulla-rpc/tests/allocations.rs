@@ -15,7 +15,7 @@ struct Echo {
 }
 
 /// Of the call itself; the method's arguments and its result are the caller's and the handler's own.
-const MOST: u64 = 24;
+const MOST: u64 = 12;
 
 #[test]
 fn a_call_allocates_little() {

@@ -183,6 +183,37 @@ async fn no_more_run_than_may_and_all_are_served() {
     assert_eq!(gate.most.load(Ordering::SeqCst), 3);
 }
 
+#[tokio::test]
+async fn each_call_ends_at_its_own_time() {
+    let world = World::new();
+    let (mut gate, method) = Gate::new();
+    let server = Server::start(world.agent("db-1"), Router::new().with(method), options()).await;
+    let client = Client::new(world.component("control", "h1"));
+    let to = target("agent/db-1");
+    let patient = tokio::spawn({
+        let (client, to) = (client.clone(), to.clone());
+        async move { client.call::<_, u32>(&to, "wait", &1u32).await }
+    });
+    gate.started.recv().await.unwrap();
+    // Each sooner than all before it, and then one later again.
+    for ms in [90, 60, 30, 90] {
+        let timeout = Duration::from_millis(ms);
+        let call = client.request(&to, "wait").timeout(timeout).call::<_, u32>(&2u32).await;
+        match call {
+            Err(CallError::Timeout { target, after }) => {
+                assert_eq!((target.as_str(), after), ("agent/db-1", timeout));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(client.waiting(), 1, "the first call waits on");
+    assert_eq!(client.endpoint().counters().calls[CallOutcome::Timeout as usize].get(), 4);
+    gate.go.send_replace(true);
+    assert_eq!(patient.await.unwrap().unwrap(), 1);
+    assert_eq!(client.waiting(), 0);
+    drop(server);
+}
+
 /// A rule with a mistake in it.
 struct Panicking;
 

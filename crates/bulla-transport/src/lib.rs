@@ -28,5 +28,5 @@ pub use queue::{QueueOptions, QueueTransport, QueueUse, RequestKey};
 pub use rabbit::{RabbitOptions, RabbitTap, RabbitTransport};
 pub use transport::{
     Acker, Capabilities, ConsumeOptions, Consumer, DEFAULT_MAX_MESSAGE, Delivery, Outbound, Settle,
-    Transport, TransportEvent,
+    Transport, TransportEvent, next_delivery,
 };

@@ -1,6 +1,8 @@
 //! The trait that every transport implements.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -144,8 +146,27 @@ pub trait Consumer: Send {
     fn next_now(&mut self) -> Option<Delivery> {
         None
     }
+    /// What [`next`](Self::next) waits for, without a future for each delivery; `None` where only
+    /// `next` can tell. A consumer that was asked so and has nothing keeps its place among those that
+    /// wait: whoever asks no more drops it or stops it.
+    fn poll_next(&mut self, _cx: &mut Context<'_>) -> Option<Poll<Option<Delivery>>> {
+        None
+    }
     /// Take no more; deliveries in hand can still be settled.
     async fn stop(&mut self);
+}
+
+/// The next delivery, in the way that costs `consumer` least. To be dropped unfinished only if the consumer
+/// is stopped then (see [`Consumer::poll_next`]).
+pub async fn next_delivery(consumer: &mut dyn Consumer) -> Option<Delivery> {
+    let polled = poll_fn(|cx| match consumer.poll_next(cx) {
+        Some(polled) => polled.map(Some),
+        None => Poll::Ready(None),
+    });
+    match polled.await {
+        Some(delivery) => delivery,
+        None => consumer.next().await,
+    }
 }
 
 /// What happened to the connection. Local and unauthenticated.

@@ -90,6 +90,7 @@ async fn conforms_on_another_service() {
         reply_hints_arrive,
         bytes_arrive_unchanged,
         competing_consumers_share,
+        waiting_consumers_are_woken,
         one_publisher_is_in_order,
         nothing_is_lost_or_doubled,
         put_back_comes_back,

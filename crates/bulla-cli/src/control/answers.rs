@@ -71,15 +71,13 @@ impl Answers {
                 grant,
             }))),
             ClaimOutcome::Duplicate(Duplicate::Held { .. }) => Err(CallFailure::KeyInUse),
-            ClaimOutcome::Duplicate(Duplicate::Done {
-                reply: Some(Reply { sealed: Some(kept), .. }),
-            }) => {
+            ClaimOutcome::Duplicate(Duplicate::Done { reply }) => {
+                let kept = reply.and_then(Reply::into_sealed).ok_or_else(|| {
+                    unknown("it was served, but too much is kept already to keep its answer")
+                })?;
                 let opened = self.keystore.open_answer(&key.id.to_string(), &kept);
                 let opened = opened.map_err(|_| unknown("its answer can't be opened any more"))?;
                 Ok(Claimed::Done(opened.to_vec()))
-            }
-            ClaimOutcome::Duplicate(Duplicate::Done { .. }) => {
-                Err(unknown("it was served, but too much is kept already to keep its answer"))
             }
             ClaimOutcome::Duplicate(Duplicate::InDoubt { .. }) => {
                 Err(unknown("the process that served it was lost"))

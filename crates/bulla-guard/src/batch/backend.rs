@@ -124,7 +124,7 @@ impl<'a> Columns<'a> {
             // The envelope is only of use while somebody may still have to run it.
             envelope: lease.and(claim.envelope.as_ref()),
             reply_digest: reply.map(Reply::digest),
-            reply: reply.and_then(|reply| reply.sealed.as_ref()),
+            reply: reply.and_then(Reply::sealed),
         }
     }
 }

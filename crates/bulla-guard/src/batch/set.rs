@@ -146,7 +146,7 @@ fn size(state: &State) -> u64 {
 
 fn drop_bytes(state: &mut State) {
     if let State::Done(Some(reply)) | State::InDoubt(Some(reply)) = state {
-        reply.sealed = None;
+        reply.drop_bytes();
     }
 }
 

@@ -76,7 +76,7 @@ impl Call {
     }
 
     pub(super) fn reply(&mut self, reply: Option<&Reply>) -> &mut Self {
-        let sealed = reply.and_then(|reply| reply.sealed.as_deref());
+        let sealed = reply.and_then(Reply::sealed).map(|sealed| &sealed[..]);
         let digest = reply.map(Reply::digest);
         self.arg(digest.as_ref().map_or(&[][..], |digest| digest.as_bytes()));
         self.flag(sealed.is_some()).arg(sealed.unwrap_or_default())

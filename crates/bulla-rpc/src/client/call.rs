@@ -1,15 +1,16 @@
 //! Waiting for the replies of one call.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_seal::MessageId;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Client;
-use super::pending::{Event, Events, Pending, PendingCall, Reply, SentCall};
+use super::pending::{Event, Events, Pending, PendingCall, Reply, SentCall, late_answer};
 use super::request::Request;
 use crate::builtin::{CANCEL, Cancel, NAMESPACE};
 use crate::counters::CallOutcome;
@@ -22,6 +23,7 @@ pub(super) struct Waiting {
     client: Client,
     target: Target,
     id: MessageId,
+    sent: Arc<SentCall>,
     events: Received,
     deadline: Instant,
     timeout: Duration,
@@ -33,7 +35,7 @@ pub(super) struct Waiting {
 
 /// Where events of a call come from.
 enum Received {
-    Last(oneshot::Receiver<Event>),
+    Last,
     All(mpsc::Receiver<Event>),
 }
 
@@ -43,15 +45,7 @@ impl Received {
             let (all, events) = Pending::channel();
             (Events::All(all), Self::All(events))
         } else {
-            let (last, event) = oneshot::channel();
-            (Events::Last(last), Self::Last(event))
-        }
-    }
-
-    async fn next(&mut self) -> Option<Event> {
-        match self {
-            Self::Last(event) => event.await.ok(),
-            Self::All(events) => events.recv().await,
+            (Events::Last, Self::Last)
         }
     }
 }
@@ -67,14 +61,23 @@ impl Waiting {
     ) -> Self {
         let (tx, events) = Received::channel(progress);
         let id = sent.frame.id();
-        let call = PendingCall { sent, next: 0, offered: false, events: tx };
+        let deadline = Instant::now() + request.timeout;
+        let call = PendingCall {
+            sent: sent.clone(),
+            next: 0,
+            offered: false,
+            events: tx,
+            // Who takes progress looks at the clock itself.
+            deadline: (!progress).then_some(deadline),
+        };
         client.0.pending.insert(id, call);
         Self {
             client: client.clone(),
             target: request.target.clone(),
             id,
+            sent,
             events,
-            deadline: Instant::now() + request.timeout,
+            deadline,
             timeout: request.timeout,
             cancel,
             ended: false,
@@ -106,18 +109,21 @@ impl Waiting {
 
     /// The next reply; an error ends the stream.
     pub(super) async fn next(&mut self) -> Event {
-        let event = match tokio::time::timeout_at(self.deadline, self.events.next()).await {
-            Ok(Some(event)) => event,
-            Ok(None) => Err(CallError::Closed),
-            Err(_) => {
-                self.forget_session();
-                self.count(CallOutcome::Timeout, None);
-                return Err(CallError::Timeout {
-                    target: self.target.to_string(),
-                    after: self.timeout,
-                });
+        let event = match &mut self.events {
+            Received::Last => poll_fn(|cx| self.sent.last.poll(cx)).await,
+            Received::All(events) => {
+                match tokio::time::timeout_at(self.deadline, events.recv()).await {
+                    Ok(event) => event.unwrap_or(Err(CallError::Closed)),
+                    Err(_) => Err(late_answer()),
+                }
             }
         };
+        if let Err(CallError::Timeout { .. }) = &event {
+            self.forget_session();
+            self.count(CallOutcome::Timeout, None);
+            let target = self.target.to_string();
+            return Err(CallError::Timeout { target, after: self.timeout });
+        }
         match &event {
             Ok(Reply::Progress(_)) => {}
             Ok(Reply::Value(_)) => self.count(CallOutcome::Value, None),
@@ -145,9 +151,8 @@ impl Waiting {
     /// The peer may have lost the session, or its name may have a new incarnation, and word of it
     /// may have been withheld: the next call looks it up and offers again.
     fn forget_session(&self) {
-        let pending = &self.client.0.pending;
-        if let (Some((sent, _)), Some(peer)) = (pending.sent(&self.id), self.target.principal()) {
-            self.client.endpoint().outgoing.forget_if(peer, &sent.session);
+        if let Some(peer) = self.target.principal() {
+            self.client.endpoint().outgoing.forget_if(peer, &self.sent.session);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Calling, casting and fanning out.
 
 mod call;
+mod deadlines;
 mod fanout;
 mod pending;
 mod policy;

@@ -2,13 +2,19 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bulla_seal::mutants::{Check, off};
 use bulla_seal::{Frame, MessageId, OpenedReply, ReplyBinding};
 use bulla_transport::Address;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::deadlines::Deadlines;
 
 use crate::endpoint::Endpoint;
 use crate::error::CallError;
@@ -37,8 +43,8 @@ pub(super) type Event = Result<Reply, CallError>;
 
 /// Where a call's events go.
 pub(super) enum Events {
-    /// Only the last one is wanted.
-    Last(oneshot::Sender<Event>),
+    /// Only the last one is wanted: it goes into [`SentCall::last`].
+    Last,
     /// Progress too.
     All(mpsc::Sender<Event>),
 }
@@ -46,9 +52,9 @@ pub(super) enum Events {
 impl Events {
     /// Passes the last event on. A caller that reads nothing finds the channel closed and no
     /// result: an error.
-    fn end(self, event: Event) {
+    fn end(self, sent: &SentCall, event: Event) {
         match self {
-            Self::Last(last) => drop(last.send(event)),
+            Self::Last => sent.last.set(event),
             Self::All(all) => drop(all.try_send(event)),
         }
     }
@@ -63,6 +69,47 @@ impl Events {
     }
 }
 
+/// The place of a call's last event, where its caller waits for it.
+#[derive(Default)]
+pub(super) struct Last(Mutex<Place>);
+
+#[derive(Default)]
+#[expect(clippy::large_enum_variant, reason = "nearly all calls end with an event")]
+enum Place {
+    #[default]
+    Empty,
+    Waits(Waker),
+    Here(Event),
+}
+
+impl Last {
+    fn set(&self, event: Event) {
+        let before = std::mem::replace(&mut *self.0.lock(), Place::Here(event));
+        if let Place::Waits(waker) = before {
+            waker.wake();
+        }
+    }
+
+    /// The event, once.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<Event> {
+        let mut place = self.0.lock();
+        match &mut *place {
+            Place::Here(_) => match std::mem::take(&mut *place) {
+                Place::Here(event) => Poll::Ready(event),
+                _ => Poll::Pending,
+            },
+            Place::Waits(waker) => {
+                waker.clone_from(cx.waker());
+                Poll::Pending
+            }
+            Place::Empty => {
+                *place = Place::Waits(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
 /// A call that waits.
 pub(super) struct PendingCall {
     pub(super) sent: Arc<SentCall>,
@@ -71,6 +118,14 @@ pub(super) struct PendingCall {
     /// Whether the message was sent again with its offer.
     pub(super) offered: bool,
     pub(super) events: Events,
+    /// When it ends without an answer, unless its caller looks after that itself.
+    pub(super) deadline: Option<Instant>,
+}
+
+impl PendingCall {
+    fn end(self, event: Event) {
+        self.events.end(&self.sent, event);
+    }
 }
 
 /// What was sent, and what its replies are opened with.
@@ -83,6 +138,7 @@ pub(super) struct SentCall {
     pub(super) statement: u64,
     /// It asks for a statement, which proves itself: its reply counts without a current one.
     pub(super) asks_statement: bool,
+    pub(super) last: Last,
 }
 
 /// A message to send again.
@@ -91,17 +147,20 @@ pub(super) struct Resend {
     pub(super) payload: Bytes,
 }
 
+type Calls = HashMap<MessageId, PendingCall, RandomState>;
+
 /// All waiting calls.
 #[derive(Default)]
 pub(super) struct Pending {
-    shards: [Mutex<HashMap<MessageId, PendingCall>>; SHARDS],
+    shards: [Mutex<Calls>; SHARDS],
+    pub(super) deadlines: Deadlines,
     /// What a caller that takes several final replies to one call holds on to.
     #[cfg(bulla_mutants)]
     ended: Mutex<HashMap<MessageId, Arc<SentCall>>>,
 }
 
 impl Pending {
-    fn shard(&self, id: &MessageId) -> &Mutex<HashMap<MessageId, PendingCall>> {
+    fn shard(&self, id: &MessageId) -> &Mutex<Calls> {
         let [first, ..] = self.shards.each_ref();
         let index = usize::from(id.0.first().copied().unwrap_or_default()) % SHARDS;
         self.shards.get(index).unwrap_or(first)
@@ -113,7 +172,33 @@ impl Pending {
     }
 
     pub(super) fn insert(&self, id: MessageId, call: PendingCall) {
+        let deadline = call.deadline;
         self.shard(&id).lock().insert(id, call);
+        if let Some(deadline) = deadline {
+            self.deadlines.add(deadline);
+        }
+    }
+
+    /// Ends the calls that had no answer in time; how many calls there are.
+    pub(super) fn expire(&self, now: Instant) -> usize {
+        self.deadlines.begin();
+        let mut left = 0;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            let late = |call: &PendingCall| call.deadline.is_some_and(|deadline| deadline <= now);
+            let over: Vec<PendingCall> =
+                shard.extract_if(|_, call| late(call)).map(|(_, call)| call).collect();
+            left += shard.len();
+            let next = shard.values().filter_map(|call| call.deadline).min();
+            drop(shard);
+            for call in over {
+                call.end(Err(late_answer()));
+            }
+            if let Some(next) = next {
+                self.deadlines.add(next);
+            }
+        }
+        left
     }
 
     pub(super) fn remove(&self, id: &MessageId) -> Option<PendingCall> {
@@ -136,7 +221,7 @@ impl Pending {
         if let Some(call) = self.remove(id) {
             #[cfg(bulla_mutants)]
             self.ended.lock().insert(*id, call.sent.clone());
-            call.events.end(event);
+            call.end(event);
         }
     }
 
@@ -185,8 +270,13 @@ impl Pending {
     pub(super) fn fail_all(&self, error: &CallError) {
         for shard in &self.shards {
             for (_, call) in std::mem::take(&mut *shard.lock()) {
-                call.events.end(Err(error.clone()));
+                call.end(Err(error.clone()));
             }
         }
     }
+}
+
+/// Its caller says who did not answer, and for how long.
+pub(super) fn late_answer() -> CallError {
+    CallError::Timeout { target: String::new(), after: Duration::ZERO }
 }

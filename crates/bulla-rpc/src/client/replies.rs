@@ -5,11 +5,12 @@ use std::sync::Arc;
 #[cfg(bulla_mutants)]
 use bulla_seal::mutants::off;
 use bulla_seal::{Detail, MessageId, Outcome, Parsed, Refusal};
-use bulla_transport::{Consumer, Outbound, ReplyName, TransportEvent};
+use bulla_transport::{Consumer, Outbound, ReplyName, TransportEvent, next_delivery};
 use bytes::Bytes;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::deadlines;
 use super::pending::{Pending, Reply, Resend};
 use crate::endpoint::Endpoint;
 use crate::error::{CallError, RemoteError};
@@ -40,6 +41,7 @@ impl Listener {
         closed: &CancellationToken,
     ) {
         tokio::spawn(self.clone().run(consumer, closed.clone()));
+        tokio::spawn(deadlines::watch(self.pending.clone(), closed.clone()));
         tokio::spawn(self.watch(events, closed.clone()));
     }
 
@@ -52,7 +54,7 @@ impl Listener {
                 None => tokio::select! {
                     biased;
                     () = &mut ended => None,
-                    delivery = consumer.next() => delivery,
+                    delivery = next_delivery(&mut *consumer) => delivery,
                 },
             };
             let Some(delivery) = delivery else { break };

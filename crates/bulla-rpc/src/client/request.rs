@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::call::Waiting;
-use super::pending::{Reply, SentCall};
+use super::pending::{Last, Reply, SentCall};
 use super::{Client, DEFAULT_TIMEOUT, DEFAULT_TTL, Progress};
 use crate::counters::CallOutcome;
 use crate::endpoint::Endpoint;
@@ -389,6 +389,7 @@ impl Prepared {
             binding,
             statement: self.statement,
             asks_statement,
+            last: Last::default(),
         };
         (Arc::new(sent), address)
     }

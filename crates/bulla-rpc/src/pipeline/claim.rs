@@ -396,7 +396,7 @@ impl Shared {
                 Settlement::Hold(Duration::from_millis(until_ms.saturating_sub(self.now_ms()) + 1))
             }
             Duplicate::Done { reply: None } => UNANSWERED,
-            Duplicate::Done { reply: Some(reply) } => match reply.sealed {
+            Duplicate::Done { reply: Some(reply) } => match reply.into_sealed() {
                 Some(sealed) => self.reply(request, sealed),
                 None if !self.may_repeat(request) => UNANSWERED,
                 None => {
@@ -407,7 +407,7 @@ impl Shared {
                     self.sealed_error(request, &error)
                 }
             },
-            Duplicate::InDoubt { error: Some(error) } => match error.sealed {
+            Duplicate::InDoubt { error: Some(error) } => match error.into_sealed() {
                 Some(sealed) => self.reply(request, sealed),
                 None => self.sealed_error(request, &outcome_unknown()),
             },
@@ -428,8 +428,10 @@ impl Shared {
             return UNANSWERED;
         };
         match self.store.answer_in_doubt(key, stored(&sealed)).await {
-            Ok(Some(Reply { sealed: Some(sealed), .. })) => self.reply(request, sealed),
-            Ok(_) => UNANSWERED,
+            Ok(standing) => match standing.and_then(Reply::into_sealed) {
+                Some(sealed) => self.reply(request, sealed),
+                None => UNANSWERED,
+            },
             Err(error) => self.retry(&error),
         }
     }

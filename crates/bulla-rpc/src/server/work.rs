@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bulla_seal::mutants::{Check, off};
-use bulla_transport::{Acker, Address, Consumer, Delivery, Outbound, PublishError};
+use bulla_transport::{Acker, Address, Consumer, Delivery, Outbound, PublishError, next_delivery};
 use bytes::Bytes;
-use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,7 @@ impl Work {
                 Some(delivery) => Some(delivery),
                 None => tokio::select! {
                     biased;
-                    delivery = consumer.next() => delivery,
+                    delivery = next_delivery(&mut *consumer) => delivery,
                     () = &mut stopped => None,
                 },
             };
@@ -231,10 +231,10 @@ impl Work {
     }
 }
 
-/// Whether this thread is the only one: there a task for each message gains nothing. Elsewhere messages
-/// run on all of them.
+/// Whether this thread is the runtime's only one: there a task for each message gains nothing. Elsewhere
+/// messages run on all of them.
 fn is_alone() -> bool {
-    Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread
+    Handle::current().metrics().num_workers() == 1
 }
 
 fn told_not_sent(sent: &Result<(), PublishError>) {

@@ -12,6 +12,7 @@ use bulla_seal::{
     SignedCredential, SignedStatement, UnixTime, shared,
 };
 use bulla_transport::Address;
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -154,7 +155,7 @@ struct Highest {
 
 #[derive(Default)]
 pub(super) struct IncomingState {
-    pub(super) sessions: HashMap<Handle, Arc<InSession>>,
+    pub(super) sessions: HashMap<Handle, Arc<InSession>, RandomState>,
     pub(super) by_sender: HashMap<Holder, VecDeque<Handle>>,
     order: VecDeque<Handle>,
     unknown: HashMap<Kid, Instant>,

@@ -10,6 +10,7 @@ use bulla_seal::{
 };
 use bulla_transport::Address;
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::directory::PeerKeys;
@@ -108,7 +109,7 @@ impl OutSession {
 /// Sessions that this process opened, by peer.
 #[derive(Default)]
 pub(crate) struct Outgoing {
-    pub(super) sessions: Mutex<HashMap<Principal, Arc<OutSession>>>,
+    pub(super) sessions: Mutex<HashMap<Principal, Arc<OutSession>, RandomState>>,
     /// Of this process's fanouts, by group: a gap that a member sees is one of its own group.
     sequences: Mutex<HashMap<GroupName, u64>>,
 }

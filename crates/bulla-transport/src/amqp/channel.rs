@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tokio::sync::mpsc;
 
@@ -39,6 +40,15 @@ impl Deliveries {
         let message = self.messages.recv().await?;
         self.backlog.remove(message.body.len());
         Some(message)
+    }
+
+    /// The same, polled.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        let polled = self.messages.poll_recv(cx);
+        if let Poll::Ready(Some(message)) = &polled {
+            self.backlog.remove(message.body.len());
+        }
+        polled
     }
 
     /// A message that is here already.

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use super::{
     Factory, Fault, HANG, Verdict, check, consume, expect, fresh, message, next, text, topic_of,
 };
-use crate::transport::ConsumeOptions;
+use crate::transport::{ConsumeOptions, Consumer, Delivery, next_delivery};
 
 /// Bytes of every value and no bytes at all arrive as they were sent.
 ///
@@ -69,12 +70,63 @@ pub async fn one_publisher_is_in_order(factory: &Factory<'_>) -> Verdict {
     for n in 0..1000 {
         let mut outbound = text(&n.to_string());
         outbound.confirm = false;
-        sender.publish(&address, outbound).await?;
+        // At once or not, which makes no difference.
+        match sender.publish_now(&address, &outbound) {
+            Some(sent) => sent?,
+            None => sender.publish(&address, outbound).await?,
+        }
     }
     for n in 0..1000 {
-        expect(&mut consumer, &n.to_string()).await?.acker.ack();
+        let delivery = match n % 3 {
+            0 => expect(&mut consumer, &n.to_string()).await?,
+            _ => polled(&mut consumer, &n.to_string()).await?,
+        };
+        delivery.acker.ack();
     }
     Ok(())
+}
+
+/// The next message must be this one.
+async fn polled(consumer: &mut Box<dyn Consumer>, wanted: &str) -> Result<Delivery, Fault> {
+    let delivery = tokio::time::timeout(HANG, next_delivery(&mut **consumer)).await?;
+    let delivery = delivery.ok_or_else(|| Fault("the consumer ended".to_owned()))?;
+    check(delivery.payload == wanted.as_bytes(), || format!("wanted {wanted:?}"))?;
+    Ok(delivery)
+}
+
+/// Consumers that wait are woken one for each message; one that is gone leaves its place to the others.
+///
+/// # Errors
+/// What was seen instead.
+pub async fn waiting_consumers_are_woken(factory: &Factory<'_>) -> Verdict {
+    let (sender, receiver) = (factory().await?, factory().await?);
+    let (inbox, address) = topic_of(&fresh("woken"));
+    let mut waiting = JoinSet::new();
+    let mut first = None;
+    for _ in 0..3 {
+        let mut consumer = consume(&receiver, &inbox).await?;
+        let taking = waiting.spawn(async move {
+            let delivery = next_delivery(&mut *consumer).await?;
+            delivery.acker.ack();
+            Some(delivery.payload)
+        });
+        first.get_or_insert(taking);
+        tokio::task::yield_now().await;
+    }
+    if let Some(first) = first {
+        first.abort();
+    }
+    // Its consumer is dropped when this returns.
+    let gone = waiting.join_next().await;
+    check(matches!(gone, Some(Err(_))), || "a message came before one was sent".to_owned())?;
+    let mut seen = HashSet::new();
+    for word in ["one", "other"] {
+        sender.publish(&address, text(word)).await?;
+        let taken = tokio::time::timeout(HANG, waiting.join_next()).await?;
+        let payload = taken.transpose()?.flatten();
+        seen.insert(payload.ok_or_else(|| Fault("a consumer ended".to_owned()))?);
+    }
+    check(seen.len() == 2, || format!("{} of two messages", seen.len()))
 }
 
 /// What 64 publishers send at once arrives, each message once.
@@ -85,7 +137,7 @@ pub async fn nothing_is_lost_or_doubled(factory: &Factory<'_>) -> Verdict {
     let (sender, receiver) = (factory().await?, factory().await?);
     let (inbox, address) = topic_of(&fresh("many"));
     let mut consumer = consume(&receiver, &inbox).await?;
-    let mut publishers = tokio::task::JoinSet::new();
+    let mut publishers = JoinSet::new();
     for publisher in 0..64 {
         let (sender, address) = (Arc::clone(&sender), address.clone());
         publishers.spawn(async move {

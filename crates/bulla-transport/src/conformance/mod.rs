@@ -18,7 +18,7 @@ use thiserror::Error;
 pub use delivery::{
     bytes_arrive_unchanged, competing_consumers_share, dropped_deliveries_come_back,
     nothing_is_lost_or_doubled, one_publisher_is_in_order, put_back_comes_back,
-    unsettled_deliveries_come_back,
+    unsettled_deliveries_come_back, waiting_consumers_are_woken,
 };
 pub use limits::{
     closed_means_closed, deleted_inboxes_are_gone, expired_messages_go, largest_message_passes,
@@ -97,6 +97,7 @@ pub async fn run_all(factory: &Factory<'_>) -> Result<(), Broken> {
         reply_hints_arrive,
         bytes_arrive_unchanged,
         competing_consumers_share,
+        waiting_consumers_are_woken,
         one_publisher_is_in_order,
         nothing_is_lost_or_doubled,
         put_back_comes_back,

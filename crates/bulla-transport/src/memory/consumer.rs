@@ -1,10 +1,12 @@
 //! Taking messages from a queue of the in-memory bus.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, watch};
+use futures_util::task::AtomicWaker;
 
 use super::BusInner;
 use super::queue::{Message, Queue};
@@ -12,12 +14,13 @@ use crate::address::Inbox;
 use crate::transport::{Acker, Consumer, Delivery, Settle};
 
 /// What a consumer and its deliveries share.
-struct Taken {
+pub(super) struct Taken {
     queue: Arc<Queue>,
     /// Deliveries in hand at the most; 0 for no limit.
     prefetch: usize,
     in_hand: AtomicUsize,
-    settled: Notify,
+    /// Of the consumer, while it waits: for room, or for the end.
+    waker: AtomicWaker,
     closed: Arc<AtomicBool>,
 }
 
@@ -28,15 +31,21 @@ impl Taken {
 
     fn release(&self) {
         if self.in_hand.fetch_sub(1, Ordering::AcqRel) == self.prefetch {
-            self.settled.notify_one();
+            self.waker.wake();
         }
+    }
+
+    /// Its transport is closed.
+    pub(super) fn end(&self) {
+        self.waker.wake();
     }
 }
 
 pub(super) struct MemoryConsumer {
     bus: Arc<BusInner>,
+    /// Its number among all of the bus.
+    id: u64,
     taken: Arc<Taken>,
-    closing: watch::Receiver<bool>,
     stopped: bool,
 }
 
@@ -46,17 +55,21 @@ impl MemoryConsumer {
         queue: Arc<Queue>,
         prefetch: u16,
         closed: Arc<AtomicBool>,
-        closing: watch::Receiver<bool>,
     ) -> Self {
         queue.consumer_comes();
         let taken = Taken {
             queue,
             prefetch: usize::from(prefetch),
             in_hand: AtomicUsize::new(0),
-            settled: Notify::new(),
+            waker: AtomicWaker::new(),
             closed,
         };
-        Self { bus, taken: Arc::new(taken), closing, stopped: false }
+        let id = bus.consumers.fetch_add(1, Ordering::Relaxed);
+        Self { bus, id, taken: Arc::new(taken), stopped: false }
+    }
+
+    pub(super) fn taken(&self) -> &Arc<Taken> {
+        &self.taken
     }
 
     fn ended(&self) -> bool {
@@ -96,9 +109,34 @@ impl MemoryConsumer {
         self.taken.queue.consumer_goes();
         if matches!(*self.taken.queue.inbox, Inbox::Reply { .. }) {
             self.bus.table.remove(&self.taken.queue);
-        } else {
-            self.taken.queue.pass_on();
         }
+        self.taken.queue.leave(self.id);
+    }
+}
+
+impl MemoryConsumer {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        // First: what changes from here on wakes it.
+        self.taken.waker.register(cx.waker());
+        if self.ended() {
+            return Poll::Ready(None);
+        }
+        if !self.taken.has_room() {
+            return Poll::Pending;
+        }
+        match self.taken.queue.pop(self.id, Some(cx.waker())) {
+            Some(message) => Poll::Ready(Some(self.deliver(message))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Gives up a consumer's place when whoever waited for it does no more.
+struct Waiting<'a>(&'a mut MemoryConsumer);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.taken.queue.leave(self.0.id);
     }
 }
 
@@ -108,27 +146,17 @@ impl Consumer for MemoryConsumer {
         if self.ended() || !self.taken.has_room() {
             return None;
         }
-        let message = self.taken.queue.pop()?;
+        let message = self.taken.queue.pop(self.id, None)?;
         Some(self.deliver(message))
     }
 
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Option<Poll<Option<Delivery>>> {
+        Some(self.poll(cx))
+    }
+
     async fn next(&mut self) -> Option<Delivery> {
-        loop {
-            if self.ended() {
-                return None;
-            }
-            let room = self.taken.has_room();
-            if room && let Some(message) = self.taken.queue.pop() {
-                return Some(self.deliver(message));
-            }
-            let taken = Arc::clone(&self.taken);
-            tokio::select! {
-                () = taken.queue.arrival(), if room => {}
-                () = taken.settled.notified(), if !room => {}
-                // An error means that the transport is gone, which `ended` tells.
-                _ = self.closing.changed() => {}
-            }
-        }
+        let waiting = Waiting(self);
+        poll_fn(|cx| waiting.0.poll(cx)).await
     }
 
     async fn stop(&mut self) {

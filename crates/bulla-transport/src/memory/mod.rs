@@ -7,12 +7,12 @@ mod queue;
 mod table;
 mod tap;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
 pub use tap::{Tap, Tapped};
 
@@ -22,7 +22,7 @@ use crate::transport::{
     Capabilities, ConsumeOptions, Consumer, DEFAULT_MAX_MESSAGE, Outbound, Transport,
     TransportEvent,
 };
-use consumer::MemoryConsumer;
+use consumer::{MemoryConsumer, Taken};
 use queue::{Message, Queue};
 use table::Table;
 use tap::TapSource;
@@ -40,6 +40,7 @@ struct BusInner {
     capacity: usize,
     max_message: usize,
     transports: AtomicU64,
+    consumers: AtomicU64,
 }
 
 impl Default for MemoryBus {
@@ -68,6 +69,7 @@ impl MemoryBus {
             capacity,
             max_message,
             transports: AtomicU64::new(0),
+            consumers: AtomicU64::new(0),
         }))
     }
 
@@ -77,7 +79,7 @@ impl MemoryBus {
             bus: Arc::clone(&self.0),
             id: self.0.transports.fetch_add(1, Ordering::Relaxed),
             closed: Arc::default(),
-            closing: watch::Sender::new(false),
+            taking: Mutex::default(),
             events: broadcast::Sender::new(64),
             replies: Mutex::default(),
         }
@@ -99,7 +101,8 @@ pub struct MemoryTransport {
     bus: Arc<BusInner>,
     id: u64,
     closed: Arc<AtomicBool>,
-    closing: watch::Sender<bool>,
+    /// Consumers, to be told of the end.
+    taking: Mutex<Vec<Weak<Taken>>>,
     events: broadcast::Sender<TransportEvent>,
     /// Reply queues go with the transport.
     replies: Mutex<Vec<Arc<Queue>>>,
@@ -180,7 +183,9 @@ impl MemoryTransport {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.closing.send_replace(true);
+        for taken in self.taking.lock().drain(..).filter_map(|taken| taken.upgrade()) {
+            taken.end();
+        }
         for queue in self.replies.lock().drain(..) {
             self.bus.table.remove(&queue);
         }
@@ -223,13 +228,13 @@ impl Transport for MemoryTransport {
         options: &ConsumeOptions,
     ) -> Result<Box<dyn Consumer>, TransportError> {
         let queue = self.queue(inbox, options)?;
-        Ok(Box::new(MemoryConsumer::new(
-            Arc::clone(&self.bus),
-            queue,
-            options.prefetch,
-            Arc::clone(&self.closed),
-            self.closing.subscribe(),
-        )))
+        let (bus, closed) = (Arc::clone(&self.bus), Arc::clone(&self.closed));
+        let consumer = MemoryConsumer::new(bus, queue, options.prefetch, closed);
+        let mut taking = self.taking.lock();
+        taking.retain(|taken| taken.strong_count() > 0);
+        taking.push(Arc::downgrade(consumer.taken()));
+        drop(taking);
+        Ok(Box::new(consumer))
     }
 
     async fn delete(&self, inbox: &Inbox) -> Result<(), TransportError> {

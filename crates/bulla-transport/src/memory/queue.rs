@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::address::{Inbox, ReplyName};
@@ -30,6 +30,23 @@ impl Message {
 /// No limit set by the queue itself.
 const NO_LIMIT: u64 = u64::MAX;
 
+#[derive(Default)]
+struct Ready {
+    messages: VecDeque<Message>,
+    /// Consumers that found nothing, by their ids, in the order in which they came.
+    waiting: VecDeque<(u64, Waker)>,
+}
+
+impl Ready {
+    /// Whom to wake for a message that is there: one consumer for each.
+    fn next_to_wake(&mut self) -> Option<Waker> {
+        if self.messages.is_empty() {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, waker)| waker)
+    }
+}
+
 pub(super) struct Queue {
     pub(super) inbox: Arc<Inbox>,
     /// The transport that a reply queue belongs to.
@@ -37,8 +54,7 @@ pub(super) struct Queue {
     capacity: usize,
     /// The queue's own time limit in milliseconds.
     limit: AtomicU64,
-    ready: Mutex<VecDeque<Message>>,
-    arrived: Notify,
+    ready: Mutex<Ready>,
     consumers: AtomicU32,
 }
 
@@ -49,8 +65,7 @@ impl Queue {
             owner,
             capacity,
             limit: AtomicU64::new(NO_LIMIT),
-            ready: Mutex::new(VecDeque::new()),
-            arrived: Notify::new(),
+            ready: Mutex::default(),
             consumers: AtomicU32::new(0),
         }
     }
@@ -61,7 +76,7 @@ impl Queue {
 
     /// Messages that wait, those whose time is over among them.
     pub(super) fn waiting(&self) -> u64 {
-        self.ready.lock().len() as u64
+        self.ready.lock().messages.len() as u64
     }
 
     pub(super) fn consumer_comes(&self) {
@@ -94,55 +109,71 @@ impl Queue {
     pub(super) fn push(&self, mut message: Message, ttl: Option<Duration>) -> bool {
         message.expires = self.expiry(ttl);
         let mut ready = self.ready.lock();
-        if ready.len() >= self.capacity {
-            drop_expired(&mut ready);
-            if ready.len() >= self.capacity {
+        if ready.messages.len() >= self.capacity {
+            drop_expired(&mut ready.messages);
+            if ready.messages.len() >= self.capacity {
                 return false;
             }
         }
-        ready.push_back(message);
+        ready.messages.push_back(message);
+        let waker = ready.next_to_wake();
         drop(ready);
-        self.arrived.notify_one();
+        wake(waker);
         true
     }
 
     /// Takes a message back, to the front.
     pub(super) fn put_back(&self, mut message: Message) {
         message.redelivered = true;
-        self.ready.lock().push_front(message);
-        self.arrived.notify_one();
+        let mut ready = self.ready.lock();
+        ready.messages.push_front(message);
+        let waker = ready.next_to_wake();
+        drop(ready);
+        wake(waker);
     }
 
-    pub(super) fn pop(&self) -> Option<Message> {
+    /// Takes a message for a consumer. If there is none and `waker` is given, the consumer waits.
+    pub(super) fn pop(&self, consumer: u64, waker: Option<&Waker>) -> Option<Message> {
         let mut ready = self.ready.lock();
-        drop_expired(&mut ready);
-        let message = ready.pop_front()?;
-        let more = !ready.is_empty();
+        drop_expired(&mut ready.messages);
+        let Some(message) = ready.messages.pop_front() else {
+            if let Some(waker) = waker {
+                match ready.waiting.iter_mut().find(|(id, _)| *id == consumer) {
+                    Some((_, known)) => known.clone_from(waker),
+                    None => ready.waiting.push_back((consumer, waker.clone())),
+                }
+            }
+            return None;
+        };
+        // It has something to do now: what arrives meanwhile is for others that wait.
+        ready.waiting.retain(|(id, _)| *id != consumer);
+        // Two arrivals may have woken one consumer only: pass it on.
+        let waker = ready.next_to_wake();
         drop(ready);
-        if more {
-            // Two arrivals may have woken one consumer only: pass it on.
-            self.arrived.notify_one();
-        }
+        wake(waker);
         Some(message)
     }
 
-    /// Waits until something may have arrived.
-    pub(super) async fn arrival(&self) {
-        self.arrived.notified().await;
-    }
-
-    /// Passes on an arrival that somebody was woken for but did not take.
-    pub(super) fn pass_on(&self) {
-        if !self.ready.lock().is_empty() {
-            self.arrived.notify_one();
-        }
+    /// A consumer waits no more. An arrival that it was woken for and did not take is passed on.
+    pub(super) fn leave(&self, consumer: u64) {
+        let mut ready = self.ready.lock();
+        ready.waiting.retain(|(id, _)| *id != consumer);
+        let waker = ready.next_to_wake();
+        drop(ready);
+        wake(waker);
     }
 
     /// Messages that wait.
     pub(super) fn len(&self) -> usize {
         let mut ready = self.ready.lock();
-        drop_expired(&mut ready);
-        ready.len()
+        drop_expired(&mut ready.messages);
+        ready.messages.len()
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 

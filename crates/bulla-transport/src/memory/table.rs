@@ -1,9 +1,10 @@
 //! Finding a queue without a global lock and without an allocation.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use parking_lot::RwLock;
 
 use super::queue::Queue;
@@ -11,8 +12,27 @@ use crate::address::{Address, Inbox};
 
 const SHARDS: usize = 32;
 
-type Shard = RwLock<HashMap<u64, Vec<Arc<Queue>>>>;
+/// By hash; the hash is a keyed one already.
+type Shard = RwLock<HashMap<u64, Vec<Arc<Queue>>, BuildHasherDefault<AsItIs>>>;
 type Members = HashMap<String, HashMap<String, Vec<Arc<Queue>>>>;
+
+/// A hash of a hash.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash << 8 | u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
 
 pub(super) struct Table {
     hasher: RandomState,
@@ -24,14 +44,21 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new() -> Self {
         Self {
-            hasher: RandomState::new(),
+            hasher: RandomState::default(),
             shards: std::array::from_fn(|_| Shard::default()),
             fanouts: RwLock::default(),
         }
     }
 
     fn hash(&self, kind: u8, words: [&str; 3]) -> u64 {
-        self.hasher.hash_one((kind, words))
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write_u8(kind);
+        for word in words {
+            hasher.write(word.as_bytes());
+            // No name has it, so no two lists of names are the same bytes.
+            hasher.write_u8(0xff);
+        }
+        hasher.finish()
     }
 
     #[expect(clippy::indexing_slicing, reason = "the index is taken modulo the length")]

@@ -1,6 +1,7 @@
 //! Taking messages from a queue, through losses of the connection.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -179,6 +180,18 @@ impl Consumer for RabbitConsumer {
         let session = self.session.as_mut()?;
         let message = session.deliveries.next_now()?;
         Some(session.deliver(&self.inbox, message))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Option<Poll<Option<Delivery>>> {
+        if self.stopped || self.link.is_closed() {
+            return Some(Poll::Ready(None));
+        }
+        // Without a session, and at its end, `next` begins another.
+        let session = self.session.as_mut()?;
+        match session.deliveries.poll_next(cx) {
+            Poll::Ready(message) => Some(Poll::Ready(Some(session.deliver(&self.inbox, message?)))),
+            Poll::Pending => Some(self.closed.as_mut().poll(cx).map(|()| None)),
+        }
     }
 
     async fn stop(&mut self) {

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::quality::RandomState;
 use parking_lot::{Mutex, RwLock};
 
 use super::declare::{self, Confined};
@@ -48,7 +49,7 @@ pub(super) struct Publisher {
 /// What was published to.
 #[derive(Default)]
 struct Known {
-    names: HashMap<Address, Arc<Names>>,
+    names: HashMap<Address, Arc<Names>, RandomState>,
     /// Exchanges that are there.
     exchanges: HashSet<String>,
 }
