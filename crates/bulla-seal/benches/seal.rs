@@ -25,6 +25,8 @@ use common::*;
 const SIZES: [usize; 3] = [100, 1024, 16 * 1024];
 /// About what an Enc_structure has.
 const STRUCTURE: usize = 200;
+/// Associated data of the bare seal, in bytes: about what names exchange, topic and parties.
+const CONTEXT: usize = 48;
 /// Many short rounds: what a neighbour on the machine does then falls on a case and on what it is
 /// compared with alike.
 const ROUNDS: usize = 1500;
@@ -113,9 +115,17 @@ fn tag(key: &LessSafeKey, aad: &[u8], in_out: &mut [u8]) -> [u8; 16] {
     tag.as_ref().try_into().unwrap()
 }
 
+/// What any sealed message needs: a cached key, and associated data that say where it belongs.
 fn bare(size: usize) -> Case {
     let (key, mut buf) = (gcm(&AES_256_GCM), vec![3; size]);
-    Case::new("bare A256GCM seal, cached key", move || {
+    Case::new("bare A256GCM seal, cached key, 48 B of context", move || {
+        black_box(tag(&key, black_box(&[8; CONTEXT]), black_box(&mut buf)));
+    })
+}
+
+fn without_context(size: usize) -> Case {
+    let (key, mut buf) = (gcm(&AES_256_GCM), vec![3; size]);
+    Case::new("part: the same without context", move || {
         black_box(tag(&key, &[], black_box(&mut buf)));
     })
 }
@@ -189,6 +199,7 @@ fn message_cases(size: usize) -> Vec<Case> {
     let nothing = over("part: drop a buffer", clone_of(&request), drop);
     let mut cases = vec![
         bare(size),
+        without_context(size),
         seal_request,
         open_request,
         seal_reply,

@@ -128,11 +128,10 @@ impl MessageBuf {
         let header_end = aad_start.checked_sub(head_len(aad_len as u64))?;
         let header_start = header_end.checked_sub(header_len)?;
         let start = header_start.checked_sub(head_len(header_len as u64))?;
-        let lead = Lead::of(hedge, incarnation);
-        let lead = lead.get()?;
-        let from = start.checked_sub(lead.len())?;
+        let lead = lead_len(hedge, incarnation);
+        let from = start.checked_sub(lead)?;
         let mut place = Place { bytes: self.bytes.get_mut(from..HEADROOM)?, at: 0 };
-        place.put(lead);
+        write_lead(&mut place, hedge, incarnation);
         let mut w = Writer::new(&mut place);
         w.bytes_head(header_len);
         draft.write(&mut place)?;
@@ -142,7 +141,7 @@ impl MessageBuf {
         let mut w = Writer::new(&mut place);
         w.bytes_head(payload);
         let inputs = self.bytes.get(from..)?;
-        let covered = if off(Check::HedgedId) { lead.len() } else { inputs.len() };
+        let covered = if off(Check::HedgedId) { lead } else { inputs.len() };
         let id = MessageId(prf.id(inputs.get(..covered)?)?);
         let at = header_start + draft.id_at();
         *self.bytes.get_mut(at..)?.first_chunk_mut()? = id.0;
@@ -221,23 +220,26 @@ impl fmt::Debug for MessageBuf {
     }
 }
 
-/// What the inputs of an id begin with.
-type Lead = Stack<LEAD>;
+/// Head and label of the inputs of an id: an array of nine.
+const LEAD_LABEL: &[u8; 12] = b"\x89\x6abulla/1 id";
 
-impl Lead {
-    #[inline]
-    fn of(hedge: &Hedge, incarnation: u32) -> Self {
-        let mut out = Self::new();
-        // An array of nine and its label.
-        out.put(b"\x89\x6abulla/1 id");
-        let mut w = Writer::new(&mut out);
-        w.fixed(&hedge.random);
-        w.uint(hedge.now.ns);
-        w.uint(hedge.counter);
-        w.uint(incarnation.into());
-        w.fixed(&hedge.boot);
-        out
-    }
+/// How many bytes [`write_lead`] writes.
+#[inline(always)]
+fn lead_len(hedge: &Hedge, incarnation: u32) -> usize {
+    let fixed = LEAD_LABEL.len() + 2 * 17;
+    fixed + head_len(hedge.now.ns) + head_len(hedge.counter) + head_len(incarnation.into())
+}
+
+/// What the inputs of an id begin with.
+#[inline(always)]
+fn write_lead(out: &mut Place<'_>, hedge: &Hedge, incarnation: u32) {
+    out.put(LEAD_LABEL);
+    let mut w = Writer::new(out);
+    w.fixed(&hedge.random);
+    w.uint(hedge.now.ns);
+    w.uint(hedge.counter);
+    w.uint(incarnation.into());
+    w.fixed(&hedge.boot);
 }
 
 /// A place of exactly the right size to write to.

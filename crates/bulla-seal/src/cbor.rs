@@ -4,7 +4,7 @@
 //! The reader works on borrowed bytes and allocates nothing. Any integer that could be shorter,
 //! any indefinite length, tag, float or simple value that the profile does not name is refused.
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 
 use crate::mutants::{Check, off};
 use crate::refusal::Refusal;
@@ -22,8 +22,9 @@ impl Sink for Vec<u8> {
 }
 
 impl Sink for BytesMut {
+    #[inline]
     fn put(&mut self, bytes: &[u8]) {
-        self.put_slice(bytes);
+        self.extend_from_slice(bytes);
     }
 }
 
