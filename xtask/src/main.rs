@@ -16,6 +16,7 @@ mod lint;
 mod models;
 mod outcome;
 mod package;
+mod peers;
 mod python;
 mod queue;
 mod report;
@@ -34,6 +35,7 @@ cargo xtask test      set up what is missing and run every test
 cargo xtask lint      format, bans and licences of dependencies, clippy, rustdoc
 cargo xtask bench     the benchmarks, small
 cargo xtask bench check [--write]        instructions of the hot path against those that are kept; --write: keep them
+cargo xtask bench peers [OPTIONS]        Bulla, sealed, beside lapin, gRPC, NATS, oslo.messaging, Celery: ratios into docs/benchmarks.md
 cargo xtask vectors   write docs/vectors anew and check them
 cargo xtask api       try the HTTPS API of a control plane by its own description
 cargo xtask queue     try the queue service with Zaqar's clients, and by its own description
@@ -76,6 +78,10 @@ fn main() -> ExitCode {
             _ => return usage("bench check takes nothing but --write"),
         }
         return report.close("cargo xtask bench check");
+    }
+    if chore == "bench" && more.first().is_some_and(|word| word == "peers") {
+        peers::run(&mut report, more.get(1..).unwrap_or_default());
+        return report.close("cargo xtask bench peers");
     }
     let full = chore == "models" && more == ["--full"];
     if let Some(more) = more.first().filter(|_| !full) {

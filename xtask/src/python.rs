@@ -20,10 +20,15 @@ pub(crate) fn check_vectors() -> Result<String, String> {
 /// The environments of the Python package's tests: Debian's oslo.messaging and Trove, and the newest
 /// oslo.messaging.
 pub(crate) fn oslo() -> Result<String, String> {
-    let system = ["--system-site-packages"];
-    made("oslo-debian", "python/tests/requirements-debian.txt", "/usr/bin/python3", &system)?;
+    oslo_debian()?;
     environment("oslo-newest", "python/tests/requirements-newest.txt")?;
     Ok("two environments".to_owned())
+}
+
+/// The interpreter with Debian's oslo.messaging and Trove.
+pub(crate) fn oslo_debian() -> Result<PathBuf, String> {
+    let system = ["--system-site-packages"];
+    made("oslo-debian", "python/tests/requirements-debian.txt", "/usr/bin/python3", &system)
 }
 
 /// The interpreter of an environment that has what a check needs.

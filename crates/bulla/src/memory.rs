@@ -14,6 +14,7 @@ use bulla_seal::{
     Level, OsRandom, Party, Principal, Random, Refusal, Secret, SignedCredential, SigningKey,
     Suite, SuiteSet, TrustDomain, TrustStore, Validity,
 };
+use bulla_transport::Transport;
 use thiserror::Error;
 
 pub use bulla_transport::MemoryBus;
@@ -90,6 +91,15 @@ impl Deployment {
 
     /// An agent with a key pair.
     pub fn agent(&self, id: &str) -> Result<Endpoint, MemoryError> {
+        self.agent_over(id, Arc::new(self.bus.transport()))
+    }
+
+    /// The same on another bus: what is tried out over a real broker still needs no enrolment.
+    pub fn agent_over(
+        &self,
+        id: &str,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Endpoint, MemoryError> {
         let party = Party::new(Principal::agent(id)?, 1);
         let (key, kem) = keys()?;
         let credential = self.agents.issue(&Credential {
@@ -98,11 +108,22 @@ impl Deployment {
             ..blank(party)?
         })?;
         let credential = Arc::new(credential);
-        self.endpoint(key, credential.clone(), ReceiveKey { credential, key: kem })
+        let receive = ReceiveKey { credential: credential.clone(), key: kem };
+        self.endpoint(key, credential, receive, transport)
     }
 
     /// The host `instance` of a component type.
     pub fn component(&self, name: &str, instance: &str) -> Result<Endpoint, MemoryError> {
+        self.component_over(name, instance, Arc::new(self.bus.transport()))
+    }
+
+    /// The same on another bus.
+    pub fn component_over(
+        &self,
+        name: &str,
+        instance: &str,
+        transport: Arc<dyn Transport>,
+    ) -> Result<Endpoint, MemoryError> {
         bulla_seal::principal::check_name("instance name", instance)?;
         let party = Party::new(Principal::component(name)?, 1);
         let (key, kem) = keys()?;
@@ -115,7 +136,7 @@ impl Deployment {
             .components
             .issue(&Credential { kem: Some(kem.public().clone()), ..blank(party)? })?;
         let receive = ReceiveKey { credential: Arc::new(audience), key: kem };
-        self.endpoint(key, Arc::new(signing), receive)
+        self.endpoint(key, Arc::new(signing), receive, transport)
     }
 
     /// A group with everyone in it.
@@ -130,10 +151,10 @@ impl Deployment {
         key: SigningKey,
         signing: Arc<SignedCredential>,
         receive: ReceiveKey,
+        transport: Arc<dyn Transport>,
     ) -> Result<Endpoint, MemoryError> {
         self.directory.add_peer(receive.credential.clone());
         let identity = Identity::pair(self.trust.clone(), key, signing, vec![receive])?;
-        let transport = Arc::new(self.bus.transport());
         let options = EndpointOptions::default();
         Ok(Endpoint::new(identity, self.directory.clone(), transport, options)?)
     }
