@@ -15,6 +15,7 @@ const FEATURES: &[&str] = &[
     "bulla-cli/mariadb",
     "bulla-cli/pkcs11",
     "bulla-cli/otel",
+    "bulla-cli/count-allocations",
 ];
 
 /// For `--features`.

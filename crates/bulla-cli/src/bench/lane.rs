@@ -17,6 +17,7 @@ use bulla_transport::{Inbox, RabbitOptions, RabbitTransport, Transport};
 use serde::{Deserialize, Serialize};
 
 use super::plain::{PlainClient, PlainServer};
+use super::threads::Threads;
 use super::world::{CALLER, EXCHANGE, World};
 use super::{BenchError, CONCURRENT_METHODS, Claims, KeyType};
 use crate::control::bus::Oslo;
@@ -39,6 +40,7 @@ impl Echo {
 }
 
 /// The bus that is measured on.
+#[derive(Clone)]
 pub(crate) enum Bus {
     Memory(MemoryBus),
     Rabbit(Box<RabbitOptions>),
@@ -54,19 +56,26 @@ impl Bus {
         }
     }
 
-    /// One party's own way onto the bus.
-    pub(super) async fn transport(&self) -> Result<Arc<dyn Transport>, BenchError> {
+    /// One party's own way onto the bus, served by the thread that asks.
+    async fn transport(self) -> Result<Arc<dyn Transport>, BenchError> {
         Ok(match self {
             Self::Memory(bus) => Arc::new(bus.transport()),
-            Self::Rabbit(options) => Arc::new(RabbitTransport::connect(*options.clone()).await?),
+            Self::Rabbit(options) => Arc::new(RabbitTransport::connect(*options).await?),
             Self::Oslo(oslo) => Arc::new(oslo.connect().await?),
         })
+    }
+
+    /// The caller's and the agent's, each on its thread.
+    async fn transports(&self, threads: &Threads) -> Result<[Arc<dyn Transport>; 2], BenchError> {
+        let caller = threads.client.run(self.clone().transport()).await?;
+        Ok([caller, threads.server.run(self.clone().transport()).await?])
     }
 }
 
 /// A client and a server of one sort.
 pub(super) struct Lane {
     pub(super) name: &'static str,
+    pub(super) threads: Arc<Threads>,
     rpc: Rpc,
     executed: Arc<AtomicU64>,
     inbox: Inbox,
@@ -82,19 +91,29 @@ enum Rpc {
 
 impl Lane {
     pub(super) async fn plain(
-        bus: &Bus,
+        (bus, threads): (&Bus, &Arc<Threads>),
         name: &'static str,
         word: &str,
     ) -> Result<Self, BenchError> {
-        let (caller, agent) = (bus.transport().await?, bus.transport().await?);
+        let [caller, agent] = bus.transports(threads).await?;
         let (me, topic) = (format!("agent/{name}-{word}"), format!("agent.{name}-{word}"));
         let executed = Arc::new(AtomicU64::new(0));
-        let server = PlainServer::start(agent.clone(), &topic, &me, executed.clone()).await?;
+        let server = {
+            let (agent, topic, executed) = (agent.clone(), topic.clone(), executed.clone());
+            let server = async move { PlainServer::start(agent, &topic, &me, executed).await };
+            threads.server.run(server).await?
+        };
         let process = format!("{name}{word}");
         let component = format!("component/{CALLER}");
-        let client = PlainClient::start(caller.clone(), &topic, &component, &process).await?;
+        let client = {
+            let (caller, topic) = (caller.clone(), topic.clone());
+            let client =
+                async move { PlainClient::start(caller, &topic, &component, &process).await };
+            threads.client.run(client).await?
+        };
         Ok(Self {
             name,
+            threads: threads.clone(),
             rpc: Rpc::Plain { client, server },
             executed,
             inbox: Inbox::Topic { exchange: EXCHANGE.to_owned(), topic },
@@ -105,14 +124,14 @@ impl Lane {
     }
 
     pub(super) async fn sealed(
-        bus: &Bus,
+        (bus, threads): (&Bus, &Arc<Threads>),
         name: &'static str,
         word: &str,
         keys: KeyType,
         claims: Claims,
         journal: bool,
     ) -> Result<Self, BenchError> {
-        let (caller, agent) = (bus.transport().await?, bus.transport().await?);
+        let [caller, agent] = bus.transports(threads).await?;
         let id = format!("{name}-{word}");
         let transports = (caller.clone(), agent.clone());
         let journal = if journal { Some(journal_of(name)?) } else { None };
@@ -128,9 +147,11 @@ impl Lane {
         let options =
             ServerOptions { concurrency: CONCURRENT_METHODS, ..ServerOptions::new(claims) };
         let inbox = ends.target.inbox(EXCHANGE).ok_or(BenchError::Broken("a target's inbox"))?;
-        let server = Server::start(ends.agent, router, options).await?;
+        let server = async move { Ok(Server::start(ends.agent, router, options).await?) };
+        let server = threads.server.run(server).await?;
         Ok(Self {
             name,
+            threads: threads.clone(),
             rpc: Rpc::Sealed { client: Client::new(ends.caller), target: ends.target, server },
             executed,
             inbox,

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::ClockId;
 use tokio::task::JoinSet;
 
 use super::BenchError;
 use super::lane::{Echo, Lane};
 use super::stats::percentile;
+use super::threads::since_start;
 
 /// How long what was cast may take to run once nothing more is cast.
 const STRAGGLERS: Duration = Duration::from_secs(30);
@@ -45,12 +46,23 @@ pub(super) struct Slice {
     pub(super) p99: f64,
     /// This process's processor time for each, both ends together, in microseconds.
     pub(super) cpu: f64,
+    /// That of the client's thread.
+    pub(super) client_cpu: f64,
+    /// That of the server's thread; what stores do on threads of their own is in neither.
+    pub(super) server_cpu: f64,
+}
+
+/// What was used so far: by the process, by the client's thread, by the server's.
+async fn used(lane: &Lane) -> Result<[Duration; 3], BenchError> {
+    let process = since_start(ClockId::ProcessCPUTime);
+    let threads = &lane.threads;
+    Ok([process, threads.client.processor_time().await?, threads.server.processor_time().await?])
 }
 
 impl Load {
     /// Puts it on a lane for `length`.
     pub(super) async fn run(self, lane: &Arc<Lane>, length: Duration) -> Result<Slice, BenchError> {
-        let (executed, cpu, start) = (lane.executed(), processor_time(), Instant::now());
+        let (executed, before, start) = (lane.executed(), used(lane).await?, Instant::now());
         let mut workers = JoinSet::new();
         let worker = Worker {
             sort: self.sort,
@@ -60,7 +72,7 @@ impl Load {
             end: start + length,
         };
         for _ in 0..self.concurrency {
-            workers.spawn(worker.clone().run());
+            workers.spawn_on(worker.clone().run(), lane.threads.client.handle());
         }
         let mut took = Vec::new();
         while let Some(worker) = workers.join_next().await {
@@ -69,13 +81,22 @@ impl Load {
         if self.sort == Sort::Cast {
             all_executed(lane, executed + took.len() as u64).await?;
         }
-        let (elapsed, cpu) = (start.elapsed(), processor_time().saturating_sub(cpu));
+        let elapsed = start.elapsed();
+        let [cpu, client_cpu, server_cpu] = used(lane).await?;
+        let [process, client, server] = before;
         let us = |ns: u64| ns as f64 / 1e3;
+        let each = |after: Duration, before| {
+            after.saturating_sub(before).as_secs_f64() * 1e6 / took.len() as f64
+        };
+        let cpu = [each(cpu, process), each(client_cpu, client), each(server_cpu, server)];
+        let [cpu, client_cpu, server_cpu] = cpu;
         Ok(Slice {
             per_second: took.len() as f64 / elapsed.as_secs_f64(),
             p50: percentile(&mut took, 0.50).map_or(f64::NAN, us),
             p99: percentile(&mut took, 0.99).map_or(f64::NAN, us),
-            cpu: cpu.as_secs_f64() * 1e6 / took.len() as f64,
+            cpu,
+            client_cpu,
+            server_cpu,
         })
     }
 }
@@ -139,32 +160,27 @@ async fn all_executed(lane: &Lane, count: u64) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// What all threads of this process have used so far, those that ended among them: to the
-/// nanosecond, which a slice's share of the clock ticks that `times` counts would not be.
-fn processor_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
-    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn processor_time_grows_with_work() {
-        let before = processor_time();
+        let before = since_start(ClockId::ProcessCPUTime);
         let mut sum = 0u64;
         for _ in 0..1_000_000 {
             sum = std::hint::black_box(sum.wrapping_mul(31).wrapping_add(1));
         }
-        let after = processor_time();
+        let after = since_start(ClockId::ProcessCPUTime);
         assert!(after > before);
         std::thread::spawn(|| {
             std::hint::black_box((0..1_000_000u64).map(std::hint::black_box).sum::<u64>())
         })
         .join()
         .unwrap();
-        assert!(processor_time() > after, "what a thread that ended has used counts on");
+        assert!(
+            since_start(ClockId::ProcessCPUTime) > after,
+            "what a thread that ended has used counts on"
+        );
     }
 }

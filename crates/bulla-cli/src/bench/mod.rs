@@ -3,13 +3,16 @@
 //! Both lanes run in slices that follow each other at once, in an order that turns round with
 //! each round, and are compared pair by pair: what else the machine does then hits both alike.
 
+mod cost;
 mod lane;
 mod load;
 mod overhead;
 mod page;
 mod plain;
 mod report;
+mod stages;
 mod stats;
+mod threads;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +34,7 @@ pub(crate) use lane::Bus;
 use lane::Lane;
 use load::{Load, Slice, Sort};
 use report::{Cell, Report};
+use threads::Threads;
 
 use crate::settings::Carrier;
 
@@ -232,7 +236,11 @@ impl BenchArgs {
                 lane.close().await?;
             }
         }
+        let stages =
+            self.sizes.iter().map(|&size| stages::measure(size)).collect::<Result<_, _>>()?;
         Ok(Report {
+            costs: cost::measure(&self.sizes, self.key_type).await?,
+            stages,
             bus: bus.name(),
             key_type: self.key_type,
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
@@ -247,30 +255,35 @@ impl BenchArgs {
     /// The plain lane first: the others are compared with it.
     async fn lanes(&self, bus: &Bus) -> Result<Vec<Arc<Lane>>, BenchError> {
         let word = world::unique()?;
+        let on = (bus, &Arc::new(Threads::start()?));
         if self.journal {
-            return self.journal_lanes(bus, &word).await;
+            return self.journal_lanes(on, &word).await;
         }
-        let mut lanes = vec![Lane::plain(bus, "plain", &word).await?];
+        let mut lanes = vec![Lane::plain(on, "plain", &word).await?];
         if self.control {
-            lanes.push(Lane::plain(bus, "control", &word).await?);
+            lanes.push(Lane::plain(on, "control", &word).await?);
         }
-        lanes.push(Lane::sealed(bus, "sealed", &word, self.key_type, Claims::Memory, false).await?);
+        lanes.push(Lane::sealed(on, "sealed", &word, self.key_type, Claims::Memory, false).await?);
         if self.claims == Some(Claims::Sqlite) {
             lanes.push(
-                Lane::sealed(bus, "sqlite", &word, self.key_type, Claims::Sqlite, false).await?,
+                Lane::sealed(on, "sqlite", &word, self.key_type, Claims::Sqlite, false).await?,
             );
         }
         Ok(lanes.into_iter().map(Arc::new).collect())
     }
 
-    async fn journal_lanes(&self, bus: &Bus, word: &str) -> Result<Vec<Arc<Lane>>, BenchError> {
+    async fn journal_lanes(
+        &self,
+        on: (&Bus, &Arc<Threads>),
+        word: &str,
+    ) -> Result<Vec<Arc<Lane>>, BenchError> {
         let mut names = vec![("sealed", false), ("journal", true)];
         if self.control {
             names.insert(1, ("control", false));
         }
         let mut lanes = Vec::with_capacity(names.len());
         for (name, journal) in names {
-            let lane = Lane::sealed(bus, name, word, self.key_type, Claims::Memory, journal);
+            let lane = Lane::sealed(on, name, word, self.key_type, Claims::Memory, journal);
             lanes.push(Arc::new(lane.await?));
         }
         Ok(lanes)

@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
+use super::cost::{self, Cost};
 use super::load::Sort;
 use super::report::{Cell, Figures, Report, number, size, with_interval};
+use super::stages::Stages;
 use super::stats::Estimate;
 
 /// A figure of a lane, and how it is called.
@@ -37,6 +39,8 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .4rem}p{color:v
 .row{display:flex;flex-wrap:wrap;gap:1.2rem}figure{margin:0}figcaption{font-weight:600;font-size:.9rem;margin-bottom:.2rem}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)}.grid{stroke:var(--line)}.l0{--c:var(--l0)}.l1{--c:var(--l1)}.l2{--c:var(--l2)}.l3{--c:var(--l3)}
 svg .line{fill:none;stroke:var(--c);stroke-width:2}svg .dot{fill:var(--c)}svg .bar{stroke:var(--c);stroke-width:1.5}.key{font-weight:600;color:var(--c);margin-right:1rem}
+.stack{display:flex;height:1.6rem;border-radius:6px;overflow:hidden;max-width:60rem}.steps span{margin-right:1.1rem;white-space:nowrap}.steps i{display:inline-block;width:.8rem;height:.8rem;border-radius:3px;margin-right:.35rem;vertical-align:-.08rem}
+.s0{background:#8a8f98}.s1{background:#1d5fd1}.s2{background:#6ea8fe}.s3{background:#b45309}.s4{background:#15803d}.s5{background:#5cc98a}.s6{background:var(--line)}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin-top:.5rem}td,th{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--line)}th{color:var(--soft);font-weight:500}
 ";
 
@@ -105,7 +109,51 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
         }
         write!(out, "</div>")?;
     }
+    stages(out, report)?;
     table(out, report)
+}
+
+/// Where a sealed call's processor time goes: its steps, and what is left.
+fn stages(out: &mut String, report: &Report) -> std::fmt::Result {
+    write!(
+        out,
+        "<h2>Where a sealed call's processor time goes</h2><p>Each step alone in a loop; the rest is RPC, \
+         runtime and the client of the bus, at the most calls at once that were measured.</p>"
+    )?;
+    for stages in &report.stages {
+        let steps: f64 = stages.steps.iter().map(|(_, ns)| ns / 1e3).sum();
+        let whole = whole(report, stages).filter(|whole| *whole > steps).unwrap_or(steps);
+        write!(out, "<p><b>{}</b>, {whole:.1} µs</p><div class=stack>", size(stages.size))?;
+        let rest = ("the rest", (whole - steps) * 1e3);
+        for (n, (name, ns)) in stages.steps.iter().copied().chain([rest]).enumerate() {
+            let share = ns / 10.0 / whole;
+            write!(
+                out,
+                "<div class=s{n} style=\"width:{share:.2}%\" title=\"{name}: {:.2} µs\"></div>",
+                ns / 1e3
+            )?;
+        }
+        write!(out, "</div><p class=steps>")?;
+        for (n, (name, ns)) in stages.steps.iter().copied().chain([rest]).enumerate() {
+            write!(out, "<span><i class=s{n}></i>{name} {:.2} µs</span>", ns / 1e3)?;
+        }
+        write!(out, "</p>")?;
+    }
+    write!(out, "<h2>What one call takes whatever the load</h2><table><tr>")?;
+    cost::HEAD.iter().try_for_each(|head| write!(out, "<th>{head}"))?;
+    for row in report.costs.iter().map(Cost::row) {
+        write!(out, "<tr>")?;
+        row.iter().try_for_each(|cell| write!(out, "<td>{}", escaped(cell)))?;
+    }
+    write!(out, "</table>")
+}
+
+/// Processor time of a sealed call, in microseconds.
+fn whole(report: &Report, stages: &Stages) -> Option<f64> {
+    let same = |cell: &&Cell| cell.load.sort == Sort::Call && cell.load.size == stages.size;
+    let cell = report.cells.iter().filter(same).max_by_key(|cell| cell.load.concurrency)?;
+    let sealed = cell.lanes.iter().find(|lane| lane.lane == "sealed")?;
+    Some(sealed.cpu_us?.median)
 }
 
 fn lanes(report: &Report) -> Vec<&'static str> {
@@ -199,7 +247,7 @@ fn table(out: &mut String, report: &Report) -> std::fmt::Result {
     write!(
         out,
         "<h2>All figures</h2><table><tr><th><th>size<th>at once<th>lane<th>per second<th>rate, ratio (95 %)\
-         <th>p50 µs<th>p50, ratio (95 %)<th>p99 µs<th>CPU µs<th>CPU, ratio (95 %)"
+         <th>p50 µs<th>p50, ratio (95 %)<th>p99 µs<th>client µs<th>server µs<th>CPU µs<th>CPU, ratio (95 %)"
     )?;
     for cell in &report.cells {
         for (n, lane) in cell.lanes.iter().enumerate() {
@@ -209,7 +257,7 @@ fn table(out: &mut String, report: &Report) -> std::fmt::Result {
             };
             write!(
                 out,
-                "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}",
+                "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}",
                 word(cell.load.sort),
                 size(cell.load.size),
                 cell.load.concurrency,
@@ -219,6 +267,8 @@ fn table(out: &mut String, report: &Report) -> std::fmt::Result {
                 number(lane.p50_us, 0),
                 of(|f| f.p50_us),
                 number(lane.p99_us, 0),
+                number(lane.client_cpu_us, 1),
+                number(lane.server_cpu_us, 1),
                 number(lane.cpu_us, 1),
                 of(|f| f.cpu_us)
             )?;

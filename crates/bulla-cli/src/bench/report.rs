@@ -3,7 +3,9 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
 
+use super::cost::{self, Cost};
 use super::load::{Load, Slice, Sort};
+use super::stages::{self, Stages};
 use super::stats::Estimate;
 
 /// Everything that a run found.
@@ -17,6 +19,10 @@ pub(super) struct Report {
     pub(super) rounds: usize,
     pub(super) slice_ms: u64,
     pub(super) cells: Vec<Cell>,
+    /// What a call takes that no load changes.
+    pub(super) costs: Vec<Cost>,
+    /// What the steps of a sealed call take.
+    pub(super) stages: Vec<Stages>,
     /// Messages that the sealed lanes refused: none, unless something is wrong.
     pub(super) refused: u64,
 }
@@ -38,7 +44,12 @@ pub(super) struct Figures {
     pub(super) per_second: Option<Estimate>,
     pub(super) p50_us: Option<Estimate>,
     pub(super) p99_us: Option<Estimate>,
+    /// Processor time of this process.
     pub(super) cpu_us: Option<Estimate>,
+    /// Of that, the client's thread.
+    pub(super) client_cpu_us: Option<Estimate>,
+    /// Of that, the server's thread.
+    pub(super) server_cpu_us: Option<Estimate>,
 }
 
 impl Figures {
@@ -49,6 +60,8 @@ impl Figures {
             p50_us: of(|s| s.p50),
             p99_us: of(|s| s.p99),
             cpu_us: of(|s| s.cpu),
+            client_cpu_us: of(|s| s.client_cpu),
+            server_cpu_us: of(|s| s.server_cpu),
         }
     }
 }
@@ -90,6 +103,8 @@ impl Cell {
                 with_interval(ratio.per_second),
                 both(|f| f.p50_us, 0),
                 both(|f| f.p99_us, 0),
+                both(|f| f.client_cpu_us, 1),
+                both(|f| f.server_cpu_us, 1),
                 both(|f| f.cpu_us, 1),
                 with_interval(ratio.cpu_us),
             ]
@@ -98,7 +113,7 @@ impl Cell {
     }
 }
 
-const HEAD: [&str; 11] = [
+const HEAD: [&str; 13] = [
     "",
     "size",
     "at once",
@@ -108,6 +123,8 @@ const HEAD: [&str; 11] = [
     "ratio (95 %)",
     "p50 µs",
     "p99 µs",
+    "client µs",
+    "server µs",
     "CPU µs",
     "ratio (95 %)",
 ];
@@ -131,7 +148,8 @@ impl Report {
         };
         println!(
             "{} rounds of {} ms a lane; medians, and of ratios the 95 % interval; pairs of figures \
-             are {without} and {with}; CPU is this process's for both ends",
+             are {without} and {with}; client and server are the \
+             processor time of their threads, CPU that of the process",
             self.rounds, self.slice_ms
         );
         let rates = [format!("{without}/s"), format!("{with}/s")];
@@ -142,6 +160,12 @@ impl Report {
             .zip(&rates)
             .for_each(|(to, rate)| *to = rate);
         table(&head, self.cells.iter().flat_map(Cell::rows));
+        println!(
+            "\none call: bytes on the bus there and back, and allocations of both ends and a bus in memory"
+        );
+        table(&cost::HEAD, self.costs.iter().map(Cost::row));
+        println!("\nsteps of a sealed call, each alone in a loop: ns of processor time");
+        table(&stages::HEAD, self.stages.iter().map(Stages::row));
         if self.refused > 0 {
             println!("{} messages were refused: these figures are not to be trusted", self.refused);
         }
