@@ -291,7 +291,7 @@ impl Drop for LogClaims {
 fn drop_bytes(completion: &mut Completion) {
     let (Completion::Done { reply: told } | Completion::InDoubt { error: told }) = completion;
     if let Some(told) = told {
-        told.sealed = None;
+        told.drop_bytes();
     }
 }
 

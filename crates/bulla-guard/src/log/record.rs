@@ -291,13 +291,17 @@ fn read_grant(from: &mut Reader<'_>) -> Option<Grant> {
     Some(Grant { worker, attempt, until_ms: from.uint()? })
 }
 
+/// The bytes, or the digest of what went past the budget.
 fn put_reply(out: &mut Vec<u8>, reply: &Reply) {
-    cbor::bytes(out, reply.digest.as_bytes());
-    optional(out, reply.sealed.as_ref(), |out, sealed| cbor::bytes(out, sealed));
+    optional(out, reply.sealed(), |out, sealed| cbor::bytes(out, sealed));
+    if reply.sealed().is_none() {
+        cbor::bytes(out, reply.digest().as_bytes());
+    }
 }
 
 fn read_reply(from: &mut Reader<'_>) -> Option<Reply> {
-    let digest = read_digest(from)?;
-    let sealed = read_optional(from, |from| from.bytes().map(Bytes::copy_from_slice))?;
-    Some(Reply { digest, sealed })
+    Some(match read_optional(from, Reader::bytes)? {
+        Some(sealed) => Reply::new(Bytes::copy_from_slice(sealed)),
+        None => Reply::with_digest(read_digest(from)?, None),
+    })
 }

@@ -74,12 +74,12 @@ async fn everything_survives_a_kill() {
     let answered = Duplicate::Done { reply: Some(reply("sealed")) };
     assert_eq!(claims.claim(request(0)).await.unwrap(), answered.into());
     // Past the budget only the digest stays.
-    let digest_only = Some(Reply { sealed: None, ..reply("sealed") });
+    let digest_only = Some(Reply::with_digest(reply("sealed").digest(), None));
     let answered = Duplicate::Done { reply: digest_only };
     assert_eq!(claims.claim(request(1)).await.unwrap(), answered.into());
     let held = Duplicate::Held { until_ms: NOW_MS + LEASE_MS };
     assert_eq!(claims.claim(request(3)).await.unwrap(), held.into());
-    let doubt = Duplicate::InDoubt { error: Some(Reply { sealed: None, ..unknown }) };
+    let doubt = Duplicate::InDoubt { error: Some(Reply::with_digest(unknown.digest(), None)) };
     let found = claims.claim(request(4)).await.unwrap();
     assert!(
         found == doubt.into() || found == Duplicate::InDoubt { error: Some(reply("?")) }.into(),
