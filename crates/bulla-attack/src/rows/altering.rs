@@ -82,6 +82,14 @@ pub(super) async fn refuse(
 ) -> Result<Seen, Trouble> {
     let victim = if world.cell.kind == Kind::Reply { &world.control } else { &world.agent };
     let mark = world.mark(victim);
+    let mut forged = forged.into_iter();
+    if let Some(first) = forged.next() {
+        world.inject(&taken.sent.to, first).await?;
+    }
+    // Alone: were it taken, another that is run beside it and only denied could use up the id first.
+    if world.cell.kind != Kind::Reply {
+        world.until(|| world.was_dealt_with(&mark, victim)).await;
+    }
     for payload in forged {
         world.inject(&taken.sent.to, payload).await?;
     }

@@ -129,6 +129,11 @@ impl World {
         true
     }
 
+    /// Whether anything ran, or `victim` refused anything, since `mark`.
+    pub fn was_dealt_with(&self, mark: &Mark, victim: &Peer) -> bool {
+        self.ledger.count() > mark.ran || !counted(mark, victim).is_empty()
+    }
+
     /// Waits for what is expected at `victim` since `mark`, and judges.
     pub async fn judge(
         &self,
