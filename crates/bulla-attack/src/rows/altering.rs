@@ -73,6 +73,9 @@ async fn fallback(world: Stage) -> Result<Seen, Trouble> {
     refuse(&world, taken, vec![parts.frame()], altered(&world)).await
 }
 
+/// What stands behind the content, and its tag.
+const ONE_BY_ONE: u64 = 32;
+
 /// Injects altered forms of a message that was kept back, and judges.
 pub(super) async fn refuse(
     world: &World,
@@ -82,16 +85,14 @@ pub(super) async fn refuse(
 ) -> Result<Seen, Trouble> {
     let victim = if world.cell.kind == Kind::Reply { &world.control } else { &world.agent };
     let mark = world.mark(victim);
-    let mut forged = forged.into_iter();
-    if let Some(first) = forged.next() {
-        world.inject(&taken.sent.to, first).await?;
-    }
-    // Alone: were it taken, another that is run beside it and only denied could use up the id first.
-    if world.cell.kind != Kind::Reply {
-        world.until(|| world.was_dealt_with(&mark, victim)).await;
-    }
-    for payload in forged {
+    // One by one at first: were one taken, another that is run beside it and only denied could use up
+    // the id before it.
+    let mut alone = if world.cell.kind == Kind::Reply { 0 } else { ONE_BY_ONE };
+    for (n, payload) in (1..).zip(forged) {
         world.inject(&taken.sent.to, payload).await?;
+        if n <= alone && !world.until(|| world.were_dealt_with(&mark, victim, n)).await {
+            alone = 0;
+        }
     }
     if world.cell.kind == Kind::Reply {
         world.judge_reply(&mark, taken, expected).await

@@ -129,9 +129,9 @@ impl World {
         true
     }
 
-    /// Whether anything ran, or `victim` refused anything, since `mark`.
-    pub fn was_dealt_with(&self, mark: &Mark, victim: &Peer) -> bool {
-        self.ledger.count() > mark.ran || !counted(mark, victim).is_empty()
+    /// Whether anything ran, or `victim` refused so many, since `mark`.
+    pub fn were_dealt_with(&self, mark: &Mark, victim: &Peer, count: u64) -> bool {
+        self.ledger.count() > mark.ran || counted(mark, victim).values().sum::<u64>() >= count
     }
 
     /// Waits for what is expected at `victim` since `mark`, and judges.
