@@ -85,11 +85,14 @@ impl Dialect {
         }
     }
 
-    /// What writes a table anew.
+    /// What writes a table anew. PostgreSQL's `VACUUM FULL` would copy what was overwritten as long as anybody's
+    /// transaction may still look at it; a changed column's table is written without that.
     pub(crate) fn rebuild(self, table: &str) -> String {
         match self {
             Self::Sqlite => "VACUUM".to_owned(),
-            Self::Postgres => format!("VACUUM (FULL) {table}"),
+            Self::Postgres => {
+                format!("ALTER TABLE {table} ALTER COLUMN created TYPE BIGINT USING created + 0")
+            }
             Self::MariaDb => format!("ALTER TABLE {table} FORCE"),
         }
     }

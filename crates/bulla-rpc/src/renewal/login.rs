@@ -22,7 +22,7 @@ const PASSWORD: usize = 32;
 const ATTEMPTS: u32 = 4;
 
 /// How long is waited while somebody else is logged in as this agent.
-const LATER: Duration = Duration::from_secs(60);
+const LATER: Duration = Duration::from_secs(20);
 
 enum Asked {
     Done,
