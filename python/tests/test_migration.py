@@ -1,5 +1,6 @@
 """Twelve peers, mixed plain and encrypted by Trove's serializer, moved one by one to sealed-only while they
-call each other: no call and no cast is lost, fails, or runs twice."""
+call each other: no call and no cast is lost, fails, or runs twice. The commands and the settings are those of
+docs/migrate-openstack.md, word for word but for addresses, names of guests, and dates."""
 
 import collections
 import datetime
@@ -12,6 +13,7 @@ import sys
 import time
 
 import attacker as attacks
+import guide
 from deployment import eventually
 
 PEER = pathlib.Path(__file__).with_name("migrating_peer.py")
@@ -20,47 +22,56 @@ TROVE = importlib.util.find_spec("trove") is not None
 GUESTS = [f"m-{n}" for n in range(9)]
 TOPICS = {
     "trove-conductor": "component/conductor",
-    "trove-taskmanager": "component/taskmanager",
+    "taskmanager": "component/taskmanager",
     "trove-api": "component/api",
     **{f"guestagent.{guest}": f"agent/{guest}" for guest in GUESTS},
 }
 CALLS = {
     "trove-conductor": [],
-    "trove-taskmanager": [f"guestagent.{guest}" for guest in GUESTS],
-    "trove-api": ["trove-taskmanager"],
+    "taskmanager": [f"guestagent.{guest}" for guest in GUESTS],
+    "trove-api": ["taskmanager"],
     **{f"guestagent.{guest}": ["trove-conductor"] for guest in GUESTS},
 }
-PASSES = {
-    "plain": None,
-    "reads both": {"send": "plain", "accept": "both"},
-    "sends sealed": {"send": "sealed", "accept": "both"},
-    "sealed only": {"send": "sealed", "accept": "sealed"},
-}
+
+
+def without(lines, word):
+    return [line for line in lines if not line.startswith(word)]
+
+
+# "Pass 2 takes the two lines about `send` away, pass 3 those about `accept`."
+READS_BOTH = guide.first_pass()
+SENDS_SEALED = without(READS_BOTH, "send")
+SEALED_ONLY = without(SENDS_SEALED, "accept")
+PLAIN = None
 
 
 class Peer:
     def __init__(self, deployment, topic):
         self.deployment, self.topic, self.folder = deployment, topic, deployment.folder
         kind, name = TOPICS[topic].split("/")
-        self.key = deployment.component(name, f"{name}-m") if kind == "component" else deployment.agent(name)
+        self.key = deployment.home / (f"components/{name}-1.key" if kind == "component" else f"agents/{name}.key")
         self.log = self.folder / f"{topic}.log"
         self.errors = open(self.folder / f"{topic}.err", "w")
         self.process = None
 
-    def conf(self, settings):
+    def conf(self, more):
+        guides = guide.settings()
+        [url] = guides["DEFAULT"]
+        place = self.deployment.amqp.removeprefix("amqp://")
+        url = url.replace("user:password@broker:5672/", place)
+        assert place in url
         lines = ["[DEFAULT]", "control_exchange = openstack", "rpc_response_timeout = 40"]
-        scheme = "rabbit" if settings is None else "bulla+rabbit"
-        lines += [f"transport_url = {self.deployment.amqp.replace('amqp', scheme, 1)}"]
-        if settings is not None:
+        if more is PLAIN:
+            lines += [url.replace("bulla+rabbit", "rabbit")]
+        else:
             end = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1)
-            topics = "trove-*:component/*,guestagent.*:agent/*"
-            lines += ["[bulla]", f"key_file = {self.key}", f"topics = {topics}", "only_host = true"]
-            lines += ["open_to_agents = *", "open_to_components = *"]
-            lines += [f"{name} = {value}" for name, value in settings.items()]
-            if settings["send"] == "plain":
-                lines += [f"send_plain_until = {end.isoformat()}"]
-            if settings["accept"] == "both":
-                lines += [f"accept_plain_until = {end.isoformat()}"]
+            lines += [url, "[bulla]"]
+            for line in guides["bulla"] + more:
+                name, value = line.split(" = ", 1)
+                value = {"key_file": str(self.key)}.get(name, value)
+                # Trove's API serves nobody; the peer here does, to be a twelfth.
+                value += ",trove-api:component/api" if name == "topics" else ""
+                lines += [f"{name} = {end.isoformat() if name.endswith('_until') else value}"]
         path = self.folder / f"{self.topic}.conf"
         path.write_text("\n".join(lines) + "\n")
         return path
@@ -73,7 +84,7 @@ class Peer:
             "topic": self.topic,
             "calls": CALLS[self.topic],
             "trove": TROVE,
-            "legacy": TROVE and self.topic in ("trove-api", "trove-taskmanager"),
+            "legacy": TROVE and self.topic in ("trove-api", "taskmanager"),
         }
         self.process = subprocess.Popen(
             [sys.executable, str(PEER), json.dumps(asked)],
@@ -99,19 +110,25 @@ class Peer:
 
 
 def test_nothing_is_lost_on_the_way_over(deployment):
-    deployment.bulla("policy", "rollback", "0") if policy_is_active(deployment) else None
+    add_everybody(deployment)
     peers = [Peer(deployment, topic) for topic in TOPICS]
     for peer in peers:
-        peer.start(PASSES["plain"], quiet=True)
+        peer.start(PLAIN, quiet=True)
     try:
         for peer in peers:
             peer.ready()
         # Nobody calls before there are queues for all: what has no queue, oslo.messaging drops.
         for peer in peers:
             peer.process.send_signal(signal.SIGUSR2)
-        for settings in list(PASSES.values())[1:]:
+        for settings in (READS_BOTH, SENDS_SEALED):
             for peer in peers:
                 peer.move(settings)
+        # "Goes on when the census has nothing new."
+        moved = time.time() + 1
+        assert in_clear(deployment, peers), "nothing came in clear before"
+        for peer in peers:
+            peer.move(SEALED_ONLY)
+        assert all(row["last"] <= moved for row in in_clear(deployment, peers))
         for peer in peers:
             peer.process.send_signal(signal.SIGUSR1)
         refuse_what_is_not_sealed(deployment, peers)
@@ -155,5 +172,18 @@ def refuse_what_is_not_sealed(deployment, peers):
     # `ran == casts` sees it, too, if one of them ran.
 
 
-def policy_is_active(deployment):
-    return (deployment.folder / "policy.cedar").exists() or (deployment.folder / "trove.cedar").exists()
+def add_everybody(deployment):
+    """What stands under "Before"; package, control plane and its service are there already."""
+    there = ["pip", "init", "serve"]
+    for program, *words in guide.commands("Before"):
+        if program in there or words[0] in there:
+            continue
+        assert program == "bulla"
+        for guest in GUESTS if "INSTANCE-ID" in words else [None]:
+            deployment.bulla(*(guest if word == "INSTANCE-ID" else word for word in words))
+
+
+def in_clear(deployment, peers):
+    """The rows of all peers' files, as `bulla peers clear` shows them."""
+    files = [path for peer in peers if (path := pathlib.Path(f"{peer.key}.clear.json")).exists()]
+    return json.loads(deployment.bulla("--json", "peers", "clear", *map(str, files))) if files else []

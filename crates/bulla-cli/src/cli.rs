@@ -750,6 +750,16 @@ pub(crate) enum PeersCommand {
         #[command(flatten)]
         api: ApiArgs,
     },
+    /// What came in clear to services on oslo.messaging, of the files in which they count it.
+    Clear {
+        /// The services' files, KEYFILE.clear.json.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Only what came then (2026-12-01T08:00:00Z) or that while ago (90m, 2h, 7d), or later; ends
+        /// with 1 if there is any.
+        #[arg(long, value_name = "TIME")]
+        since: Option<String>,
+    },
     /// Raise a peer's floor; nothing but an exemption goes below it again.
     Raise {
         /// agent/ID or component/TYPE.

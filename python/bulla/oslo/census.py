@@ -24,6 +24,7 @@ class Census:
         self.path = f"{key_file}.clear.json"
         self._rows, self._lock = {}, threading.Lock()
         self._written, self._logged = 0.0, {}
+        self._later = None
 
     def note(self, topic, message):
         """Counts a message that came in clear through `topic`."""
@@ -39,7 +40,13 @@ class Census:
             tell = now - self._logged.get(key, 0.0) >= EVERY
             if tell:
                 self._logged[key] = now
-            due = now - self._written >= EVERY
+            wait = self._written + EVERY - now
+            due = wait <= 0
+            if not due and self._later is None:
+                # What comes last is written, too.
+                self._later = threading.Timer(wait, self.write)
+                self._later.daemon = True
+                self._later.start()
         if tell:
             LOG.warning(
                 "A message that is not sealed was taken, as the settings allow: %s from %s on %s "
@@ -61,6 +68,10 @@ class Census:
 
     def write(self):
         """Writes the rows beside the key file, if there are any."""
+        with self._lock:
+            later, self._later = self._later, None
+        if later is not None:
+            later.cancel()
         rows = self.rows()
         if not rows:
             return

@@ -20,6 +20,7 @@ pub(crate) mod kek;
 pub(crate) mod keystore;
 pub(crate) mod package;
 pub(crate) mod peers;
+mod peers_clear;
 pub(crate) mod policy;
 mod policy_explain;
 pub(crate) mod queue;

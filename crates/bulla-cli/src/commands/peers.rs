@@ -24,6 +24,9 @@ pub(crate) async fn run(home: &Home, args: &PeersArgs, out: Output) -> Result<()
                 _ => exemptions(&client, out).await,
             }
         }
+        Some(PeersCommand::Clear { files, since }) => {
+            super::peers_clear::run(files, since.as_deref(), out)
+        }
         Some(PeersCommand::Raise { peer, level, shadow, api }) => {
             raise(&connect(api)?, peer, *level, *shadow, out).await
         }
