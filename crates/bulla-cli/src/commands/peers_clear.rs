@@ -58,10 +58,12 @@ pub(super) fn run(files: &[PathBuf], since: Option<&str>, out: Output) -> Result
     })?;
     match (since, rows.len()) {
         (None, _) | (_, 0) => Ok(()),
-        (Some(_), 1) => Err(Failure::new("One row is as new as that: somebody still sends in clear.")),
-        (Some(_), n) => {
-            Err(Failure::new(format!("{n} rows are as new as that: somebody still sends in clear.")))
+        (Some(_), 1) => {
+            Err(Failure::new("One row is as new as that: somebody still sends in clear."))
         }
+        (Some(_), n) => Err(Failure::new(format!(
+            "{n} rows are as new as that: somebody still sends in clear."
+        ))),
     }
 }
 
