@@ -26,5 +26,13 @@ pub(crate) fn run(mut report: Report, more: &[String]) -> ExitCode {
     report.suite("chaos", "Counting calls while workers, servers and networks fail", || {
         job.run().map(|()| "no call ran twice, no caller was left in the dark".to_owned())
     });
+    if more.is_empty() {
+        report.suite("queue", "Killing the queue service under load, 50 times a store", || {
+            let job = Job::cargo().args(["test", "--package", "bulla-cli"]);
+            let job = job.args(["--features", "redis,postgres", "--test", "queue_kill"]);
+            job.env("BULLA_KILLS", "50").limit(LIMIT).run()?;
+            Ok("no acknowledged message was lost, none was in two hands".to_owned())
+        });
+    }
     report.close("cargo xtask chaos")
 }

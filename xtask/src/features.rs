@@ -10,6 +10,8 @@ const FEATURES: &[&str] = &[
     "bulla-keystore/postgres",
     "bulla-keystore/mariadb",
     "bulla-keystore/pkcs11",
+    "bulla-queue/redis",
+    "bulla-queue/postgres",
     "bulla-cli/redis",
     "bulla-cli/postgres",
     "bulla-cli/mariadb",

@@ -485,9 +485,10 @@ pub(crate) struct QueueServeArgs {
     /// Where the queue service listens [default: 127.0.0.1:8888].
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<SocketAddr>,
-    /// The SQLite file with the queues [default: queue.db in the home folder].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) store: Option<PathBuf>,
+    /// Where the queues are: a SQLite file, rediss://…, or postgres://…, without password
+    /// [default: queue.db in the home folder].
+    #[arg(long, value_name = "STORE")]
+    pub(crate) store: Option<String>,
     /// Plain HTTP on a loopback address, believing what every request says of its project.
     #[arg(long)]
     pub(crate) noauth: bool,

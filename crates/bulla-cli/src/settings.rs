@@ -460,6 +460,18 @@ impl Settings {
         if let Some(only) = get("BULLA_CLAIMS_ONLY_HOST") {
             self.claims.only_host = only.parse().map_err(|_| bad("BULLA_CLAIMS_ONLY_HOST"))?;
         }
+        if let Some(store) = get("BULLA_QUEUE_STORE") {
+            self.queue.store = Some(store);
+        }
+        if let Some(path) = get("BULLA_QUEUE_STORE_PASSWORD_FILE") {
+            self.queue.store_password_file = Some(path.into());
+        }
+        if let Some(password) = get("BULLA_QUEUE_STORE_PASSWORD") {
+            self.queue.store_password = Some(password.into());
+        }
+        if let Some(path) = get("BULLA_QUEUE_STORE_CA") {
+            self.queue.store_ca = Some(path.into());
+        }
         if let Some(life) = get("BULLA_AGENTS_CREDENTIAL_LIFE") {
             self.agents.credential_life = Some(life);
         }
@@ -539,6 +551,10 @@ impl Home {
     }
 
     /// What pre-signed grants of queues are signed with.
+    pub(crate) fn spread_key(&self) -> PathBuf {
+        self.dir.join("queue-spread.key")
+    }
+
     pub(crate) fn grants_key(&self) -> PathBuf {
         self.dir.join("queue-grants.key")
     }

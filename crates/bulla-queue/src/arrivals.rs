@@ -35,6 +35,13 @@ impl Arrivals {
             waiting.send_replace(());
         }
     }
+
+    /// Something may have arrived in any queue.
+    pub(crate) fn tell_all(&self) {
+        for waiting in self.waiting.lock().values() {
+            waiting.send_replace(());
+        }
+    }
 }
 
 impl Waiting {

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod address;
 mod arrivals;
 mod caller;
 #[cfg(feature = "conformance")]
@@ -34,16 +35,28 @@ mod limits;
 mod metadata;
 mod name;
 mod once;
+mod open;
 mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod recent;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 mod require;
 mod retry;
 mod routes;
 mod service;
+mod spread;
 mod sqlite;
 mod store;
 mod subscription;
 
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresOptions, PostgresQueues};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisOptions, RedisQueues};
 pub use caller::{AgentMay, AgentRule, PUBLIC};
 pub use fault::Fault;
 pub use grant::{GrantError, Grants, HEADERS as GRANT_HEADERS};
@@ -53,13 +66,15 @@ pub use limits::Limits;
 pub use metadata::{DeadLetter, Patch, PatchFault, Settings};
 pub use name::{ClientId, Place};
 pub use once::{Once, Posted};
+pub use open::StoreAddress;
 pub use pool::{Flavor, Pool};
 pub use record::{Before, NEVER, Record, RecordKind};
 pub use require::Require;
 pub use routes::{openapi, router};
 pub use service::Service;
+pub use spread::{Pool as StorePool, Progress, SPREAD_KEY, SpreadKey, SpreadQueues};
 pub use sqlite::SqliteQueues;
 pub use store::{
-    Claim, ClaimTerms, Deletion, Doomed, Holding, Listed, Listing, Message, Metadata, Millis,
-    NewMessage, Page, QueuePage, Stats, Store, StoreError,
+    Claim, ClaimTerms, Deletion, Doomed, Heard, Holding, Listed, Listing, Message, Metadata,
+    Millis, NewMessage, Page, QueuePage, Stats, Store, StoreError,
 };

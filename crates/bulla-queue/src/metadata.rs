@@ -133,6 +133,7 @@ pub(crate) fn check(metadata: &Metadata, limits: &Limits) -> Result<(), String> 
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
     Add(String, Value),
+    Default(String, Value),
     Replace(String, Value),
     Remove(String),
 }
@@ -199,6 +200,11 @@ impl Patch {
         })
     }
 
+    /// One that says something where nothing is said yet, so that of many only the first counts.
+    pub(crate) fn default(key: &str, value: Value, limits: &Limits) -> Self {
+        Self { changes: vec![Change::Default(key.to_owned(), value)], limits: limits.clone() }
+    }
+
     /// The metadata after it.
     ///
     /// # Errors
@@ -210,6 +216,12 @@ impl Patch {
             match change {
                 Change::Add(key, value) => {
                     changed.insert(key.clone(), value.clone());
+                }
+                Change::Default(key, value) => {
+                    let said = changed.get(key).and_then(Value::as_str);
+                    if said.is_none_or(str::is_empty) {
+                        changed.insert(key.clone(), value.clone());
+                    }
                 }
                 Change::Replace(key, value) => {
                     if !changed.contains_key(key) && !reserved(key) {

@@ -80,6 +80,9 @@ impl Place {
 pub struct ClientId([u8; 16]);
 
 impl ClientId {
+    /// The service itself.
+    pub(crate) const NOBODY: Self = Self([0; 16]);
+
     /// From a UUID with or without dashes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -20,6 +20,8 @@ pub enum RecordKind {
     Once,
     /// The wrapped key of a queue's messages.
     Key,
+    /// Which pools have the queues.
+    Layout,
 }
 
 impl RecordKind {
@@ -33,6 +35,7 @@ impl RecordKind {
             Self::Flavor => "flavor",
             Self::Once => "once",
             Self::Key => "key",
+            Self::Layout => "layout",
         }
     }
 }

@@ -32,7 +32,13 @@ impl Service {
     /// One that believes nobody without an identity from the listener.
     #[must_use]
     pub fn new(store: Arc<dyn Store>) -> Self {
-        let (limits, arrivals) = (Limits::default(), Arc::default());
+        let (limits, arrivals) = (Limits::default(), Arc::<Arrivals>::default());
+        let told = Arc::downgrade(&arrivals);
+        store.on_arrival(Arc::new(move |at| match (told.upgrade(), at) {
+            (Some(arrivals), Some(at)) => arrivals.tell(at),
+            (Some(arrivals), None) => arrivals.tell_all(),
+            (None, _) => {}
+        }));
         Self { store, limits, grants: None, open: false, agents: None, hooks: None, arrivals }
     }
 

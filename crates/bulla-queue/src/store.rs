@@ -56,6 +56,20 @@ pub enum StoreError {
         /// Which.
         at: String,
     },
+    /// It is not fit to keep queues.
+    #[error("the queue store {at} can't be used: {why}")]
+    Unfit {
+        /// Which.
+        at: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Its address can't be one. Says nothing of passwords.
+    #[error("the address of the queue store is wrong: {why}")]
+    Address {
+        /// What is wrong.
+        why: String,
+    },
     /// It was closed.
     #[error("the queue store is closed")]
     Closed,
@@ -188,6 +202,17 @@ pub struct QueuePage {
     pub with: Metadata,
 }
 
+impl QueuePage {
+    /// Whether name and metadata are what is asked for.
+    pub(crate) fn admits(&self, queue: &Listing) -> bool {
+        let named = self.name.as_ref().is_none_or(|part| queue.name.contains(part.as_str()));
+        named && self.with.iter().all(|(key, value)| queue.metadata.get(key) == Some(value))
+    }
+}
+
+/// Hears to which queue somebody posted; without one: to any, perhaps.
+pub type Heard = Arc<dyn Fn(Option<&Place>) + Send + Sync>;
+
 /// What is to be deleted in a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doomed {
@@ -203,6 +228,11 @@ pub struct Doomed {
 pub trait Store: Send + Sync + 'static {
     /// A short name: `sqlite`.
     fn name(&self) -> &'static str;
+
+    /// Tells of what others post, where others use the store, too. One alone is told.
+    fn on_arrival(&self, heard: Heard) {
+        drop(heard);
+    }
 
     /// Whether it answers.
     ///
@@ -237,6 +267,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// How many queues a project has.
     async fn count_queues(&self, project: &str) -> Result<u64, StoreError>;
+
+    /// Queues of all projects after this one, in an order of the store's own; at most `limit`.
+    async fn all_queues(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, StoreError>;
 
     /// How many messages a queue has.
     async fn stats(&self, at: &Place, now: Millis) -> Result<Stats, StoreError>;

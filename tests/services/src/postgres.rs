@@ -1,9 +1,11 @@
 //! PostgreSQL.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::certs::Identity;
 use crate::error::ServiceError;
 use crate::instance::{Instance, as_user, client, directory, guard, hand_over, run};
 use crate::ports::free_port;
@@ -28,11 +30,31 @@ impl Postgres {
     /// # Errors
     /// When PostgreSQL is not installed or does not start.
     pub fn start() -> Result<Self, ServiceError> {
+        Self::start_with(None)
+    }
+
+    /// One that speaks TLS, too, with this certificate.
+    ///
+    /// # Errors
+    /// As [`Postgres::start`].
+    pub fn start_with_tls(server: &Identity) -> Result<Self, ServiceError> {
+        Self::start_with(Some(server))
+    }
+
+    fn start_with(tls: Option<&Identity>) -> Result<Self, ServiceError> {
         let programs = programs()
             .ok_or(ServiceError::NotInstalled { server: SERVER, package: "postgresql" })?;
         let (directory, port) = (directory("postgres")?, free_port()?);
         let (data, password) = (directory.path().join("data"), directory.path().join("password"));
         fs::write(&password, PASSWORD).map_err(ServiceError::io("the password file"))?;
+        let files = [directory.path().join("server.pem"), directory.path().join("server.key")];
+        if let Some(server) = tls {
+            for (file, text) in files.iter().zip([&server.certificate, &server.key]) {
+                fs::write(file, text).map_err(ServiceError::io("a certificate"))?;
+                let private = fs::Permissions::from_mode(0o600);
+                fs::set_permissions(file, private).map_err(ServiceError::io("a certificate"))?;
+            }
+        }
         hand_over(directory.path(), SYSTEM_USER)?;
         let mut init = as_user(SYSTEM_USER, &programs.join("initdb"));
         init.extend(["-D".to_owned(), data.display().to_string()]);
@@ -52,6 +74,16 @@ impl Postgres {
             "shared_buffers=32MB".to_owned(),
         ] {
             args.extend(["-c".to_owned(), setting]);
+        }
+        if tls.is_some() {
+            let [certificate, key] = files.map(|file| file.display().to_string());
+            for setting in [
+                "ssl=on".to_owned(),
+                format!("ssl_cert_file={certificate}"),
+                format!("ssl_key_file={key}"),
+            ] {
+                args.extend(["-c".to_owned(), setting]);
+            }
         }
         let probe = programs.join("pg_isready");
         let ready = Box::new(move || {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::certs::{Authority, Identity};
 use crate::error::ServiceError;
 use crate::instance::{Instance, directory, guard};
 use crate::ports::free_port;
@@ -16,6 +17,7 @@ const PASSWORD: &str = "test-only";
 pub struct RedisBuilder {
     durable: bool,
     settings: String,
+    tls: Option<(String, Identity)>,
 }
 
 impl RedisBuilder {
@@ -24,6 +26,15 @@ impl RedisBuilder {
     pub fn durable(mut self, on: bool) -> Self {
         self.durable = on;
         self
+    }
+
+    /// With another port that speaks TLS, as `localhost` alone.
+    ///
+    /// # Errors
+    /// When the certificate can't be made.
+    pub fn tls(mut self, authority: &Authority) -> Result<Self, ServiceError> {
+        self.tls = Some((authority.pem().to_owned(), authority.server(&["localhost"])?));
+        Ok(self)
     }
 
     /// A further line of `redis.conf`.
@@ -44,11 +55,15 @@ impl RedisBuilder {
         }
         let (directory, port) = (directory("redis")?, free_port()?);
         let path = directory.path().join("redis.conf");
+        let (tls_port, tls) = match &self.tls {
+            Some((authority, server)) => with_tls(directory.path(), authority, server)?,
+            None => (0, String::new()),
+        };
         let appendonly =
             if self.durable { "appendonly yes\nappendfsync always" } else { "appendonly no" };
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsave \"\"\n{appendonly}\n\
-             requirepass {PASSWORD}\nmaxmemory-policy noeviction\n{}",
+             requirepass {PASSWORD}\nmaxmemory-policy noeviction\n{tls}{}",
             directory.path().display(),
             self.settings
         );
@@ -60,8 +75,25 @@ impl RedisBuilder {
             answers(port, hello.as_bytes()) && loaded(port, hello.as_bytes()).unwrap_or_default()
         });
         let instance = Instance::start("Redis", directory, args, "TERM", ready)?;
-        Ok(Redis { instance, port })
+        Ok(Redis { instance, port, tls_port })
     }
+}
+
+fn with_tls(
+    folder: &Path,
+    authority: &str,
+    server: &Identity,
+) -> Result<(u16, String), ServiceError> {
+    let (port, mut settings) = (free_port()?, "tls-auth-clients no\n".to_owned());
+    settings.push_str(&format!("tls-port {port}\n"));
+    for (name, text) in
+        [("ca-cert", authority), ("cert", &server.certificate), ("key", &server.key)]
+    {
+        let path = folder.join(format!("{name}.pem"));
+        fs::write(&path, text).map_err(ServiceError::io("a certificate"))?;
+        settings.push_str(&format!("tls-{name}-file {}\n", path.display()));
+    }
+    Ok((port, settings))
 }
 
 fn loaded(port: u16, hello: &[u8]) -> std::io::Result<bool> {
@@ -78,6 +110,7 @@ fn loaded(port: u16, hello: &[u8]) -> std::io::Result<bool> {
 pub struct Redis {
     instance: Instance,
     port: u16,
+    tls_port: u16,
 }
 
 guard!(Redis, "Redis");
@@ -93,12 +126,17 @@ impl Redis {
 
     /// One with more to it.
     pub fn builder() -> RedisBuilder {
-        RedisBuilder { durable: true, settings: String::new() }
+        RedisBuilder { durable: true, settings: String::new(), tls: None }
     }
 
     /// Its address, with its password.
     pub fn url(&self) -> String {
         self.url_at(self.port)
+    }
+
+    /// The same over TLS, if it was started with it, by this name.
+    pub fn tls_url(&self, host: &str) -> String {
+        format!("rediss://:{PASSWORD}@{host}:{}/0", self.tls_port)
     }
 
     /// The same through another port, such as a proxy's.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bulla_http::{Authenticators, ClientCertificates, Listener, Options};
-use bulla_queue::{GRANT_HEADERS, Grants, PUBLIC, Service, SqliteQueues};
+use bulla_queue::{GRANT_HEADERS, Grants, PUBLIC, Service, SpreadKey, SpreadQueues, StorePool};
 use bulla_seal::{OsRandom, Random as _};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use super::serve::StopSignals;
 use crate::cli::QueueServeArgs;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
+use crate::queue_settings;
 use crate::settings::{Home, Settings};
 
 /// Bytes of the secret of grants.
@@ -28,7 +29,7 @@ pub(crate) async fn serve(home: &Home, args: &QueueServeArgs, out: Output) -> Re
     let mut settings = Settings::load(home.dir())?;
     let queue = &mut settings.queue;
     queue.listen = args.listen.or(queue.listen);
-    queue.store = args.store.clone().or(queue.store.take());
+    queue.given_store(args.store.as_ref())?;
     queue.noauth |= args.noauth;
     // The door first: a port in use should cost nothing.
     let listener = listen(home, &settings).await?;
@@ -81,14 +82,12 @@ pub(crate) fn with_keystone(by: Authenticators, settings: &Settings) -> Result<A
 /// The service with its store.
 pub(crate) async fn service(home: &Home, settings: &Settings) -> Result<Service> {
     let queue = &settings.queue;
-    let path = queue.store.clone().unwrap_or_else(|| home.queue_store());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let store =
-        SqliteQueues::open(&path, now).await.map_err(|error| Failure::new(error.to_string()))?;
-    let secret = grants_secret(&home.grants_key())?;
+    let store = open_store(home, queue, now).await?;
+    let secret = secret(&home.grants_key(), SECRET, "grants that were made end with it")?;
     let grants = Grants::new(&secret).map_err(|error| Failure::new(error.to_string()))?;
-    let service = Service::new(Arc::new(store)).limits(queue.limits()?).grants(grants);
+    let service = Service::new(store).limits(queue.limits()?).grants(grants);
     let service = match queue.webhooks()? {
         Some(webhooks) => service.webhooks(webhooks),
         None => service,
@@ -96,11 +95,36 @@ pub(crate) async fn service(home: &Home, settings: &Settings) -> Result<Service>
     Ok(if queue.noauth { service.dangerously_open() } else { service })
 }
 
-/// Reads the secret, or makes it.
-fn grants_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+/// The store, or the pools over which queues are spread.
+async fn open_store(
+    home: &Home,
+    queue: &queue_settings::Queue,
+    now: u64,
+) -> Result<Arc<dyn bulla_queue::Store>> {
+    let failed = |error: bulla_queue::StoreError| Failure::new(error.to_string());
+    if queue.pools.is_empty() {
+        return queue.store(home)?.open(now).await.map_err(failed);
+    }
+    let lost = "the pools of queues are drawn anew with another one, and queues are not found";
+    let key = secret(&home.spread_key(), bulla_queue::SPREAD_KEY, lost)?;
+    let key = SpreadKey::from_slice(&key).ok_or_else(|| {
+        Failure::new(format!("{} is not a key of 16 bytes", home.spread_key().display()))
+    })?;
+    let mut pools = Vec::new();
+    for pool in &queue.pools {
+        let store = pool.store(queue)?.open(now).await.map_err(failed)?;
+        pools.push(StorePool { name: pool.name.clone(), weight: pool.weight, store });
+    }
+    let spread: Arc<dyn bulla_queue::Store> =
+        SpreadQueues::open(key, pools).await.map_err(failed)?;
+    Ok(spread)
+}
+
+/// Reads a secret, or makes it; `lost` says what happens without it.
+fn secret(path: &Path, size: usize, lost: &str) -> Result<Zeroizing<Vec<u8>>> {
     let cant =
         |error: std::io::Error| Failure::new(format!("can't use {}: {error}", path.display()));
-    let mut secret = Zeroizing::new(vec![0; SECRET]);
+    let mut secret = Zeroizing::new(vec![0; size]);
     let mut options = OpenOptions::new();
     match options.write(true).create_new(true).mode(0o600).open(path) {
         Ok(mut file) => {
@@ -114,7 +138,7 @@ fn grants_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
             if file.metadata().map_err(cant)?.mode() & 0o077 != 0 {
                 return Err(Failure::new(format!(
                     "others than its owner can reach the secret in {}; run `chmod 600` on it, or \
-                     remove it: grants that were made end with it",
+                     remove it: {lost}",
                     path.display()
                 )));
             }

@@ -93,23 +93,34 @@ pub(super) async fn key_id(asked: &Asked<'_>) -> Result<String, Fault> {
     if store.metadata(asked.at).await?.is_none() {
         store.create(asked.at, &Map::new()).await?;
     }
-    for _ in 0..3 {
-        let metadata = store.metadata(asked.at).await?.unwrap_or_default();
-        let id = metadata.get(KEY_ID).and_then(Value::as_str).filter(|id| !id.is_empty());
-        if let Some(id) = id {
-            return Ok(id.to_owned());
-        }
-        change_key(asked).await?;
+    // Of many who ask at once one gives it the key, and all have that.
+    let first = Patch::default(KEY_ID, Value::String(new_key()?), &asked.service.limits);
+    let there = |metadata: &Map<String, Value>| {
+        let id = metadata.get(KEY_ID).and_then(Value::as_str);
+        id.filter(|id| !id.is_empty()).map(str::to_owned)
+    };
+    let metadata = store.metadata(asked.at).await?;
+    if let Some(id) = metadata.as_deref().and_then(there) {
+        return Ok(id);
+    }
+    if let Some(Ok(metadata)) = store.patch(asked.at, &first).await?
+        && let Some(id) = there(&metadata)
+    {
+        return Ok(id);
     }
     Err(Fault::unavailable("The queue's key can't be made."))
 }
 
-/// Gives the queue another key: no grant that was made counts any more.
-async fn change_key(asked: &Asked<'_>) -> Result<(), Fault> {
+fn new_key() -> Result<String, Fault> {
     let mut id = [0; 8];
     rand::fill(&mut id).map_err(|_| Fault::unavailable("There is no randomness."))?;
+    Ok(hex::encode(id))
+}
+
+/// Gives the queue another key: no grant that was made counts any more.
+async fn change_key(asked: &Asked<'_>) -> Result<(), Fault> {
     let path = format!("/metadata/{KEY_ID}");
-    let steps = json!([{ "op": "add", "path": path, "value": hex::encode(id) }]).to_string();
+    let steps = json!([{ "op": "add", "path": path, "value": new_key()? }]).to_string();
     let patch = Patch::parse(steps.as_bytes(), &asked.service.limits).map_err(Fault::body)?;
     asked.service.store.patch(asked.at, &patch).await?;
     Ok(())

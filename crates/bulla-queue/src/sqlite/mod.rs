@@ -200,6 +200,15 @@ impl Store for SqliteQueues {
         reads::count_queues(&mut conn, project).await.map_err(|error| self.failed(&error))
     }
 
+    async fn all_queues(
+        &self,
+        after: Option<&Place>,
+        limit: usize,
+    ) -> Result<Vec<Place>, StoreError> {
+        let mut conn = self.conn().await?;
+        reads::all_queues(&mut conn, after, limit).await.map_err(|error| self.failed(&error))
+    }
+
     async fn stats(&self, at: &Place, now: Millis) -> Result<Stats, StoreError> {
         let Some(row) = self.queue(at).await? else { return Ok(Stats::default()) };
         let mut conn = self.conn().await?;

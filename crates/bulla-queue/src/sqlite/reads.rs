@@ -5,6 +5,7 @@ use sqlx::{AssertSqlSafe, Error, Row};
 
 use super::known;
 use super::rows::{COLUMNS, message, signed, unsigned};
+use crate::limits::Limits;
 use crate::name::Place;
 use crate::store::{Listed, Listing, Message, Metadata, Millis, Page, QueuePage, Stats};
 
@@ -44,10 +45,9 @@ pub(super) async fn queues(
             let (name, metadata): (String, Metadata) =
                 (row.try_get(0)?, metadata(row.try_get(1)?)?);
             after.clone_from(&name);
-            let named = page.name.as_ref().is_none_or(|part| name.contains(part.as_str()));
-            let has = page.with.iter().all(|(key, value)| metadata.get(key) == Some(value));
-            if named && has {
-                found.push(Listing { name, metadata });
+            let listing = Listing { name, metadata };
+            if page.admits(&listing) {
+                found.push(listing);
             }
             if found.len() == page.limit {
                 return Ok(found);
@@ -63,6 +63,26 @@ pub(super) async fn count_queues(conn: &mut SqliteConnection, project: &str) -> 
     let query = sqlx::query("SELECT count(*) FROM queue WHERE project = ?");
     let row = query.bind(project.to_owned()).fetch_one(conn).await?;
     Ok(unsigned(row.try_get(0)?))
+}
+
+pub(super) async fn all_queues(
+    conn: &mut SqliteConnection,
+    after: Option<&Place>,
+    limit: usize,
+) -> Result<Vec<Place>, Error> {
+    let query = sqlx::query(
+        "SELECT project, name FROM queue WHERE (project, name) > (?, ?) \
+         ORDER BY project, name LIMIT ?",
+    );
+    let (project, name) = after.map_or(("", ""), |at| (at.project(), at.name()));
+    let query = query.bind(project.to_owned()).bind(name.to_owned());
+    let rows = query.bind(signed(limit as u64)).fetch_all(conn).await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let (project, name): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        found.extend(Place::new(project.into(), &name, &Limits::default()));
+    }
+    Ok(found)
 }
 
 /// The free ones are found in their order; those that others hold, or that are held back, are few, and

@@ -1,0 +1,142 @@
+//! Queues in a real Redis: everything that a store must do, and what is true of Redis.
+
+#![cfg(feature = "redis")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail like the tests themselves"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bulla_queue::{
+    ClaimTerms, ClientId, Limits, NewMessage, Page, Place, RedisOptions, RedisQueues, Store,
+    StoreError, conformance,
+};
+use bulla_services::{Authority, Redis, require};
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+fn place(name: &str) -> Place {
+    Place::new("p".into(), name, &Limits::default()).unwrap()
+}
+
+fn text(body: &str) -> NewMessage {
+    NewMessage { body: format!("\"{body}\""), ttl: 3600, delay: 0 }
+}
+
+fn client() -> ClientId {
+    ClientId::parse("30387f0039a011eebe560242ac120002").unwrap()
+}
+
+async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let all = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(60), all).await.is_ok(), "{what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_a_store() {
+    let Some(redis) = require(Redis::start()) else { return };
+    let options = RedisOptions::new(redis.url()).with_clock_of_requests();
+    assert!(!format!("{options:?}").contains("test-only"));
+    let store: Arc<dyn Store> = Arc::new(RedisQueues::open(options).await.unwrap());
+    conformance::run_all(&store).await.unwrap();
+    store.close().await;
+    let refused = store.post(&place("q"), client(), vec![text("a")], now()).await;
+    assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_survives_a_killed_redis_and_other_hosts_hear_of_posts() {
+    let Some(mut redis) = require(Redis::start()) else { return };
+    let open = || async { RedisQueues::open(RedisOptions::new(redis.url())).await.unwrap() };
+    let (one, other) = (open().await, Arc::new(open().await));
+    let at = place("q");
+    let terms = ClaimTerms { ttl: 100, grace: 60 };
+
+    // Who waits at another host is told.
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    other.on_arrival(Arc::new(move |at: Option<&Place>| {
+        let _ = heard.send(at.cloned());
+    }));
+    let elsewhere = place("elsewhere");
+    let told = std::cell::Cell::new(false);
+    let hears = std::cell::RefCell::new(&mut hears);
+    eventually("it is heard", || async {
+        one.post(&elsewhere, client(), vec![text("x")], now()).await.unwrap();
+        while let Ok(heard) = hears.borrow_mut().try_recv() {
+            told.set(told.get() || heard.as_ref() == Some(&elsewhere));
+        }
+        told.get()
+    })
+    .await;
+
+    let ids = one.post(&at, client(), vec![text("a"), text("b")], now()).await.unwrap();
+    let claim = one.claim(&at, 1, terms, now()).await.unwrap().unwrap();
+    assert_eq!(claim.messages[0].id, ids[0]);
+    redis.kill();
+    redis.restart().unwrap();
+    eventually("it is used again", || async { other.ping().await.is_ok() }).await;
+    let held = other.claimed(&at, claim.id, now()).await.unwrap().unwrap();
+    assert_eq!(held.messages[0].body, "\"a\"");
+    let page = Page { limit: 9, ..Page::default() };
+    let listed = other.list(&at, &page, now()).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].id, ids[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_over_is_swept_away() {
+    let Some(redis) = require(Redis::start()) else { return };
+    let old = RedisOptions::new(redis.url()).with_clock_of_requests();
+    let old = RedisQueues::open(old).await.unwrap();
+    let at = place("q");
+    let many = (0..2500).map(|n| text(&n.to_string())).collect();
+    // Long over by the real clock, but for whoever asks in the past.
+    old.post(&at, client(), many, 1000).await.unwrap();
+    let page = Page { limit: 1, ..Page::default() };
+    let there = || async { old.list(&at, &page, 2000).await.unwrap().is_empty() };
+    eventually("they are gone", there).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_forgets_or_another_machine_in_the_clear_is_refused() {
+    let wrong = RedisQueues::open(RedisOptions::new("redis://u:secret@db.example:7/0")).await;
+    let wrong = wrong.unwrap_err();
+    assert!(matches!(wrong, StoreError::Address { .. }), "{wrong}");
+    assert!(!wrong.to_string().contains("secret"), "{wrong}");
+    let unchecked = RedisOptions::new("rediss://:secret@db.example:7/0#insecure");
+    let unchecked = RedisQueues::open(unchecked).await.unwrap_err();
+    assert!(matches!(unchecked, StoreError::Address { .. }), "{unchecked}");
+
+    let evicts = Redis::builder().setting("maxmemory-policy allkeys-lru").start();
+    let Some(redis) = require(evicts) else { return };
+    let evicts = RedisQueues::open(RedisOptions::new(redis.url())).await.unwrap_err();
+    assert!(matches!(evicts, StoreError::Unfit { .. }), "{evicts}");
+    let stranger = redis.url().replace("test-only", "secret");
+    let stranger = RedisQueues::open(RedisOptions::new(stranger)).await.unwrap_err();
+    assert!(matches!(stranger, StoreError::Unfit { .. }), "{stranger}");
+    assert!(!stranger.to_string().contains("secret"), "{stranger}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_another_machine_is_checked() {
+    let authority = Authority::new("test").unwrap();
+    let redis = Redis::builder().tls(&authority).unwrap().start();
+    let Some(redis) = require(redis) else { return };
+    let options = |host: &str| RedisOptions::new(redis.tls_url(host));
+    let known = options("localhost").authorities(authority.pem().into());
+    let store = RedisQueues::open(known).await.unwrap();
+    store.post(&place("q"), client(), vec![text("a")], now()).await.unwrap();
+    // Neither whom nobody vouches for, nor one of another name.
+    assert!(RedisQueues::open(options("localhost")).await.is_err());
+    let named = options("127.0.0.1").authorities(authority.pem().into());
+    assert!(RedisQueues::open(named).await.is_err());
+}
