@@ -363,14 +363,19 @@ pub async fn claims_are_renewed_and_released(store: &dyn Store) -> Verdict {
     post(store, &at, &["a", "b"]).await?;
     let held = claim(store, &at, 9, NOW).await?;
     let over = NOW + u64::from(TERMS.ttl) * SECOND;
-    let longer = ClaimTerms { ttl: 200, grace: 60 };
+    let (longer, shorter) = (ClaimTerms { ttl: 200, grace: 60 }, ClaimTerms { ttl: 10, grace: 60 });
     same(store.renew(&at, held.id, longer, over - 1).await?, true)?;
     same(store.claim(&at, 9, TERMS, over + 1).await?, None)?;
     let shown = store.claimed(&at, held.id, over + 1).await?.ok_or_else(|| missing("claim"))?;
     same((shown.ttl, shown.messages.len()), (200, 2))?;
     store.release(&at, held.id, over + 1).await?;
     same(store.claimed(&at, held.id, over + 1).await?, None)?;
-    same(bodies(&claim(store, &at, 9, over + 1).await?.messages), vec!["a", "b"])
+    let held = claim(store, &at, 9, over + 1).await?;
+    same(bodies(&held.messages), vec!["a", "b"])?;
+    same(store.renew(&at, held.id, shorter, over + 2).await?, true)?;
+    let soon = over + 2 + 10 * SECOND;
+    same(store.claim(&at, 9, TERMS, soon - 1).await?, None)?;
+    same(bodies(&claim(store, &at, 9, soon).await?.messages), vec!["a", "b"])
 }
 
 /// A message does not end in somebody's hands.

@@ -32,13 +32,42 @@ const SWEEPS: usize = 20;
 pub(super) struct Seqs {
     last: u64,
     aside: u64,
+    due: Dues,
+}
+
+/// When the next message of a queue will be anybody's, at the earliest, as far as that is known.
+#[derive(Default)]
+struct Dues(HashMap<i64, i64>);
+
+impl Dues {
+    /// Queues that are known at the most; beyond that it begins anew.
+    const MAX: usize = 65_536;
+
+    /// Whether a message may be anybody's by now of which the rows do not say so.
+    fn may_be(&self, queue: i64, now: i64) -> bool {
+        self.0.get(&queue).is_none_or(|next| *next <= now)
+    }
+
+    /// A message will be at this time.
+    fn note(&mut self, queue: i64, at: i64) {
+        if let Some(next) = self.0.get_mut(&queue) {
+            *next = (*next).min(at);
+        }
+    }
+
+    fn learn(&mut self, queue: i64, next: Option<i64>) {
+        if self.0.len() >= Self::MAX {
+            self.0.clear();
+        }
+        self.0.insert(queue, next.unwrap_or(i64::MAX));
+    }
 }
 
 impl Seqs {
     pub(super) async fn load(conn: &mut SqliteConnection, now: Millis) -> Result<Self, Error> {
         let row = sqlx::query("SELECT next_seq FROM ledger").fetch_one(conn).await?;
         let last = unsigned(row.try_get(0)?).max(now.saturating_mul(1000));
-        Ok(Self { last, aside: 0 })
+        Ok(Self { last, aside: 0, due: Dues::default() })
     }
 
     fn next(&mut self, now: Millis) -> u64 {
@@ -49,6 +78,7 @@ impl Seqs {
     /// What was set aside is not on the disk.
     pub(super) fn taken_back(&mut self) {
         self.aside = 0;
+        self.due = Dues::default();
     }
 }
 
@@ -61,6 +91,18 @@ pub(super) struct Turn<'t> {
     /// Queues as they are in this transaction, where it changed them.
     fresh: HashMap<Place, Option<Row>>,
     changed: Vec<Place>,
+    /// Claims that are to be written.
+    claims: Vec<NewClaim>,
+}
+
+/// A claim as it is inserted.
+struct NewClaim {
+    id: Id,
+    queue: i64,
+    ttl: u32,
+    now: Millis,
+    until: Millis,
+    messages: Vec<u8>,
 }
 
 /// A message as it is inserted.
@@ -79,7 +121,8 @@ impl<'t> Turn<'t> {
         known: &'t Known,
         due: &'t mut Due,
     ) -> Self {
-        Self { conn, seqs, known, due, fresh: HashMap::new(), changed: Vec::new() }
+        let (fresh, changed, claims) = (HashMap::new(), Vec::new(), Vec::new());
+        Self { conn, seqs, known, due, fresh, changed, claims }
     }
 
     pub(super) async fn begin(&mut self) -> Result<(), Error> {
@@ -224,6 +267,9 @@ impl<'t> Turn<'t> {
             for message in messages {
                 let id = self.id(now)?;
                 ids.push(id);
+                if message.delay > 0 {
+                    self.seqs.due.note(queue, signed(now + u64::from(message.delay) * 1000));
+                }
                 rows.push(NewRow { id, queue, by, message, now });
             }
             if let Some(once) = once {
@@ -363,16 +409,29 @@ impl<'t> Turn<'t> {
                 _ => {}
             }
         }
+        self.insert_claims().await
+    }
+
+    /// What was held or held back long enough is anybody's, and its row says so.
+    async fn free_due(&mut self, queue: i64, now: Millis) -> Result<(), Error> {
+        let now = signed(now);
+        if !self.seqs.due.may_be(queue, now) {
+            return Ok(());
+        }
+        let query = sqlx::query(
+            "UPDATE message SET free_ms = 0, claim = NULL, claim_tag = NULL \
+             WHERE queue = ? AND free_ms BETWEEN 1 AND ?",
+        );
+        query.bind(queue).bind(now).execute(&mut *self.conn).await?;
+        let next = sqlx::query("SELECT min(free_ms) FROM message WHERE queue = ? AND free_ms > 0");
+        let next = next.bind(queue).fetch_one(&mut *self.conn).await?.try_get(0)?;
+        self.seqs.due.learn(queue, next);
         Ok(())
     }
 
     /// The first messages that anybody may have.
     async fn free(&mut self, queue: i64, limit: usize, now: Millis) -> Result<Listed, Error> {
-        let query = sqlx::query(
-            "UPDATE message SET free_ms = 0, claim = NULL, claim_tag = NULL \
-             WHERE queue = ? AND free_ms BETWEEN 1 AND ?",
-        );
-        query.bind(queue).bind(signed(now)).execute(&mut *self.conn).await?;
+        self.free_due(queue, now).await?;
         static TEXT: LazyLock<String> = LazyLock::new(|| {
             format!(
                 "SELECT {COLUMNS} FROM message WHERE queue = ? AND free_ms = 0 AND expires_ms > ? \
@@ -402,40 +461,66 @@ impl<'t> Turn<'t> {
         now: Millis,
     ) -> Result<Option<Claim>, Error> {
         let Some(queue) = self.queue(at).await? else { return Ok(None) };
-        let mut messages = self.free(queue.n, limit, now).await?;
         if let Some(dead_letter) = &queue.settings.dead_letter {
+            let mut messages = self.free(queue.n, limit, now).await?;
             // Each round takes at least one away.
             while messages.iter().any(|message| message.claims >= dead_letter.max_claims) {
                 self.bury(at, dead_letter, &messages, now).await?;
                 messages = self.free(queue.n, limit, now).await?;
             }
         }
-        if messages.is_empty() {
-            return Ok(None);
-        }
+        self.free_due(queue.n, now).await?;
+        static TEXT: LazyLock<String> = LazyLock::new(|| {
+            format!(
+                "UPDATE message SET claim = ?, claim_tag = ?, free_ms = ?, claims = claims + 1, \
+                 expires_ms = max(expires_ms, ?) WHERE seq IN (SELECT seq FROM message \
+                 WHERE queue = ? AND free_ms = 0 AND expires_ms > ? ORDER BY seq LIMIT ?) \
+                 RETURNING {COLUMNS}"
+            )
+        });
         let id = self.id(now)?;
         let until = now + u64::from(terms.ttl) * 1000;
-        let seqs: Vec<_> = messages.iter().map(|message| signed(message.id.seq())).collect();
-        let update = "UPDATE message SET claim = ?, claim_tag = ?, free_ms = ?, \
-                      claims = claims + 1, expires_ms = max(expires_ms, ?) WHERE seq IN (";
         let alive = until + u64::from(terms.grace) * 1000;
-        for (mut sql, chunk) in chunks(update, ")", &seqs) {
-            sql.query = sql.query.bind(signed(id.seq())).bind(signed(id.tag()));
-            sql.query = sql.query.bind(signed(until)).bind(signed(alive));
-            sql.bind_all(chunk).execute(&mut *self.conn).await?;
+        let query = sqlx::query(TEXT.as_str()).bind(signed(id.seq())).bind(signed(id.tag()));
+        let query = query.bind(signed(until)).bind(signed(alive)).bind(queue.n);
+        let query = query.bind(signed(now)).bind(signed(limit as u64));
+        let rows = query.fetch_all(&mut *self.conn).await?;
+        if rows.is_empty() {
+            return Ok(None);
         }
-        let query = sqlx::query(
-            "INSERT INTO claim (seq, tag, queue, ttl, created_ms, until_ms, messages) \
-             VALUES (?, ?, ?, ?, ?, ?, ?)",
-        );
-        let query = query.bind(signed(id.seq())).bind(signed(id.tag())).bind(queue.n);
-        let query = query.bind(i64::from(terms.ttl)).bind(signed(now)).bind(signed(until));
-        query.bind(write_seqs(&messages)).execute(&mut *self.conn).await?;
-        for message in &mut messages {
-            message.claim = Some(id);
-            message.claims += 1;
+        let messages = rows.iter().map(|row| message(row, now)).collect::<Result<Vec<_>, _>>();
+        let mut messages = messages?;
+        messages.sort_unstable_by_key(|message| message.id.seq());
+        self.seqs.due.note(queue.n, signed(until));
+        let (ttl, seqs) = (terms.ttl, write_seqs(&messages));
+        self.claims.push(NewClaim { id, queue: queue.n, ttl, now, until, messages: seqs });
+        Ok(Some(Claim { id, ttl, created: now, messages }))
+    }
+
+    async fn insert_claims(&mut self) -> Result<(), Error> {
+        static TEXTS: LazyLock<[String; SIZES.len()]> = LazyLock::new(|| {
+            SIZES.map(|size| {
+                let rows = vec!["(?, ?, ?, ?, ?, ?, ?)"; size].join(", ");
+                format!(
+                    "INSERT INTO claim (seq, tag, queue, ttl, created_ms, until_ms, messages) \
+                     VALUES {rows}"
+                )
+            })
+        });
+        let mut claims = std::mem::take(&mut self.claims).into_iter();
+        for (size, text) in SIZES.iter().zip(TEXTS.iter()) {
+            while claims.len() >= *size {
+                let mut query = sqlx::query(text.as_str());
+                for NewClaim { id, queue, ttl, now, until, messages } in claims.by_ref().take(*size)
+                {
+                    query = query.bind(signed(id.seq())).bind(signed(id.tag())).bind(queue);
+                    query = query.bind(i64::from(ttl)).bind(signed(now)).bind(signed(until));
+                    query = query.bind(messages);
+                }
+                query.execute(&mut *self.conn).await?;
+            }
         }
-        Ok(Some(Claim { id, ttl: terms.ttl, created: now, messages }))
+        Ok(())
     }
 
     /// Moves those that were claimed too often to where such messages go.
@@ -486,6 +571,7 @@ impl<'t> Turn<'t> {
         let query = query.bind(signed(id.seq())).bind(signed(id.tag())).bind(queue.n);
         let row = query.bind(signed(now)).fetch_optional(&mut *self.conn).await?;
         let Some(row) = row else { return Ok(false) };
+        self.seqs.due.note(queue.n, signed(until));
         let seqs = read_seqs(row.try_get(0)?);
         let alive = until + u64::from(terms.grace) * 1000;
         let update = "UPDATE message SET free_ms = ?, expires_ms = max(expires_ms, ?) \
