@@ -18,7 +18,9 @@ use crate::store::{
     QueuePage, Store, StoreError,
 };
 
-pub use records::{records_are_kept_where_they_may_be, records_are_listed, records_end};
+pub use records::{
+    posts_are_done_once, records_are_kept_where_they_may_be, records_are_listed, records_end,
+};
 
 /// What was seen instead.
 #[derive(Debug, Error)]
@@ -73,6 +75,7 @@ pub async fn run_all(store: &Arc<dyn Store>) -> Verdict {
         records_are_kept_where_they_may_be,
         records_are_listed,
         records_end,
+        posts_are_done_once,
     );
     Ok(())
 }

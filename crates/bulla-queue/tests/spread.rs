@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_queue::{
-    ClientId, Limits, Metadata, NewMessage, Place, SPREAD_KEY, SpreadKey, SpreadQueues,
-    SqliteQueues, Store, StoreError, StorePool, conformance,
+    ClientId, Limits, Metadata, NewMessage, Once, Place, Posted, SPREAD_KEY, SpreadKey,
+    SpreadQueues, SqliteQueues, Store, StoreError, StorePool, conformance,
 };
 
 fn now() -> u64 {
@@ -164,10 +164,13 @@ async fn a_pool_more_gets_what_it_wins_while_queues_are_used() {
     let opened = open(dir.path(), &[("a", 1), ("b", 1)]).await.unwrap();
     let spread = &opened.spread;
     assert!(spread.progress().done);
+    let (name, digest) = ("key".to_owned(), "digest".to_owned());
+    let once = Once { name, digest, until: now() + 3_600_000 };
     let names: Vec<_> = (0..60).map(|n| place(&format!("q{n}"))).collect();
     for at in &names {
         spread.create(at, &Metadata::new()).await.unwrap();
-        spread.post(at, client(), message(), now()).await.unwrap();
+        let posted = spread.post_once(at, client(), message(), once.clone(), now()).await.unwrap();
+        assert!(matches!(posted, Posted::Now(_)));
     }
     let before = opened.counts().await;
     spread.close().await;
@@ -188,6 +191,12 @@ async fn a_pool_more_gets_what_it_wins_while_queues_are_used() {
     assert_eq!(after.iter().sum::<usize>(), 60);
     assert_eq!(spread.progress().moved as usize, after[2]);
     assert!(after[2] > 0 && after[0] <= before[0] && after[1] <= before[1], "{before:?} {after:?}");
+    // What was done once is known where the queue is now.
+    for at in &names {
+        let posted = spread.post_once(at, client(), message(), once.clone(), now()).await.unwrap();
+        assert!(matches!(posted, Posted::Before(_)), "{posted:?}");
+        assert!(spread.pop(at, 9, now()).await.unwrap().is_empty());
+    }
     spread.close().await;
     drop(opened);
 

@@ -1,6 +1,9 @@
 //! Records.
 
-use super::{NOW, SECOND, Verdict, check, same};
+use super::{NOW, SECOND, Verdict, bodies, check, client, fresh, page, same, text};
+use crate::id::Id;
+use crate::name::Place;
+use crate::once::{Once, Posted};
 use crate::record::{Before, NEVER, Record, RecordKind};
 use crate::store::Store;
 
@@ -75,4 +78,52 @@ pub async fn records_end(store: &dyn Store) -> Verdict {
     let next = record(kind, "a", "2");
     same(store.keep(next.clone(), Before::Nothing, then).await?, None)?;
     same(store.record(kind, owner, "a", then).await?, Some(next))
+}
+
+fn once(digest: &str) -> Once {
+    Once { name: "key".to_owned(), digest: digest.to_owned(), until: NOW + SECOND }
+}
+
+/// Posts the same as before, or what this says.
+async fn again(
+    store: &dyn Store,
+    at: &Place,
+    once: Once,
+    now: u64,
+) -> Result<Posted, super::Fault> {
+    let messages = vec![text("a"), text("b")];
+    Ok(store.post_once(at, client(1)?, messages, once, now).await?)
+}
+
+/// What was posted with a key is not posted again, whoever comes at the same time, until that is
+/// forgotten; queues are apart.
+///
+/// # Errors
+/// It does not hold.
+pub async fn posts_are_done_once(store: &dyn Store) -> Verdict {
+    let (at, elsewhere) = (fresh()?, fresh()?);
+    let posted = super::futures((0..16).map(|_| again(store, &at, once("1"), NOW))).await;
+    let posted = posted.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut first: Vec<&Vec<Id>> = Vec::new();
+    first.extend(posted.iter().filter_map(|it| match it {
+        Posted::Now(ids) => Some(ids),
+        _ => None,
+    }));
+    let &[ids] = first.as_slice() else {
+        return check(false, || format!("{} were first", first.len()));
+    };
+    let later = |it: &&Posted| **it == Posted::Before(ids.clone());
+    same(posted.iter().filter(later).count(), posted.len() - 1)?;
+    let listed = store.list(&at, &page(9), NOW).await?;
+    same(bodies(&listed), vec!["a", "b"])?;
+    same(listed.iter().map(|message| message.id).collect::<Vec<_>>(), ids.clone())?;
+    same(again(store, &at, once("2"), NOW).await?, Posted::Other)?;
+    let other = again(store, &elsewhere, once("1"), NOW).await?;
+    check(matches!(other, Posted::Now(_)), || format!("got {other:?} in another queue"))?;
+    // Also when they are taken.
+    same(store.pop(&at, 9, NOW).await?.len(), 2)?;
+    let known = again(store, &at, once("1"), NOW + SECOND - 1).await?;
+    same(known, Posted::Before(ids.clone()))?;
+    let forgotten = again(store, &at, once("1"), NOW + SECOND).await?;
+    check(matches!(forgotten, Posted::Now(_)), || format!("got {forgotten:?} when it had ended"))
 }

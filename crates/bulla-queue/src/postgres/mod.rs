@@ -1,6 +1,7 @@
 //! Queues in PostgreSQL, for any number of hosts.
 
 mod link;
+mod records;
 mod rows;
 mod schema;
 mod sql;
@@ -22,6 +23,7 @@ use crate::id::Id;
 use crate::limits::Limits;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
+use crate::once::{Once, Posted};
 use crate::recent::Recent;
 use crate::record::{Before, Record, RecordKind};
 use crate::store::{
@@ -172,6 +174,31 @@ fn io_error(at: &str, error: &Error) -> StoreError {
 fn new_tag(at: &str) -> Result<u64, StoreError> {
     let none = |_| StoreError::Io { at: at.to_owned(), why: "there is no randomness".to_owned() };
     Ok(Id::new(0).map_err(none)?.tag())
+}
+
+fn new_tags(new: &[NewMessage], at: &str) -> Result<Vec<u64>, StoreError> {
+    new.iter().map(|_| new_tag(at)).collect()
+}
+
+/// Posts messages; answers their places, see [`ids`].
+fn post<'q>(
+    link: &Link,
+    (at, by): (&Place, ClientId),
+    (new, tags): (Vec<NewMessage>, &[u64]),
+    now: Millis,
+) -> Query<'q> {
+    let query = on(link, &sql::POST, at, now).bind(signed(new.len() as u64));
+    let query = query.bind(by.as_bytes().to_vec());
+    let query = query.bind(tags.iter().copied().map(signed).collect::<Vec<_>>());
+    let query = query.bind(new.iter().map(|it| i64::from(it.ttl)).collect::<Vec<_>>());
+    let query = query.bind(new.iter().map(|it| i64::from(it.delay)).collect::<Vec<_>>());
+    query.bind(new.into_iter().map(|it| it.body).collect::<Vec<_>>())
+}
+
+fn ids(rows: &[PgRow], tags: Vec<u64>) -> Result<Vec<Id>, Error> {
+    let seqs = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+    let first = unsigned(seqs.into_iter().min().unwrap_or_default());
+    Ok((first..).zip(tags).map(|(seq, tag)| Id::from_parts(seq, tag)).collect())
 }
 
 async fn release(link: &Link, at: &Place, id: Id, now: Millis) -> Result<(), StoreError> {
@@ -370,20 +397,42 @@ impl Store for PostgresQueues {
         new: Vec<NewMessage>,
         now: Millis,
     ) -> Result<Vec<Id>, StoreError> {
-        let tags = new.iter().map(|_| new_tag(&self.link.at)).collect::<Result<Vec<_>, _>>()?;
-        let query = self.on(&sql::POST, at, now).bind(signed(new.len() as u64));
-        let query = query.bind(by.as_bytes().to_vec());
-        let query = query.bind(tags.iter().copied().map(signed).collect::<Vec<_>>());
-        let query = query.bind(new.iter().map(|it| i64::from(it.ttl)).collect::<Vec<_>>());
-        let query = query.bind(new.iter().map(|it| i64::from(it.delay)).collect::<Vec<_>>());
-        let rows =
-            self.all(query.bind(new.into_iter().map(|it| it.body).collect::<Vec<_>>())).await?;
-        let seqs = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>();
-        let seqs = seqs.map_err(|error| self.failed(&error))?;
+        let tags = new_tags(&new, &self.link.at)?;
+        let rows = post(&self.link, (at, by), (new, &tags), now).fetch_all(&self.link.pool).await;
+        let rows = rows.map_err(|error| self.failed(&error))?;
         // If too much is to be told of, who waits elsewhere asks again in time.
         let _ = self.posted.try_send(at.clone());
-        let first = unsigned(seqs.into_iter().min().unwrap_or_default());
-        Ok((first..).zip(tags).map(|(seq, tag)| Id::from_parts(seq, tag)).collect())
+        ids(&rows, tags).map_err(|error| self.failed(&error))
+    }
+
+    /// In one transaction.
+    async fn post_once(
+        &self,
+        at: &Place,
+        by: ClientId,
+        new: Vec<NewMessage>,
+        once: Once,
+        now: Millis,
+    ) -> Result<Posted, StoreError> {
+        let tags = new_tags(&new, &self.link.at)?;
+        let record = once.record(at, &[]);
+        let work = async || {
+            let mut tx = self.link.pool.begin().await?;
+            let clock = self.link.now(now);
+            if let Some(there) = records::locked(&mut tx, &record, clock).await? {
+                return Ok(once.judge(&there));
+            }
+            let posted = post(&self.link, (at, by), (new, &tags), now);
+            let ids = ids(&posted.fetch_all(&mut *tx).await?, tags)?;
+            records::put(&mut tx, once.record(at, &ids)).await?;
+            tx.commit().await?;
+            Ok(Posted::Now(ids))
+        };
+        let posted = work().await.map_err(|error: Error| self.failed(&error))?;
+        if matches!(posted, Posted::Now(_)) {
+            let _ = self.posted.try_send(at.clone());
+        }
+        Ok(posted)
     }
 
     async fn list(&self, at: &Place, page: &Page, now: Millis) -> Result<Listed, StoreError> {
@@ -505,23 +554,9 @@ impl Store for PostgresQueues {
     ) -> Result<Option<Record>, StoreError> {
         let work = async || {
             let mut tx = self.link.pool.begin().await?;
-            // One after the other, also where there is nothing yet that could be locked.
-            let name = format!("{}\n{}\n{}", record.kind.text(), record.owner, record.name);
-            let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-            sqlx::query(lock).bind(name).execute(&mut *tx).await?;
-            let found = record_query(record.kind, &record.owner).bind(record.name.clone());
-            let found = found.bind(self.link.now(now)).fetch_optional(&mut *tx).await?;
-            let found =
-                found.map(|row| read_record(record.kind, &record.owner, &row)).transpose()?;
+            let found = records::locked(&mut tx, &record, self.link.now(now)).await?;
             if before.is(found.as_ref()) {
-                let query = sqlx::query(
-                    "INSERT INTO record (kind, owner, name, value, until_ms) \
-                     VALUES ($1, $2, $3, $4, $5) ON CONFLICT (kind, owner, name) \
-                     DO UPDATE SET value = excluded.value, until_ms = excluded.until_ms",
-                );
-                let query = query.bind(record.kind.text()).bind(record.owner.clone());
-                let query = query.bind(record.name.clone()).bind(record.value.clone());
-                query.bind(signed(record.until)).execute(&mut *tx).await?;
+                records::put(&mut tx, record).await?;
             }
             tx.commit().await?;
             Ok(found)
@@ -536,28 +571,19 @@ impl Store for PostgresQueues {
         name: &str,
         now: Millis,
     ) -> Result<Option<Record>, StoreError> {
-        let query = record_query(kind, owner).bind(name.to_owned()).bind(self.link.now(now));
-        let row = query.fetch_optional(&self.link.pool).await;
-        let read = row.and_then(|row| row.map(|row| read_record(kind, owner, &row)).transpose());
-        read.map_err(|error| self.failed(&error))
+        let found = records::one(&self.link.pool, (kind, owner, name), self.link.now(now)).await;
+        found.map_err(|error| self.failed(&error))
     }
 
     async fn records(
         &self,
         kind: RecordKind,
         owner: &str,
-        (after, limit): (&str, usize),
+        page: (&str, usize),
         now: Millis,
     ) -> Result<Vec<Record>, StoreError> {
-        let query = sqlx::query(
-            "SELECT name, value, until_ms FROM record WHERE kind = $1 AND owner = $2 AND name > $3 \
-             AND until_ms > coalesce($4::int8, (extract(epoch FROM statement_timestamp()) * 1000)::int8) \
-             ORDER BY name LIMIT $5",
-        );
-        let query = query.bind(kind.text()).bind(owner.to_owned()).bind(after.to_owned());
-        let rows = self.all(query.bind(self.link.now(now)).bind(signed(limit as u64))).await?;
-        let read = |row: &PgRow| read_record(kind, owner, row);
-        rows.iter().map(read).collect::<Result<_, _>>().map_err(|error| self.failed(&error))
+        let found = records::some(&self.link.pool, (kind, owner), page, self.link.now(now)).await;
+        found.map_err(|error| self.failed(&error))
     }
 
     async fn forget(
@@ -577,20 +603,6 @@ impl Store for PostgresQueues {
         self.stop.cancel();
         self.link.pool.close().await;
     }
-}
-
-fn record_query(kind: RecordKind, owner: &str) -> Query<'static> {
-    let query = sqlx::query(
-        "SELECT name, value, until_ms FROM record WHERE kind = $1 AND owner = $2 AND name = $3 \
-         AND until_ms > coalesce($4::int8, (extract(epoch FROM statement_timestamp()) * 1000)::int8)",
-    );
-    query.bind(kind.text()).bind(owner.to_owned())
-}
-
-fn read_record(kind: RecordKind, owner: &str, row: &PgRow) -> Result<Record, Error> {
-    let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-    let until = unsigned(row.try_get(2)?);
-    Ok(Record { kind, owner: owner.to_owned(), name, value, until })
 }
 
 /// Metadata, and what of them statements go by.

@@ -38,12 +38,13 @@ scripts! {
     Delete "delete";
     Forget "forget";
     Get "get";
-    Keep "keep";
+    Keep "record" "keep";
     List "list";
     Next "next";
     Patch "patch";
     Pop "pop";
-    Post "post";
+    Post "post_some" "post";
+    PostOnce "record" "post_some" "post_once";
     Purge "purge";
     Queues "queues";
     Records "records";

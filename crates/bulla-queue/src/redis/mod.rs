@@ -18,6 +18,7 @@ use crate::id::Id;
 use crate::limits::Limits;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
+use crate::once::{Once, Posted};
 use crate::recent::Recent;
 use crate::record::{Before, NEVER, Record, RecordKind};
 use crate::store::{
@@ -136,6 +137,19 @@ impl RedisQueues {
         Ok(answer.text(0)?.map(str::to_owned))
     }
 
+    /// Who posts, and whom to tell of it.
+    fn who(&self, at: &Place, by: ClientId) -> Args {
+        let told = format!("{} {}", at.name(), at.project());
+        Args::default().arg(by.as_bytes().to_vec()).arg(told).arg(self.link.posted())
+    }
+
+    /// Where a record is, and its name.
+    fn record_args(&self, args: Args, record: &Record) -> Args {
+        let index = self.link.records(record.kind, &record.owner);
+        let key = format!("{index}\0{}", record.name);
+        args.arg(key).arg(index).arg(self.link.record_ends()).arg(record.name.as_str())
+    }
+
     fn read(&self, text: &str) -> Result<Metadata, StoreError> {
         serde_json::from_str(text).map_err(|error| StoreError::Foreign {
             at: self.link.at().to_owned(),
@@ -220,6 +234,26 @@ fn id_bytes(id: Id) -> Vec<u8> {
 fn new_tag(at: &str) -> Result<u64, StoreError> {
     let none = |_| StoreError::Io { at: at.to_owned(), why: "there is no randomness".to_owned() };
     Ok(Id::new(0).map_err(none)?.tag())
+}
+
+/// As scripts take messages, and their tags.
+fn with_messages(
+    mut args: Args,
+    messages: Vec<NewMessage>,
+    at: &str,
+) -> Result<(Args, Vec<u64>), StoreError> {
+    let mut tags = Vec::with_capacity(messages.len());
+    for message in messages {
+        let tag = new_tag(at)?;
+        tags.push(tag);
+        args.push(tag.to_be_bytes());
+        args = args.number(message.ttl.into()).number(message.delay.into()).arg(message.body);
+    }
+    Ok((args, tags))
+}
+
+fn ids(first: u64, tags: Vec<u64>) -> Vec<Id> {
+    (first..).zip(tags).map(|(seq, tag)| Id::from_parts(seq, tag)).collect()
 }
 
 async fn release(link: &Link, at: &Place, id: Id, now: Millis) -> Result<(), StoreError> {
@@ -388,18 +422,29 @@ impl Store for RedisQueues {
         messages: Vec<NewMessage>,
         now: Millis,
     ) -> Result<Vec<Id>, StoreError> {
-        let told = format!("{} {}", at.name(), at.project());
-        let mut args = Args::default().arg(by.as_bytes().to_vec());
-        args = args.arg(told).arg(self.link.posted());
-        let mut tags = Vec::with_capacity(messages.len());
-        for message in messages {
-            let tag = new_tag(self.link.at())?;
-            tags.push(tag);
-            args.push(tag.to_be_bytes());
-            args = args.number(message.ttl.into()).number(message.delay.into()).arg(message.body);
-        }
+        let (args, tags) = with_messages(self.who(at, by), messages, self.link.at())?;
         let first = self.run(Act::Post, at, now, args).await?.number(0)?;
-        Ok((first..).zip(tags).map(|(seq, tag)| Id::from_parts(seq, tag)).collect())
+        Ok(ids(first, tags))
+    }
+
+    /// In one script.
+    async fn post_once(
+        &self,
+        at: &Place,
+        by: ClientId,
+        messages: Vec<NewMessage>,
+        once: Once,
+        now: Millis,
+    ) -> Result<Posted, StoreError> {
+        let record = once.record(at, &[]);
+        let args = self.record_args(self.who(at, by), &record).arg(once.digest.as_str());
+        let args = args.number(once.until);
+        let (args, tags) = with_messages(args, messages, self.link.at())?;
+        let answer = self.run(Act::PostOnce, at, now, args).await?;
+        if let Some(value) = answer.text(1)? {
+            return Ok(once.judge(&Record { value: value.to_owned(), ..record }));
+        }
+        Ok(Posted::Now(ids(answer.number(0)?, tags)))
     }
 
     async fn list(&self, at: &Place, page: &Page, now: Millis) -> Result<Listed, StoreError> {
@@ -523,17 +568,15 @@ impl Store for RedisQueues {
         before: Before,
         now: Millis,
     ) -> Result<Option<Record>, StoreError> {
+        let args = self.record_args(Args::default(), &record);
         let Record { kind, owner, name, value, until } = record;
-        let index = self.link.records(kind, &owner);
-        let key = format!("{index}\0{name}");
         let until = if until == NEVER { String::new() } else { until.to_string() };
-        let args = Args::default().arg(key).arg(index).arg(name.as_str()).arg(value).arg(until);
+        let args = args.arg(value).arg(until);
         let args = match before {
             Before::Any => args.arg("any").arg(""),
             Before::Nothing => args.arg("nothing").arg(""),
             Before::Value(value) => args.arg("value").arg(value),
         };
-        let args = args.arg(self.link.record_ends());
         let answer = self.link.run_in(Act::Keep, "", "", now, args).await?;
         read_record(&answer, (kind, &owner, name), (0, 1))
     }

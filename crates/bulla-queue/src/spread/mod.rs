@@ -18,6 +18,7 @@ use self::moving::{Layout, Share};
 use crate::id::Id;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
+use crate::once::{Once, Posted};
 use crate::record::{Before, Record, RecordKind};
 use crate::store::{
     Claim, ClaimTerms, Deletion, Doomed, Heard, Holding, Listed, Listing, Message, Metadata,
@@ -29,6 +30,9 @@ const LOCKS: usize = 256;
 
 /// Messages that are carried at a time.
 const AT_ONCE: usize = 20;
+
+/// Where a queue belongs, and where else it may be.
+type Homes<'a> = (&'a Arc<dyn Store>, Option<&'a Arc<dyn Store>>);
 
 /// A store of a [`SpreadQueues`].
 #[derive(Clone)]
@@ -122,13 +126,19 @@ impl SpreadQueues {
     }
 
     /// Where a queue belongs, and where it was before if it may still be there.
-    fn homes(&self, at: &Place) -> Result<(&Arc<dyn Store>, Option<&Arc<dyn Store>>), StoreError> {
+    fn homes(&self, at: &Place) -> Result<Homes<'_>, StoreError> {
         let layout = self.layout.read();
         let now = self.drawn(at, &layout.now)?;
         let Some(before) = &layout.before else { return Ok((now, None)) };
         let before = self.drawn(at, before)?;
         let is_settled = Arc::ptr_eq(now, before) || self.settled.lock().contains(at);
         Ok((now, (!is_settled).then_some(before)))
+    }
+
+    /// While queues are moved: where a queue was before.
+    fn former(&self, at: &Place) -> Result<Option<&Arc<dyn Store>>, StoreError> {
+        let layout = self.layout.read();
+        layout.before.as_ref().map(|before| self.drawn(at, before)).transpose()
     }
 
     /// The store that has a queue, which stays there as long as the guard is held.
@@ -275,6 +285,26 @@ impl Store for SpreadQueues {
     ) -> Result<Vec<Id>, StoreError> {
         let (_held, store) = self.of(at).await?;
         store.post(at, by, messages, now).await
+    }
+
+    /// In the store that has the queue, so that it is done with the record of it, or not at all.
+    async fn post_once(
+        &self,
+        at: &Place,
+        by: ClientId,
+        messages: Vec<NewMessage>,
+        once: Once,
+        now: Millis,
+    ) -> Result<Posted, StoreError> {
+        let (_held, store) = self.of(at).await?;
+        // The queue may have been removed where it was before, and what was done there is still known.
+        if let Some(before) = self.former(at)?.filter(|before| !Arc::ptr_eq(before, store)) {
+            let Record { kind, owner, name, .. } = once.record(at, &[]);
+            if let Some(there) = before.record(kind, &owner, &name, now).await? {
+                return Ok(once.judge(&there));
+            }
+        }
+        store.post_once(at, by, messages, once, now).await
     }
 
     async fn list(&self, at: &Place, page: &Page, now: Millis) -> Result<Listed, StoreError> {

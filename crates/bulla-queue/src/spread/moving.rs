@@ -13,6 +13,8 @@ use crate::store::{Store, StoreError};
 
 /// Queues that are looked at at a time.
 const QUEUES: usize = 500;
+/// Records that are carried at a time.
+const RECORDS: usize = 500;
 /// How long until those are looked at again that were not empty.
 const AGAIN: Duration = Duration::from_secs(1);
 /// The name of the record.
@@ -103,6 +105,19 @@ impl Layout {
     }
 }
 
+/// What was done once in a queue goes with it.
+async fn carry_records(from: &dyn Store, to: &dyn Store, owner: &str) -> Result<(), StoreError> {
+    let mut after = String::new();
+    loop {
+        let found = from.records(RecordKind::Once, owner, (&after, RECORDS), now()).await?;
+        let Some(last) = found.last() else { return Ok(()) };
+        after.clone_from(&last.name);
+        for record in found {
+            to.keep(record, Before::Any, now()).await?;
+        }
+    }
+}
+
 impl SpreadQueues {
     /// How far queues are moved.
     #[must_use]
@@ -123,7 +138,9 @@ impl SpreadQueues {
             // One that was made before a crash is not the one that counts, as long as the old one is there.
             to.remove(at).await?;
             to.create(at, &metadata).await?;
+            carry_records(from.as_ref(), to.as_ref(), &at.owner()).await?;
             from.remove(at).await?;
+            from.forget(RecordKind::Once, &at.owner(), None).await?;
             self.progress.lock().moved += 1;
         }
         self.settled.lock().insert(at.clone());
