@@ -55,6 +55,7 @@ pub(crate) enum WebhookTargets {
 pub(crate) struct QueuePool {
     pub(crate) name: String,
     pub(crate) weight: u32,
+    pub(crate) flavor: Option<String>,
     store: String,
     password_file: Option<PathBuf>,
     ca: Option<PathBuf>,

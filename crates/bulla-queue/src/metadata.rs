@@ -200,6 +200,16 @@ impl Patch {
         })
     }
 
+    /// Whether it changes a key.
+    pub(crate) fn concerns(&self, of: &str) -> bool {
+        self.changes.iter().any(|change| match change {
+            Change::Add(key, _)
+            | Change::Default(key, _)
+            | Change::Replace(key, _)
+            | Change::Remove(key) => key == of,
+        })
+    }
+
     /// One that says something where nothing is said yet, so that of many only the first counts.
     pub(crate) fn default(key: &str, value: Value, limits: &Limits) -> Self {
         Self { changes: vec![Change::Default(key.to_owned(), value)], limits: limits.clone() }

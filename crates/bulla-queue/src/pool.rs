@@ -9,11 +9,15 @@ use crate::store::{Store, StoreError};
 
 /// Records that are read at a time.
 const AT_ONCE: usize = 500;
+/// In the place of a password.
+const HIDDEN: &str = "***";
+/// Longest name, address or flavor's name.
+pub(crate) const LONGEST: usize = 255;
 
 /// A pool: a store, and how many queues it is to have beside the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pool {
-    /// Where it is; it may hold a password.
+    /// Where it is; kept without a password.
     pub uri: String,
     /// Its share.
     pub weight: u32,
@@ -32,13 +36,31 @@ impl Pool {
     #[must_use]
     pub fn shown_uri(&self) -> String {
         let Ok(mut url) = url::Url::parse(&self.uri) else { return self.uri.clone() };
-        if url.password().is_none() {
+        let is_secret = |key: &str| key.to_ascii_lowercase().contains("password");
+        let in_query = url.query_pairs().any(|(key, _)| is_secret(&key));
+        if url.password().is_none() && !in_query {
             return self.uri.clone();
         }
-        // It has a host, or it would have no password.
-        let _ = url.set_password(Some("***"));
+        if url.password().is_some() {
+            // It has a host, or it would have no password.
+            let _ = url.set_password(Some(HIDDEN));
+        }
+        if in_query {
+            let pairs: Vec<_> = url.query_pairs().into_owned().collect();
+            let shown = |(key, value): (String, String)| {
+                let value = if is_secret(&key) { HIDDEN.to_owned() } else { value };
+                (key, value)
+            };
+            url.query_pairs_mut().clear().extend_pairs(pairs.into_iter().map(shown));
+        }
         url.into()
     }
+}
+
+/// Whether a pool or flavor can have this name.
+pub(crate) fn is_name(name: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    (1..=LONGEST).contains(&name.len()) && name.bytes().all(known)
 }
 
 /// The service's pools and flavors.
@@ -51,11 +73,23 @@ impl<'a> Catalogue<'a> {
         Self { store: service.store.as_ref() }
     }
 
+    /// Whether the store is made of pools, which its settings say.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.store.pools().is_some()
+    }
+
     pub(crate) async fn pool(&self, name: &str) -> Result<Option<Pool>, StoreError> {
-        self.get(RecordKind::Pool, name).await
+        match self.store.pools() {
+            Some(pools) => Ok(pools.into_iter().find(|(is, _)| is == name).map(|(_, pool)| pool)),
+            None => self.get(RecordKind::Pool, name).await,
+        }
     }
 
     pub(crate) async fn flavor(&self, name: &str) -> Result<Option<Flavor>, StoreError> {
+        if let Some(pools) = self.store.pools() {
+            let has = pools.iter().any(|(_, pool)| pool.flavor.as_deref() == Some(name));
+            return Ok(has.then(Flavor::default));
+        }
         self.get(RecordKind::Flavor, name).await
     }
 
@@ -64,6 +98,12 @@ impl<'a> Catalogue<'a> {
         after: &str,
         limit: usize,
     ) -> Result<Vec<(String, Pool)>, StoreError> {
+        if let Some(mut pools) = self.store.pools() {
+            pools.retain(|(name, _)| name.as_str() > after);
+            pools.sort_by(|(a, _), (b, _)| a.cmp(b));
+            pools.truncate(limit);
+            return Ok(pools);
+        }
         let found = self.store.records(RecordKind::Pool, "", (after, limit), now()).await?;
         let read = |record: Record| Some((record.name, serde_json::from_str(&record.value).ok()?));
         Ok(found.into_iter().filter_map(read).collect())
@@ -74,6 +114,14 @@ impl<'a> Catalogue<'a> {
         after: &str,
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
+        if let Some(pools) = self.store.pools() {
+            let mut names: Vec<_> = pools.into_iter().filter_map(|(_, pool)| pool.flavor).collect();
+            names.retain(|name| name.as_str() > after);
+            names.sort_unstable();
+            names.dedup();
+            names.truncate(limit);
+            return Ok(names);
+        }
         let found = self.store.records(RecordKind::Flavor, "", (after, limit), now()).await?;
         Ok(found.into_iter().map(|record| record.name).collect())
     }
@@ -96,8 +144,10 @@ impl<'a> Catalogue<'a> {
         }
     }
 
+    /// Without its password: nothing here connects to it, so there is no need to have it.
     pub(crate) async fn put_pool(&self, name: &str, pool: &Pool) -> Result<(), StoreError> {
-        self.put(RecordKind::Pool, name, pool).await
+        let pool = Pool { uri: pool.shown_uri(), ..pool.clone() };
+        self.put(RecordKind::Pool, name, &pool).await
     }
 
     /// Gives a flavor these pools and no others; false if one of them is not there.
@@ -180,5 +230,7 @@ mod tests {
         assert_eq!(pool(plain), plain);
         assert_eq!(pool("postgres://ada:hush@db/queues"), "postgres://ada:***@db/queues");
         assert!(!pool("redis://:hush@db").contains("hush"));
+        let in_query = pool("postgres://db/queues?user=ada&sslpassword=hush&password=hush");
+        assert!(in_query.contains("user=ada") && !in_query.contains("hush"), "{in_query}");
     }
 }

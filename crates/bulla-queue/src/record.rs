@@ -22,6 +22,8 @@ pub enum RecordKind {
     Key,
     /// Which pools have the queues.
     Layout,
+    /// The flavor of a queue that names one, by the queue.
+    Flavored,
 }
 
 impl RecordKind {
@@ -36,6 +38,7 @@ impl RecordKind {
             Self::Once => "once",
             Self::Key => "key",
             Self::Layout => "layout",
+            Self::Flavored => "flavored",
         }
     }
 }

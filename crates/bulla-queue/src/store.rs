@@ -10,6 +10,7 @@ use crate::id::Id;
 use crate::metadata::{Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
 use crate::once::{Once, Posted};
+use crate::pool::Pool;
 use crate::record::{Before, Record, RecordKind};
 
 /// A time, in milliseconds since 1970.
@@ -385,6 +386,11 @@ pub trait Store: Send + Sync + 'static {
         owner: &str,
         name: Option<&str>,
     ) -> Result<(), StoreError>;
+
+    /// The pools that this store is made of; `None` if it is made of none.
+    fn pools(&self) -> Option<Vec<(String, Pool)>> {
+        None
+    }
 
     /// Whether other processes use this store, too: what was read may be another in a moment.
     fn is_shared(&self) -> bool {

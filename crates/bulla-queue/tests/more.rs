@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::Response;
-use bulla_queue::{Service, SqliteQueues, router};
+use bulla_queue::{RecordKind, Service, SqliteQueues, Store, router};
 use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -114,4 +114,23 @@ async fn messages_come_as_events() {
     assert_eq!(next(&mut rest).await["body"], "line\n\"end\"");
     let neither = api.send("GET", MESSAGES, &[("Client-ID", OTHER), ("Accept", "text/html")], "");
     assert_eq!(neither.await.status(), 406);
+}
+
+#[tokio::test]
+async fn a_pools_password_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteQueues::open(dir.path().join("q.db"), 0).await.unwrap());
+    let router = router(Arc::new(Service::new(store.clone()).dangerously_open()));
+    let api = Api { router, _dir: dir };
+    let headers = [("Client-ID", CLIENT)];
+    for (method, uri) in [
+        ("PUT", "postgres://ada:hush@db/queues"),
+        ("PATCH", "redis://:hush@db"),
+        ("PATCH", "postgres://ada@db/queues?password=hush"),
+    ] {
+        let body = json!({ "uri": uri, "weight": 1 }).to_string();
+        assert!(api.send(method, "/v2/pools/p", &headers, &body).await.status().is_success());
+        let kept = store.record(RecordKind::Pool, "", "p", 0).await.unwrap().unwrap();
+        assert!(kept.value.contains("db") && !kept.value.contains("hush"), "{}", kept.value);
+    }
 }

@@ -11,10 +11,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use axum::body::Body;
+use axum::http::Request;
 use bulla_queue::{
-    ClientId, Limits, Metadata, NewMessage, Once, Place, Posted, SPREAD_KEY, SpreadKey,
-    SpreadQueues, SqliteQueues, Store, StoreError, StorePool, conformance,
+    ClientId, Limits, Metadata, NewMessage, Once, Place, Posted, SPREAD_KEY, Service, SpreadKey,
+    SpreadQueues, SqliteQueues, Store, StoreError, StorePool, conformance, router,
 };
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
@@ -126,11 +131,21 @@ impl Opened {
 }
 
 async fn open(dir: &Path, weights: &[(&str, u32)]) -> Result<Opened, StoreError> {
+    let pools: Vec<_> = weights.iter().map(|(name, weight)| (*name, *weight, None)).collect();
+    open_flavored(dir, &pools).await
+}
+
+async fn open_flavored(
+    dir: &Path,
+    all: &[(&str, u32, Option<&str>)],
+) -> Result<Opened, StoreError> {
     let (mut pools, mut stores) = (Vec::new(), Vec::new());
-    for (name, weight) in weights {
-        let store: Arc<dyn Store> = Arc::new(SqliteQueues::open(dir.join(name), now()).await?);
+    for (name, weight, flavor) in all {
+        let (path, name) = (dir.join(name), (*name).to_owned());
+        let store: Arc<dyn Store> = Arc::new(SqliteQueues::open(&path, now()).await?);
         stores.push(store.clone());
-        pools.push(StorePool { name: (*name).to_owned(), weight: *weight, store });
+        let (flavor, shown) = (flavor.map(str::to_owned), path.display().to_string());
+        pools.push(StorePool { name, weight: *weight, flavor, shown, store });
     }
     let spread = SpreadQueues::open(key(7), pools).await;
     if spread.is_err() {
@@ -210,4 +225,109 @@ async fn a_pool_more_gets_what_it_wins_while_queues_are_used() {
     spread.close().await;
     drop(opened);
     assert!(open(dir.path(), &[("a", 1), ("b", 1)]).await.is_ok());
+}
+
+async fn ask(spread: &Arc<SpreadQueues>, method: &str, path: &str, body: &str) -> (u16, Value) {
+    let router = router(Arc::new(Service::new(spread.clone()).dangerously_open()));
+    let request = Request::builder().method(method).uri(path).header("X-Project-ID", "p");
+    let request = request.header("Client-ID", "30387f00-39a0-11ee-be56-0242ac120002");
+    let kind = "application/openstack-messaging-v2.0-json-patch";
+    let request = request.header("Content-Type", kind).body(Body::from(body.to_owned())).unwrap();
+    let answer = router.oneshot(request).await.unwrap();
+    let status = answer.status().as_u16();
+    let bytes = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+async fn are_in(store: &Arc<dyn Store>, of: &str) -> usize {
+    let all = store.all_queues(None, 1000).await.unwrap();
+    all.iter().filter(|at| at.name().starts_with(of)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_with_a_flavor_is_in_that_flavors_pools() {
+    const POOLS: [(&str, u32, Option<&str>); 4] =
+        [("a", 1, None), ("b", 1, None), ("c", 1, Some("fast")), ("d", 1, Some("fast"))];
+    const FAST: &str = r#"{"_flavor": "fast"}"#;
+    let change = r#"[{"op": "add", "path": "/metadata/_flavor", "value": "fast"}]"#;
+    let dir = tempfile::tempdir().unwrap();
+    let opened = open_flavored(dir.path(), &POOLS).await.unwrap();
+    let spread = &opened.spread;
+    for n in 0..30 {
+        assert_eq!(ask(spread, "PUT", &format!("/v2/queues/fast{n}"), FAST).await.0, 201);
+        assert_eq!(ask(spread, "PUT", &format!("/v2/queues/fast{n}"), FAST).await.0, 204);
+        spread.post(&place(&format!("plain{n}")), client(), message(), now()).await.unwrap();
+    }
+    let unknown = ask(spread, "PUT", "/v2/queues/x", r#"{"_flavor": "slow"}"#).await;
+    assert_eq!(unknown.0, 400);
+    for (store, (.., flavor)) in opened.stores.iter().zip(POOLS) {
+        let (fast, plain) = (are_in(store, "fast").await, are_in(store, "plain").await);
+        assert_eq!((fast > 0, plain > 0), (flavor.is_some(), flavor.is_none()));
+    }
+
+    // Operators see the pools, which are the settings' to change.
+    let (_, pools) = ask(spread, "GET", "/v2/pools", "").await;
+    let seen: Vec<_> = pools["pools"].as_array().unwrap().iter().collect();
+    let names: Vec<_> = seen.iter().map(|pool| pool["name"].as_str().unwrap()).collect();
+    assert_eq!((names, &seen[3]["flavor"]), (vec!["a", "b", "c", "d"], &json!("fast")));
+    let (_, flavors) = ask(spread, "GET", "/v2/flavors", "").await;
+    assert_eq!(flavors["flavors"][0]["pool_list"], json!(["c", "d"]));
+    let pool = r#"{"weight": 1, "uri": "redis://h"}"#;
+    assert_eq!(ask(spread, "PUT", "/v2/pools/e", pool).await.0, 403);
+    assert_eq!(ask(spread, "PATCH", "/v2/pools/a", r#"{"weight": 2}"#).await.0, 403);
+    assert_eq!(ask(spread, "DELETE", "/v2/pools/a", "").await.0, 403);
+    assert_eq!(ask(spread, "PUT", "/v2/flavors/x", r#"{"pool_list": ["a"]}"#).await.0, 403);
+    assert_eq!(ask(spread, "DELETE", "/v2/flavors/fast", "").await.0, 403);
+
+    // Another flavor is for an empty queue.
+    let (full, path) = (place("plain0"), "/v2/queues/plain0");
+    assert_eq!(ask(spread, "PATCH", path, change).await.0, 400);
+    assert_eq!(spread.pop(&full, 9, now()).await.unwrap().len(), 1);
+    let changed = ask(spread, "PATCH", path, change).await;
+    assert_eq!(changed.0, 200, "{}", changed.1);
+    assert_eq!(
+        are_in(&opened.stores[2], "plain0").await + are_in(&opened.stores[3], "plain0").await,
+        1
+    );
+    assert_eq!(ask(spread, "GET", path, "").await.1["_flavor"], "fast");
+    let gone = r#"[{"op": "remove", "path": "/metadata/_flavor"}]"#;
+    assert_eq!(ask(spread, "PATCH", path, gone).await.0, 200);
+    assert_eq!(
+        are_in(&opened.stores[0], "plain0").await + are_in(&opened.stores[1], "plain0").await,
+        1
+    );
+    // And whoever makes a removed one anew says which it has.
+    let again = place("fast0");
+    spread.remove(&again).await.unwrap();
+    spread.post(&again, client(), message(), now()).await.unwrap();
+    let plain = are_in(&opened.stores[0], "fast").await + are_in(&opened.stores[1], "fast").await;
+    assert_eq!(plain, 1);
+    spread.remove(&again).await.unwrap();
+    spread.close().await;
+    drop(opened);
+
+    // All of it is known to the next process; a pool that the flavor loses is emptied.
+    let mut fewer = POOLS;
+    fewer[2].2 = None;
+    let opened = open_flavored(dir.path(), &fewer).await.unwrap();
+    let spread = &opened.spread;
+    for n in 1..30 {
+        let popped = spread.pop(&place(&format!("plain{n}")), 9, now()).await.unwrap();
+        assert_eq!(popped.len(), 1);
+    }
+    eventually(|| async { spread.progress().done }).await;
+    assert_eq!(are_in(&opened.stores[3], "fast").await, 29);
+    assert_eq!(opened.counts().await.iter().sum::<usize>(), 59);
+    assert!(are_in(&opened.stores[2], "plain").await > 0);
+    spread.close().await;
+}
+
+#[tokio::test]
+async fn queues_without_a_flavor_need_a_pool() {
+    let dir = tempfile::tempdir().unwrap();
+    for pools in [[("a", 1, Some("fast")), ("b", 0, None)], [("a", 1, None), ("b", 1, Some("a b"))]]
+    {
+        let refused = open_flavored(dir.path(), &pools).await.map(drop).unwrap_err();
+        assert!(refused.to_string().contains("flavor"), "{refused}");
+    }
 }

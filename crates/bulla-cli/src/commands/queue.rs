@@ -112,8 +112,11 @@ async fn open_store(
     })?;
     let mut pools = Vec::new();
     for pool in &queue.pools {
-        let store = pool.store(queue)?.open(now).await.map_err(failed)?;
-        pools.push(StorePool { name: pool.name.clone(), weight: pool.weight, store });
+        let address = pool.store(queue)?;
+        let store = address.open(now).await.map_err(failed)?;
+        let (name, flavor) = (pool.name.clone(), pool.flavor.clone());
+        let shown = address.to_string();
+        pools.push(StorePool { name, weight: pool.weight, flavor, shown, store });
     }
     let spread: Arc<dyn bulla_queue::Store> =
         SpreadQueues::open(key, pools).await.map_err(failed)?;

@@ -9,10 +9,8 @@ use super::params::{self, Params};
 use super::{Common, empty, json as answer, located};
 use crate::fault::Fault;
 use crate::json::read;
-use crate::pool::{Catalogue, Pool};
+use crate::pool::{Catalogue, LONGEST, Pool, is_name};
 
-/// Longest name, address or flavor's name.
-const LONGEST: usize = 255;
 /// What a queue can count on, wherever it is.
 const CAPABILITIES: [&str; 4] = ["FIFO", "AOD", "DURABILITY", "CLAIMS"];
 const SCHEMES: [&str; 6] = ["sqlite", "postgres", "postgresql", "redis", "rediss", "redis+unix"];
@@ -32,9 +30,19 @@ fn check_keys(document: &Map<String, Value>, known: &[&str]) -> Result<(), Fault
 }
 
 fn check_name(name: &str) -> Result<(), Fault> {
-    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-    let fits = (1..=LONGEST).contains(&name.len()) && name.bytes().all(known);
-    fits.then_some(()).ok_or_else(|| Fault::request("The name is not valid."))
+    is_name(name).then_some(()).ok_or_else(|| Fault::request("The name is not valid."))
+}
+
+/// The catalogue, for operators who change it.
+fn changeable<'a>(asked: &'a Common<'_>) -> Result<Catalogue<'a>, Fault> {
+    asked.operators()?;
+    let catalogue = Catalogue::of(asked.service);
+    if catalogue.is_settled() {
+        return Err(Fault::forbidden(
+            "The pools of this service, and their flavors, are those of its settings ([queue] pools).",
+        ));
+    }
+    Ok(catalogue)
 }
 
 fn weight(value: &Value) -> Result<u32, Fault> {
@@ -103,7 +111,7 @@ pub(super) async fn list(asked: &Common<'_>) -> Result<Response, Fault> {
 }
 
 pub(super) async fn put(asked: &Common<'_>, body: Bytes) -> Result<Response, Fault> {
-    asked.operators()?;
+    let catalogue = changeable(asked)?;
     check_name(asked.name)?;
     let document = document(&body)?;
     check_keys(&document, &["weight", "uri", "flavor", "options"])?;
@@ -116,7 +124,7 @@ pub(super) async fn put(asked: &Common<'_>, body: Bytes) -> Result<Response, Fau
         flavor: document.get("flavor").map(flavor).transpose()?.flatten(),
         options: document.get("options").map(options).transpose()?.unwrap_or_default(),
     };
-    Catalogue::of(asked.service).put_pool(asked.name, &pool).await?;
+    catalogue.put_pool(asked.name, &pool).await?;
     located(StatusCode::CREATED, &format!("/v2/pools/{}", asked.name), None)
 }
 
@@ -129,7 +137,7 @@ pub(super) async fn get(asked: &Common<'_>) -> Result<Response, Fault> {
 }
 
 pub(super) async fn change(asked: &Common<'_>, body: Bytes) -> Result<Response, Fault> {
-    asked.operators()?;
+    let catalogue = changeable(asked)?;
     let document = document(&body)?;
     let known = ["weight", "uri", "flavor", "options"];
     if !document.keys().any(|key| known.contains(&key.as_str())) {
@@ -137,7 +145,6 @@ pub(super) async fn change(asked: &Common<'_>, body: Bytes) -> Result<Response, 
             "One of `uri`, `weight`, `flavor`, or `options` needs to be specified",
         ));
     }
-    let catalogue = Catalogue::of(asked.service);
     let pool = catalogue.pool(asked.name).await?;
     // What can't be is said first.
     let change = (
@@ -159,8 +166,7 @@ pub(super) async fn change(asked: &Common<'_>, body: Bytes) -> Result<Response, 
 }
 
 pub(super) async fn remove(asked: &Common<'_>) -> Result<Response, Fault> {
-    asked.operators()?;
-    let catalogue = Catalogue::of(asked.service);
+    let catalogue = changeable(asked)?;
     if let Some(Pool { flavor: Some(flavor), .. }) = catalogue.pool(asked.name).await?
         && catalogue.flavor(&flavor).await?.is_some()
     {
@@ -229,10 +235,10 @@ fn pool_list(asked: &Common<'_>, body: &[u8], known: &[&str]) -> Result<Vec<Stri
 }
 
 pub(super) async fn put_flavor(asked: &Common<'_>, body: Bytes) -> Result<Response, Fault> {
-    asked.operators()?;
+    let catalogue = changeable(asked)?;
     check_name(asked.name)?;
     let pools = pool_list(asked, &body, &["pool_list", "capabilities"])?;
-    if !Catalogue::of(asked.service).put_flavor(asked.name, &pools).await? {
+    if !catalogue.put_flavor(asked.name, &pools).await? {
         let why = format!("Flavor {} could not be created: a pool does not exist", asked.name);
         return Err(Fault::named("Unable to create", why));
     }
@@ -240,9 +246,8 @@ pub(super) async fn put_flavor(asked: &Common<'_>, body: Bytes) -> Result<Respon
 }
 
 pub(super) async fn change_flavor(asked: &Common<'_>, body: Bytes) -> Result<Response, Fault> {
-    asked.operators()?;
+    let catalogue = changeable(asked)?;
     let pools = pool_list(asked, &body, &["pool_list", "capabilities"])?;
-    let catalogue = Catalogue::of(asked.service);
     catalogue.flavor(asked.name).await?.ok_or_else(|| no_flavor(asked.name))?;
     if !catalogue.put_flavor(asked.name, &pools).await? {
         let why = format!("Flavor {} could not be updated: a pool does not exist", asked.name);
@@ -252,7 +257,7 @@ pub(super) async fn change_flavor(asked: &Common<'_>, body: Bytes) -> Result<Res
 }
 
 pub(super) async fn remove_flavor(asked: &Common<'_>) -> Result<Response, Fault> {
-    asked.operators()?;
-    Catalogue::of(asked.service).remove_flavor(asked.name).await?;
+    let catalogue = changeable(asked)?;
+    catalogue.remove_flavor(asked.name).await?;
     Ok(empty())
 }

@@ -1,6 +1,7 @@
 //! Queues spread over pools.
 
 mod draw;
+mod flavors;
 mod moving;
 
 use std::collections::HashSet;
@@ -13,10 +14,11 @@ use parking_lot::Mutex;
 use tokio::sync::{RwLock, RwLockReadGuard};
 
 pub use self::draw::{SPREAD_KEY, SpreadKey};
+use self::flavors::{Flavored, flavor_of};
 pub use self::moving::Progress;
 use self::moving::{Layout, Share};
 use crate::id::Id;
-use crate::metadata::{Patch, PatchFault, Settings};
+use crate::metadata::{FLAVOR, Patch, PatchFault, Settings};
 use crate::name::{ClientId, Place};
 use crate::once::{Once, Posted};
 use crate::record::{Before, Record, RecordKind};
@@ -41,13 +43,20 @@ pub struct Pool {
     pub name: String,
     /// How many queues it is to have beside the others; none if 0.
     pub weight: u32,
+    /// The flavor that it belongs to: it has queues that name it, and no others.
+    pub flavor: Option<String>,
+    /// Where its store is, as operators are shown it: without credentials.
+    pub shown: String,
     /// The store.
     pub store: Arc<dyn Store>,
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("name", &self.name).field("weight", &self.weight).finish()
+        f.debug_struct("Pool")
+            .field("name", &self.name)
+            .field("weight", &self.weight)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,6 +66,9 @@ impl fmt::Debug for Pool {
 /// another weight given, the queues that belong elsewhere from then on are moved, each when it is empty,
 /// while all of them are used: no message is copied, so none is lost or doubled. A pool goes by the
 /// weight 0, and can be left out when all is moved.
+///
+/// A queue whose metadata name a flavor lies in one of the flavor's pools, all others in one without a
+/// flavor. It gets another flavor only while it is empty.
 ///
 /// One process at a time uses the pools so.
 pub struct SpreadQueues {
@@ -69,6 +81,8 @@ pub struct SpreadQueues {
     settled: Mutex<HashSet<Place>>,
     progress: Mutex<Progress>,
     carrying: tokio::sync::Mutex<()>,
+    /// Which queues have flavors.
+    flavored: Flavored,
 }
 
 impl fmt::Debug for SpreadQueues {
@@ -86,6 +100,10 @@ impl SpreadQueues {
     pub async fn open(key: SpreadKey, pools: Vec<Pool>) -> Result<Arc<Self>, StoreError> {
         let layout = Layout::arrange(&pools).await?;
         let is_moving = layout.before.is_some();
+        let flavored = match pools.first() {
+            Some(home) => Flavored::load(home.store.as_ref()).await?,
+            None => Flavored::default(),
+        };
         let locks = std::iter::repeat_with(RwLock::default).take(LOCKS).collect();
         let spread = Arc::new(Self {
             key,
@@ -96,6 +114,7 @@ impl SpreadQueues {
             settled: Mutex::default(),
             progress: Mutex::default(),
             carrying: tokio::sync::Mutex::default(),
+            flavored,
         });
         if is_moving {
             tokio::spawn(Self::move_all(Arc::downgrade(&spread)));
@@ -121,8 +140,21 @@ impl SpreadQueues {
     }
 
     fn drawn(&self, at: &Place, shares: &[Share]) -> Result<&Arc<dyn Store>, StoreError> {
-        let shares = shares.iter().map(|share| (share.name.as_str(), share.weight));
-        self.named(self.key.draw(at, shares))
+        self.drawn_as(at, shares, self.flavored.of(at).as_deref())
+    }
+
+    /// From a flavor's pools; from those without one if it has none any more.
+    fn drawn_as(
+        &self,
+        at: &Place,
+        shares: &[Share],
+        flavor: Option<&str>,
+    ) -> Result<&Arc<dyn Store>, StoreError> {
+        let draw = |flavor: Option<&str>| {
+            let of = shares.iter().filter(|share| share.flavor.as_deref() == flavor);
+            self.key.draw(at, of.map(|share| (share.name.as_str(), share.weight)))
+        };
+        self.named(draw(flavor).or_else(|| draw(None)))
     }
 
     /// Where a queue belongs, and where it was before if it may still be there.
@@ -147,16 +179,19 @@ impl SpreadQueues {
         at: &Place,
     ) -> Result<(RwLockReadGuard<'_, ()>, &Arc<dyn Store>), StoreError> {
         let guard = self.lock(at)?.read().await;
-        let (now, Some(before)) = self.homes(at)? else {
-            let (now, _) = self.homes(at)?;
-            return Ok((guard, now));
-        };
+        Ok((guard, self.has(at).await?))
+    }
+
+    /// The store that has a queue, for whoever holds its lock.
+    async fn has(&self, at: &Place) -> Result<&Arc<dyn Store>, StoreError> {
+        let (now, before) = self.homes(at)?;
+        let Some(before) = before else { return Ok(now) };
         // As long as it is there, that one counts.
         if before.metadata(at).await?.is_some() {
-            return Ok((guard, before));
+            return Ok(before);
         }
         self.settled.lock().insert(at.clone());
-        Ok((guard, now))
+        Ok(now)
     }
 
     /// A store puts messages that were claimed too often into a queue of its own; they go where that
@@ -203,6 +238,9 @@ impl Store for SpreadQueues {
     }
 
     async fn create(&self, at: &Place, metadata: &Metadata) -> Result<bool, StoreError> {
+        if flavor_of(metadata).is_some() || self.flavored.of(at).is_some() {
+            return self.create_flavored(at, metadata).await;
+        }
         let (_held, store) = self.of(at).await?;
         store.create(at, metadata).await
     }
@@ -222,11 +260,17 @@ impl Store for SpreadQueues {
         at: &Place,
         patch: &Patch,
     ) -> Result<Option<Result<Metadata, PatchFault>>, StoreError> {
+        if patch.concerns(FLAVOR) {
+            return self.patch_flavored(at, patch).await;
+        }
         let (_held, store) = self.of(at).await?;
         store.patch(at, patch).await
     }
 
     async fn remove(&self, at: &Place) -> Result<(), StoreError> {
+        if self.flavored.of(at).is_some() {
+            return self.remove_flavored(at).await;
+        }
         let (_held, store) = self.of(at).await?;
         store.remove(at).await
     }
@@ -413,6 +457,15 @@ impl Store for SpreadQueues {
         name: Option<&str>,
     ) -> Result<(), StoreError> {
         self.home()?.forget(kind, owner, name).await
+    }
+
+    fn pools(&self) -> Option<Vec<(String, crate::pool::Pool)>> {
+        let shown = |pool: &Pool| {
+            let (uri, weight, flavor) = (pool.shown.clone(), pool.weight, pool.flavor.clone());
+            let shown = crate::pool::Pool { uri, weight, flavor, options: Metadata::new() };
+            (pool.name.clone(), shown)
+        };
+        Some(self.pools.iter().map(shown).collect())
     }
 
     fn is_shared(&self) -> bool {

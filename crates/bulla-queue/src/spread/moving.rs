@@ -25,6 +25,8 @@ const RECORD: &str = "pools";
 pub(super) struct Share {
     pub(super) name: String,
     pub(super) weight: u32,
+    #[serde(default)]
+    pub(super) flavor: Option<String>,
 }
 
 /// Which pools there are, and were before until everything is moved. Kept as a record of the first one.
@@ -49,11 +51,26 @@ impl Layout {
     /// What there is, after what there was.
     pub(super) async fn arrange(pools: &[Pool]) -> Result<Self, StoreError> {
         let unfit = |why: String| StoreError::Unfit { at: "pools".to_owned(), why };
-        let share = |pool: &Pool| Share { name: pool.name.clone(), weight: pool.weight };
-        let now: Vec<Share> = pools.iter().map(share).collect();
-        let Some(home) = pools.first().filter(|_| now.iter().any(|it| it.weight > 0)) else {
-            return Err(unfit("no pool has a weight above 0".to_owned()));
+        let share = |pool: &Pool| Share {
+            name: pool.name.clone(),
+            weight: pool.weight,
+            flavor: pool.flavor.clone(),
         };
+        let now: Vec<Share> = pools.iter().map(share).collect();
+        let is_for_all = |share: &Share| share.weight > 0 && share.flavor.is_none();
+        let Some(home) = pools.first().filter(|_| now.iter().any(is_for_all)) else {
+            return Err(unfit(
+                "no pool without a flavor has a weight above 0, and queues that name no flavor need \
+                 one"
+                    .to_owned(),
+            ));
+        };
+        let mut flavors = now.iter().filter_map(|share| share.flavor.as_deref());
+        if let Some(wrong) = flavors.find(|flavor| !crate::pool::is_name(flavor)) {
+            return Err(unfit(format!(
+                "{wrong:?} can't be a flavor's name: 1 to 255 letters, digits, _, - and ."
+            )));
+        }
         let mut names: Vec<_> = now.iter().map(|share| share.name.as_str()).collect();
         names.sort_unstable();
         if names.windows(2).any(|pair| pair.first() == pair.get(1)) {
@@ -106,7 +123,11 @@ impl Layout {
 }
 
 /// What was done once in a queue goes with it.
-async fn carry_records(from: &dyn Store, to: &dyn Store, owner: &str) -> Result<(), StoreError> {
+pub(super) async fn carry_records(
+    from: &dyn Store,
+    to: &dyn Store,
+    owner: &str,
+) -> Result<(), StoreError> {
     let mut after = String::new();
     loop {
         let found = from.records(RecordKind::Once, owner, (&after, RECORDS), now()).await?;
