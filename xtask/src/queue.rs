@@ -104,6 +104,22 @@ impl Home {
         Self(std::env::temp_dir().join(format!("bulla-{of}-{}", std::process::id())))
     }
 
+    fn init(&self) -> Result<(), String> {
+        let init = self.command(&["init"]).stdout(Stdio::null()).status();
+        let done = init.is_ok_and(|status| status.success());
+        done.then_some(()).ok_or_else(|| "bulla init failed".to_owned())
+    }
+
+    /// Has the settings say something else.
+    fn set(&self, from: &str, to: &str) -> Result<(), String> {
+        let path = self.0.join("bulla.toml");
+        let settings = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        if !settings.contains(from) {
+            return Err(format!("the settings have no {from}"));
+        }
+        fs::write(&path, settings.replace(from, to)).map_err(|error| error.to_string())
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(target().join("debug/bulla"));
         command.args(args).env("BULLA_HOME", &self.0).env("BULLA_LOG", "error");
@@ -133,9 +149,16 @@ fn check() -> Result<String, String> {
     let home = Home::new("queue");
     let (_served, url) = serve(&home, &["--noauth"])?;
     let answers = root().join("tests/queue/answers.json");
-    script(&python, "requests_of_zaqar.py").args(["check", &url]).args([answers]).run()?;
+    script(&python, "requests_of_zaqar.py").args(["check", &url]).args([&answers]).run()?;
     script(&python, "clients.py").args([&url]).run()?;
     script(&python, "commands.py").args(["open", &url]).run()?;
+    // The same once more where messages lie encrypted.
+    let home = Home::new("queue-encrypted");
+    home.init()?;
+    home.set("#: encrypt = false", "encrypt = true")?;
+    let (_served, url) = serve(&home, &["--noauth"])?;
+    script(&python, "requests_of_zaqar.py").args(["check", &url]).args([answers]).run()?;
+    script(&python, "clients.py").args([&url]).run()?;
     Ok("answers as a real Zaqar's; python-zaqarclient's calls and all commands work".to_owned())
 }
 
@@ -163,10 +186,7 @@ fn behind_keystone() -> Result<String, String> {
         return Err("Keystone did not begin".to_owned());
     }
     let home = Home::new("queue-keystone");
-    let init = home.command(&["init"]).stdout(Stdio::null()).status();
-    if !init.is_ok_and(|status| status.success()) {
-        return Err("bulla init failed".to_owned());
-    }
+    home.init()?;
     let io = |error: std::io::Error| error.to_string();
     let (secret, toml) = (home.0.join("keystone.password"), home.0.join("bulla.toml"));
     private(&secret, "bullabulla").map_err(io)?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bulla_http::{Outward, Reach};
-use bulla_queue::{Limits, StoreAddress, Webhooks};
+use bulla_queue::{Limits, Plain, StoreAddress, Webhooks};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -29,6 +29,8 @@ pub(crate) struct Queue {
     pub(crate) store_password: Option<Zeroizing<String>>,
     pub(crate) store_ca: Option<PathBuf>,
     pub(crate) pools: Vec<QueuePool>,
+    pub(crate) encrypt: bool,
+    pub(crate) accept_plain: bool,
     pub(crate) noauth: bool,
     pub(crate) url: Option<String>,
     pub(crate) min_claim_s: Option<u32>,
@@ -149,6 +151,18 @@ impl Queue {
         let webhooks = Webhooks::new(outward).url(self.url.clone());
         let confirm = self.webhook_confirm.unwrap_or(true);
         Ok(Some(if confirm { webhooks } else { webhooks.without_confirmation() }))
+    }
+
+    /// What becomes of messages that were stored in plain; `None` if nothing is encrypted.
+    pub(crate) fn encryption(&self) -> Result<Option<Plain>> {
+        match (self.encrypt, self.accept_plain) {
+            (false, false) => Ok(None),
+            (false, true) => Err(Failure::usage(
+                "[queue] accept-plain means something with `encrypt = true` alone",
+            )),
+            (true, true) => Ok(Some(Plain::Taken)),
+            (true, false) => Ok(Some(Plain::Refused)),
+        }
     }
 
     pub(crate) fn door(&self) -> bulla_http::Limits {

@@ -193,3 +193,76 @@ fn an_operator_manages_queues_from_the_command_line() {
     let gone = ["queue", "show", "backups", "--url", &url, "--project", "ops"];
     assert!(deployment.fails(1, &gone).contains("there is no queue backups in ops"));
 }
+
+#[test]
+fn encrypted_queues_live_through_a_rotation_and_are_not_served_without_their_key() {
+    let deployment = Deployment::new(None);
+    let settings = deployment.home().join("bulla.toml");
+    let set = |from: &str, to: &str| {
+        let text = fs::read_to_string(&settings).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(&settings, text.replace(from, to)).unwrap();
+    };
+    set("#: encrypt = false", "encrypt = true");
+    let (word, store) = ("a-word-that-stands-nowhere-else", deployment.home().join("queue.db"));
+    let store = store.to_str().unwrap().to_owned();
+    let (inbox, to) = (inbox("component.control"), address("component.control"));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let connect = async |url: &str| {
+        let options = QueueOptions::new(&format!("queue+{url}")).unwrap();
+        QueueTransport::connect(options).await.unwrap()
+    };
+    let post = |url: &str| {
+        runtime.block_on(async {
+            let transport = connect(url).await;
+            transport.publish(&to, Outbound::new(word.into())).await.unwrap();
+            transport.close().await;
+        });
+    };
+    let in_a_file = || {
+        fs::read_dir(deployment.home()).unwrap().any(|entry| {
+            let path = entry.unwrap().path();
+            let base64 = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, word);
+            path.file_name().unwrap().to_string_lossy().starts_with("queue.db")
+                && [word, base64.trim_end_matches('=')].iter().any(|what| {
+                    let bytes = fs::read(&path).unwrap();
+                    bytes.windows(what.len()).any(|part| part == what.as_bytes())
+                })
+        })
+    };
+    let (first, url) = open_service(&deployment, &store);
+    post(&url);
+    assert!(!in_a_file());
+    // While it runs, and while it does not.
+    deployment.json(&["kek", "rotate"]);
+    post(&url);
+    assert_eq!(first.stop(), 0);
+    deployment.json(&["kek", "rotate"]);
+    let (second, url) = open_service(&deployment, &store);
+    runtime.block_on(async {
+        let transport = connect(&url).await;
+        let mut messages = transport.consume(&inbox, &ConsumeOptions::default()).await.unwrap();
+        for _ in 0..2 {
+            let delivery = messages.next().await.unwrap();
+            assert_eq!(delivery.payload, word.as_bytes());
+            delivery.acker.ack();
+        }
+        transport.close().await;
+    });
+    post(&url);
+    assert!(!in_a_file());
+    assert_eq!(second.stop(), 0);
+
+    // Turned off, it still needs the key for what is there; another keystore has another.
+    set("encrypt = true", "encrypt = false");
+    let (third, url) = open_service(&deployment, &store);
+    assert_eq!(runtime.block_on(async { connect(&url).await.waiting(&inbox).await.unwrap() }), 1);
+    post(&url);
+    assert!(in_a_file());
+    assert_eq!(third.stop(), 0);
+    let other = Deployment::new(None);
+    let args = ["queue", "serve", "--noauth", "--listen", "127.0.0.1:0", "--store", &store];
+    assert!(other.fails(1, &args).contains("belongs to another keystore"));
+    set("encrypt = false", "accept-plain = true");
+    assert!(deployment.fails(2, &args).contains("accept-plain"));
+}

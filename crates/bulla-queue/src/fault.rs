@@ -122,6 +122,11 @@ impl IntoResponse for Fault {
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "the store of the queue service failed");
+        if matches!(error, StoreError::Unreadable { .. }) {
+            return Self::unavailable(
+                "What is stored can't be opened; the operator has to see to it.",
+            );
+        }
         Self::unavailable("The store can't be used now. Please try again in a few seconds.")
     }
 }

@@ -45,6 +45,7 @@ mod record;
 #[cfg(feature = "redis")]
 mod redis;
 mod require;
+mod rest;
 mod retry;
 mod routes;
 mod service;
@@ -70,6 +71,7 @@ pub use open::StoreAddress;
 pub use pool::{Flavor, Pool};
 pub use record::{Before, NEVER, Record, RecordKind};
 pub use require::Require;
+pub use rest::{EncryptedQueues, Plain, RestKey};
 pub use routes::{openapi, router};
 pub use service::Service;
 pub use spread::{Pool as StorePool, Progress, SPREAD_KEY, SpreadKey, SpreadQueues};

@@ -18,12 +18,12 @@ pub enum RecordKind {
     Flavor,
     /// The outcome of a request that may come again, by the key that its client made up.
     Once,
-    /// The wrapped key of a queue's messages.
-    Key,
     /// Which pools have the queues.
     Layout,
     /// The flavor of a queue that names one, by the queue.
     Flavored,
+    /// Another queue in which an encrypted queue's messages may be, by its name.
+    Way,
 }
 
 impl RecordKind {
@@ -36,9 +36,9 @@ impl RecordKind {
             Self::Pool => "pool",
             Self::Flavor => "flavor",
             Self::Once => "once",
-            Self::Key => "key",
             Self::Layout => "layout",
             Self::Flavored => "flavored",
+            Self::Way => "way",
         }
     }
 }

@@ -74,6 +74,14 @@ pub enum StoreError {
     /// It was closed.
     #[error("the queue store is closed")]
     Closed,
+    /// What is stored does not open.
+    #[error("{what} in the queue store {at} does not open")]
+    Unreadable {
+        /// Which store.
+        at: String,
+        /// What.
+        what: String,
+    },
 }
 
 /// A message to be posted.
@@ -395,6 +403,11 @@ pub trait Store: Send + Sync + 'static {
     /// Whether other processes use this store, too: what was read may be another in a moment.
     fn is_shared(&self) -> bool {
         true
+    }
+
+    /// Whether it goes by a clock of its own, and not by that of requests.
+    fn has_own_clock(&self) -> bool {
+        self.is_shared()
     }
 
     /// Ends what is begun, and closes.

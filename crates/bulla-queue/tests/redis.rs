@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bulla_queue::{
-    ClaimTerms, ClientId, Limits, NewMessage, Page, Place, RedisOptions, RedisQueues, Store,
-    StoreError, conformance,
+    ClaimTerms, ClientId, EncryptedQueues, Limits, NewMessage, Once, Page, Place, Plain, Posted,
+    RedisOptions, RedisQueues, RestKey, Store, StoreError, conformance,
 };
+use bulla_seal::Secret;
 use bulla_services::{Authority, Redis, require};
 
 fn now() -> u64 {
@@ -41,6 +42,29 @@ async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F)
     assert!(tokio::time::timeout(Duration::from_secs(60), all).await.is_ok(), "{what}");
 }
 
+/// It goes by a clock of its own, and what is encrypted is tied to the time.
+async fn it_lies_encrypted(inner: Arc<dyn Store>) {
+    let key = RestKey::new(Secret::new([1; 32]));
+    let store = EncryptedQueues::open(inner.clone(), key, Plain::Refused).await.unwrap();
+    let (at, page) = (place("encrypted"), Page { limit: 9, ..Page::default() });
+    let messages = || vec![text("a"), text("b")];
+    store.post(&at, client(), messages(), now()).await.unwrap();
+    let lie = inner.list(&at, &page, now()).await.unwrap();
+    assert!(lie.iter().all(|message| message.body.starts_with("~1 encrypted ")));
+    let listed = store.list(&at, &page, now()).await.unwrap();
+    assert_eq!(listed.iter().map(|one| one.body.as_str()).collect::<Vec<_>>(), ["\"a\"", "\"b\""]);
+    assert_eq!(store.pop(&at, 9, now()).await.unwrap().len(), 2);
+    // A host whose clock is far off is told at once.
+    let once = Once { name: "n".to_owned(), digest: "d".to_owned(), until: now() + 60_000 };
+    let off = now() + 400_000;
+    assert!(store.post(&at, client(), messages(), off).await.is_err());
+    assert!(store.post_once(&at, client(), messages(), once.clone(), off).await.is_err());
+    assert_eq!(inner.list(&at, &page, now()).await.unwrap(), []);
+    let posted = store.post_once(&at, client(), messages(), once, now()).await.unwrap();
+    assert!(matches!(posted, Posted::Now(_)), "{posted:?}");
+    store.remove(&at).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_a_store() {
     let Some(redis) = require(Redis::start()) else { return };
@@ -48,6 +72,8 @@ async fn it_is_a_store() {
     assert!(!format!("{options:?}").contains("test-only"));
     let store: Arc<dyn Store> = Arc::new(RedisQueues::open(options).await.unwrap());
     conformance::run_all(&store).await.unwrap();
+    it_lies_encrypted(Arc::new(RedisQueues::open(RedisOptions::new(redis.url())).await.unwrap()))
+        .await;
     store.close().await;
     let refused = store.post(&place("q"), client(), vec![text("a")], now()).await;
     assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");

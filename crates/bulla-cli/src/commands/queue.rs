@@ -8,7 +8,10 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bulla_http::{Authenticators, ClientCertificates, Listener, Options};
-use bulla_queue::{GRANT_HEADERS, Grants, PUBLIC, Service, SpreadKey, SpreadQueues, StorePool};
+use bulla_queue::{
+    EncryptedQueues, GRANT_HEADERS, Grants, PUBLIC, RestKey, Service, SpreadKey, SpreadQueues,
+    Store, StoreError, StorePool,
+};
 use bulla_seal::{OsRandom, Random as _};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -17,13 +20,16 @@ use zeroize::Zeroizing;
 use super::private_folder;
 use super::serve::StopSignals;
 use crate::cli::QueueServeArgs;
+use crate::control::open_keystore;
 use crate::failure::{Failure, Result};
 use crate::output::Output;
-use crate::queue_settings;
+use crate::queue_settings::Queue;
 use crate::settings::{Home, Settings};
 
 /// Bytes of the secret of grants.
 const SECRET: usize = 32;
+/// What the key of the queues is called in the keystore.
+const KEY: &str = "queue";
 
 pub(crate) async fn serve(home: &Home, args: &QueueServeArgs, out: Output) -> Result<()> {
     let mut settings = Settings::load(home.dir())?;
@@ -84,7 +90,7 @@ pub(crate) async fn service(home: &Home, settings: &Settings) -> Result<Service>
     let queue = &settings.queue;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-    let store = open_store(home, queue, now).await?;
+    let store = at_rest(home, queue, open_store(home, queue, now).await?).await?;
     let secret = secret(&home.grants_key(), SECRET, "grants that were made end with it")?;
     let grants = Grants::new(&secret).map_err(|error| Failure::new(error.to_string()))?;
     let service = Service::new(store).limits(queue.limits()?).grants(grants);
@@ -96,12 +102,8 @@ pub(crate) async fn service(home: &Home, settings: &Settings) -> Result<Service>
 }
 
 /// The store, or the pools over which queues are spread.
-async fn open_store(
-    home: &Home,
-    queue: &queue_settings::Queue,
-    now: u64,
-) -> Result<Arc<dyn bulla_queue::Store>> {
-    let failed = |error: bulla_queue::StoreError| Failure::new(error.to_string());
+async fn open_store(home: &Home, queue: &Queue, now: u64) -> Result<Arc<dyn Store>> {
+    let failed = |error: StoreError| Failure::new(error.to_string());
     if queue.pools.is_empty() {
         return queue.store(home)?.open(now).await.map_err(failed);
     }
@@ -118,9 +120,31 @@ async fn open_store(
         let shown = address.to_string();
         pools.push(StorePool { name, weight: pool.weight, flavor, shown, store });
     }
-    let spread: Arc<dyn bulla_queue::Store> =
-        SpreadQueues::open(key, pools).await.map_err(failed)?;
+    let spread: Arc<dyn Store> = SpreadQueues::open(key, pools).await.map_err(failed)?;
     Ok(spread)
+}
+
+/// The store with what is between it and the service: encryption, if that is on, or was.
+async fn at_rest(home: &Home, queue: &Queue, store: Arc<dyn Store>) -> Result<Arc<dyn Store>> {
+    let failed = |error: StoreError| Failure::new(error.to_string());
+    let plain = queue.encryption()?;
+    if plain.is_none() && !EncryptedQueues::is_used(store.as_ref()).await.map_err(failed)? {
+        return Ok(store);
+    }
+    let keystore = open_keystore(home).await?;
+    let key = keystore.service_key(KEY).await.map(RestKey::new);
+    keystore.close().await;
+    let encrypted = match plain {
+        Some(plain) => EncryptedQueues::open(store, key?, plain).await,
+        None => EncryptedQueues::leave(store, key?).await,
+    };
+    let encrypted = encrypted.map_err(|error| match error {
+        StoreError::Unreadable { .. } => Failure::new(format!(
+            "{error}: the queue store belongs to another keystore than this one"
+        )),
+        error => failed(error),
+    })?;
+    Ok(Arc::new(encrypted))
 }
 
 /// Reads a secret, or makes it; `lost` says what happens without it.

@@ -116,6 +116,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     migration!(12, "0012_policies"),
     migration!(13, "0013_recalls"),
     migration!(14, "0014_legacy_keys"),
+    migration!(15, "0015_service_keys"),
 ];
 
 /// The schema version that this program works with.

@@ -19,6 +19,7 @@ pub(crate) mod recalls;
 pub(crate) mod revocation;
 pub(crate) mod roles;
 pub(crate) mod rotation;
+pub(crate) mod services;
 pub(crate) mod summary;
 pub(crate) mod trust;
 pub(crate) mod wrapped;

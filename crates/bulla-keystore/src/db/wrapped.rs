@@ -189,6 +189,18 @@ pub(crate) const WRAPPED: &[WrappedColumn] = &[
         page: "SELECT name, epoch, epoch, epoch, encrypted_key FROM legacy_keys
                WHERE name >= ?1 AND (name, epoch, epoch) > (?1, ?2, ?3) ORDER BY name LIMIT ?4",
     },
+    WrappedColumn {
+        table: "service_keys",
+        column: "encrypted_key",
+        prefix: "",
+        by_type: false,
+        text: false,
+        incarnation: false,
+        key: Key::Name("name"),
+        // One a service.
+        page: "SELECT name, epoch, epoch, epoch, encrypted_key FROM service_keys
+               WHERE name >= ?1 AND (name, epoch, epoch) > (?1, ?2, ?3) ORDER BY name LIMIT ?4",
+    },
     of_token!("encrypted_secret"),
     of_token!("encrypted_verifier"),
     of_token!("encrypted_answer"),

@@ -26,6 +26,7 @@ mod roots;
 mod rotation;
 mod schedule;
 mod schema;
+mod services;
 mod summary;
 
 use std::fmt;

@@ -97,6 +97,7 @@ pub(super) const TABLES: &[TableRights] = &[
         &["SELECT", "INSERT", "UPDATE (encrypted_secret_key, last_used, disabled, removed)"],
     ),
     control("legacy_keys", &["SELECT", "INSERT", "UPDATE (epoch, encrypted_key, updated)"]),
+    control("service_keys", &["SELECT", "INSERT", "UPDATE (encrypted_key)"]),
     control("database_roles", &["SELECT"]),
     TableRights {
         component: &["SELECT"],

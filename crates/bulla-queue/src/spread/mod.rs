@@ -472,6 +472,10 @@ impl Store for SpreadQueues {
         self.pools.first().is_some_and(|pool| pool.store.is_shared())
     }
 
+    fn has_own_clock(&self) -> bool {
+        self.pools.iter().any(|pool| pool.store.has_own_clock())
+    }
+
     async fn close(&self) {
         for pool in &self.pools {
             pool.store.close().await;
