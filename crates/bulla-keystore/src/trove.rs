@@ -7,6 +7,7 @@ use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use zeroize::Zeroizing;
 
 use crate::address::{Place, StoreAddress};
+#[cfg(any(feature = "postgres", feature = "mariadb"))]
 use crate::db::Dialect;
 use crate::error::{KeystoreError, Result};
 

@@ -22,6 +22,8 @@ pub use bulla_transport::memory::{Tap, Tapped};
 
 /// How long everything in such a deployment is good for, in seconds.
 const LIFETIME: u64 = 86_400;
+/// How long its issuers are: nothing that they issue may outlive them.
+const ISSUERS_LIFETIME: u64 = 30 * LIFETIME;
 
 /// A principal could not be made.
 #[derive(Debug, Error)]
@@ -72,7 +74,7 @@ impl Deployment {
                 domain: domain.clone(),
                 right,
                 key: key.verifying_key(),
-                validity: validity(),
+                validity: validity(ISSUERS_LIFETIME),
             };
             trust.add_issuer(&credential.sign(&root))?;
             Ok::<_, MemoryError>(Issuer::new(key, credential)?)
@@ -171,9 +173,9 @@ fn kid() -> Result<Kid, MemoryError> {
     Ok(Kid(kid))
 }
 
-fn validity() -> Validity {
+fn validity(lifetime: u64) -> Validity {
     let now = SystemClock.now().secs();
-    Validity { not_before: now.saturating_sub(120), not_after: now.saturating_add(LIFETIME) }
+    Validity { not_before: now.saturating_sub(120), not_after: now.saturating_add(lifetime) }
 }
 
 fn blank(party: Party) -> Result<Credential, MemoryError> {
@@ -184,7 +186,7 @@ fn blank(party: Party) -> Result<Credential, MemoryError> {
         signing: None,
         kem: None,
         suites: SuiteSet::all(),
-        validity: validity(),
+        validity: validity(LIFETIME),
         accepts: Level::Sealed,
         sends: Level::Sealed,
         roles: Vec::new(),
