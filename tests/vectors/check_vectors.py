@@ -186,6 +186,9 @@ def check_session(name, session):
             session["pair_epoch"],
         )
         check("shared: pair key", pair.hex() == session["pair_key"])
+        agent = session["agent"], session["agent_incarnation"]
+        http = expand(bytes.fromhex(session["agent_key"]), "bulla/1 http", *agent)
+        check("shared: HTTP key", http.hex() == session["http_key"])
         check("shared: secret", hmac.digest(b"bulla/1 shared", pair, "sha256") == secret)
     else:
         check_chain(name, session)

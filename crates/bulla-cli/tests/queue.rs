@@ -45,9 +45,8 @@ fn an_agent_with_one_file_answers_over_https_and_takes_nobody_elses() {
     let text = fs::read_to_string(&first).unwrap();
     assert!(text.contains("queue+https://") && text.contains("BEGIN CERTIFICATE"), "{text}");
     assert!(!text.contains("amqp"), "a broker's address");
-    let said = deployment
-        .fails(2, &["agent", "add", "db-3", "--transport", "queue", "--key-type", "shared"]);
-    assert!(said.contains("key pairs"), "{said}");
+    let said = deployment.fails(2, &["agent", "add", "db-3", "--transport", "queue", "--token"]);
+    assert!(said.contains("knows an agent by its key"), "{said}");
 
     let agent = deployment.run_alone(&first, &[]);
     let facts = deployment.call("agent/db-1", "host.facts", "{}");
@@ -84,6 +83,38 @@ fn an_agent_with_one_file_answers_over_https_and_takes_nobody_elses() {
         // Which versions there are is told to anybody; a key that is shown has to be good.
         assert!(matches!(gone, Err(TransportError::Refused { .. })), "{gone:?}");
     });
+}
+
+#[test]
+fn an_agent_with_a_shared_key_answers_over_https_until_it_is_revoked() {
+    let deployment = Deployment::new(None);
+    let up = ["up", "--queue", "--queue-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    let _control = deployment.start(&up, "Running.");
+    let file = deployment.add_agent("db-1", &["--transport", "queue", "--key-type", "shared"]);
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(text.contains("queue+https://") && text.contains("shared-key = "), "{text}");
+    assert!(!text.contains("amqp") && !text.contains("signing-key"), "{text}");
+    let agent = deployment.run_alone(&file, &[]);
+    let facts = deployment.call("agent/db-1", "host.facts", "{}");
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    assert!(facts.to_string().contains(kernel.trim()), "{facts}");
+    assert_eq!(agent.stop(), 0);
+
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let mine = runtime.block_on(QueueTransport::connect(options(&file))).unwrap();
+    runtime.block_on(async {
+        mine.waiting(&inbox("agent.db-1")).await.unwrap();
+        is_refused(mine.waiting(&inbox("agent.local")).await);
+        is_refused(mine.publish(&address("agent.local"), Outbound::new("x".into())).await);
+    });
+    deployment.ok(&["agent", "revoke", "db-1"]);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    runtime.block_on(async { is_refused(mine.waiting(&inbox("agent.db-1")).await) });
+    // A namesake is another one: the former key is worth nothing.
+    let again = deployment.path("again.key");
+    let out = ["agent", "add", "db-1", "--key", "--out", again.to_str().unwrap()];
+    deployment.ok(&[&out[..], &["--transport", "queue", "--key-type", "shared"]].concat());
+    runtime.block_on(async { is_refused(mine.waiting(&inbox("agent.db-1")).await) });
 }
 
 /// A queue service that asks nobody who they are, and its address.

@@ -52,7 +52,7 @@ pub use certs::CertError;
 pub use dial::{DialError, DialStream, Dialer, TlsFault};
 pub use extract::{Json, Path, Query, whole_body};
 pub use file::FileError;
-pub use gate::{AUTH_TOKEN, AccessKeys, AgentKeys, Authenticators, KeyOwner, Watch};
+pub use gate::{AUTH_TOKEN, AccessKeys, AgentKey, AgentKeys, Authenticators, KeyOwner, Watch};
 pub use identity::{Authenticator, Identity, IdentityKind};
 pub use keystone::{KeystoneError, KeystoneLogin, KeystoneOptions};
 pub use limits::{DEFAULT_MAX_BODY, Limits};

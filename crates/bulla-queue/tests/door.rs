@@ -15,10 +15,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bulla_http::{AgentKeys, Authenticators, Listener, Options, Token};
+use bulla_http::{AgentKey, AgentKeys, Authenticators, Listener, Options, Token};
 use bulla_queue::{AgentMay, GRANT_HEADERS, Grants, PUBLIC, Service, SqliteQueues, router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -26,6 +27,38 @@ use tokio_util::sync::CancellationToken;
 
 const SEED: [u8; 32] = [5; 32];
 const MESSAGE: &str = r#"{"messages":[{"ttl":300,"body":"x"}]}"#;
+
+/// What a shared-key agent's requests carry a MAC under.
+const SHARED: [u8; 32] = [6; 32];
+
+fn public() -> [u8; 32] {
+    key().public_key().as_ref().try_into().unwrap()
+}
+
+/// How a request is signed: the algorithm that it names, and what makes the signature.
+enum By {
+    Key,
+    Mac([u8; 32]),
+}
+
+impl By {
+    fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Key => "ed25519",
+            Self::Mac(_) => "hmac-sha256",
+        }
+    }
+
+    fn sign(&self, base: &str) -> Vec<u8> {
+        match self {
+            Self::Key => key().sign(base.as_bytes()).as_ref().to_vec(),
+            Self::Mac(secret) => {
+                let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
+                hmac::sign(&secret, base.as_bytes()).as_ref().to_vec()
+            }
+        }
+    }
+}
 
 fn key() -> Ed25519KeyPair {
     Ed25519KeyPair::from_seed_unchecked(&SEED).unwrap()
@@ -35,10 +68,10 @@ struct Keys;
 
 #[async_trait]
 impl AgentKeys for Keys {
-    async fn find(&self, agent: &str, id: &str) -> Result<Result<[u8; 32], &'static str>, String> {
-        let public = key().public_key().as_ref().try_into().unwrap();
+    async fn find(&self, agent: &str, id: &str) -> Result<Result<AgentKey, &'static str>, String> {
         match (agent, id) {
-            ("db-1", "k1") => Ok(Ok(public)),
+            ("db-1", "k1") => Ok(Ok(AgentKey::Ed25519(public()))),
+            ("db-3", "2") => Ok(Ok(AgentKey::Hmac(SHARED.into()))),
             ("db-1", "down") => Err("the database is away".to_owned()),
             _ => Ok(Err("agent-key-unknown")),
         }
@@ -48,6 +81,7 @@ impl AgentKeys for Keys {
 fn rule(queue: &str, agent: &str) -> AgentMay {
     match queue {
         "own" if agent == "agent/db-1" => AgentMay::Take,
+        "shared" if agent == "agent/db-3" => AgentMay::Take,
         "control" => AgentMay::Post,
         _ => AgentMay::Nothing,
     }
@@ -107,13 +141,27 @@ impl Served {
 
     /// The same, signed by an agent.
     async fn signed(&self, line: &str, key_id: &str, body: &str, nonce: &str) -> u16 {
-        let fields = sign(&self.address.to_string(), line, (key_id, nonce), body);
+        self.signed_by(&By::Key, line, (key_id, nonce), body).await
+    }
+
+    async fn signed_by(&self, by: &By, line: &str, named: (&str, &str), body: &str) -> u16 {
+        let fields = sign_by(by, &self.address.to_string(), line, named, body);
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.ask(line, &fields, body).await.0
     }
 }
 
 fn sign(
+    authority: &str,
+    line: &str,
+    named: (&str, &str),
+    body: &str,
+) -> Vec<(&'static str, String)> {
+    sign_by(&By::Key, authority, line, named, body)
+}
+
+fn sign_by(
+    by: &By,
     authority: &str,
     line: &str,
     (key_id, nonce): (&str, &str),
@@ -129,10 +177,12 @@ fn sign(
         list += " \"content-digest\"";
         fields.push(("Content-Digest", format!("sha-256=:{sum}:")));
     }
-    let parameters =
-        format!("({list});created={created};keyid=\"{key_id}\";nonce=\"{nonce}\";alg=\"ed25519\"");
+    let parameters = format!(
+        "({list});created={created};keyid=\"{key_id}\";nonce=\"{nonce}\";alg=\"{}\"",
+        by.algorithm()
+    );
     base += &format!("\"@signature-params\": {parameters}");
-    let signature = BASE64.encode(key().sign(base.as_bytes()).as_ref());
+    let signature = BASE64.encode(by.sign(&base));
     fields.push(("Signature-Input", format!("a={parameters}")));
     fields.push(("Signature", format!("a=:{signature}:")));
     fields
@@ -241,6 +291,54 @@ async fn an_agent_is_known_by_its_key_and_confined() {
     assert_eq!(served.status("PUT /v2/queues/own", &shown).await, 204);
     let (_, others) = served.ask("GET /v2/queues", &of("elsewhere"), "").await;
     assert!(others.contains("\"queues\":[]"), "{others}");
+}
+
+#[tokio::test]
+async fn an_agent_with_a_shared_key_is_known_by_its_mac() {
+    let served = Served::new().await;
+    let (key, mac) = ("agent/db-3#2", By::Mac(SHARED));
+    let post = "POST /v2/queues/control/messages";
+    for (n, (line, body, wanted)) in [
+        ("PUT /v2/queues/shared", "", 201),
+        ("POST /v2/queues/shared/claims", "{}", 204),
+        (post, MESSAGE, 201),
+        ("POST /v2/queues/own/claims", "{}", 403),
+        ("POST /v2/queues/shared/messages", MESSAGE, 403),
+        ("GET /v2/queues", "", 403),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let status = served.signed_by(&mac, line, (key, &format!("n{n}")), body).await;
+        assert_eq!(status, wanted, "{line}");
+    }
+    // Another key, another's name, another incarnation, no key at all; and each key is good for its own
+    // algorithm alone: what is public of one is no secret of another.
+    for (by, id) in [
+        (By::Mac([7; 32]), key),
+        (By::Mac([0; 32]), key),
+        (By::Mac(SHARED), "agent/db-1#2"),
+        (By::Mac(SHARED), "agent/db-1#k1"),
+        (By::Mac(SHARED), "agent/db-3#1"),
+        (By::Mac(SHARED), "agent/db-3"),
+        (By::Mac(SHARED), "db-3#2"),
+        (By::Mac(SHARED), "operator/db-3#2"),
+        (By::Mac(public()), "agent/db-1#k1"),
+        (By::Key, key),
+    ] {
+        let status = served.signed_by(&by, "GET /v2/queues/shared/stats", (id, "x"), "").await;
+        assert_eq!(status, 401, "{id} {}", by.algorithm());
+    }
+    // Once is enough, and what is signed is what counts.
+    for wanted in [200, 401] {
+        let line = "GET /v2/queues/shared/stats";
+        assert_eq!(served.signed_by(&mac, line, (key, "once"), "").await, wanted);
+    }
+    let fields = sign_by(&mac, &served.address.to_string(), post, (key, "p"), MESSAGE);
+    let shown: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    assert_eq!(served.ask(post, &shown, &MESSAGE.replace('x', "y")).await.0, 401);
+    let with_token = [&shown[..], &[("X-Auth-Token", "x")]].concat();
+    assert_eq!(served.ask(post, &with_token, MESSAGE).await.0, 400);
 }
 
 #[tokio::test]

@@ -127,7 +127,7 @@ pub use directory::{
 };
 pub use endpoint::{Endpoint, EndpointOptions, JournalCalls, NamedGroup};
 pub use error::{CallError, RemoteError, kinds};
-pub use identity::{Identity, KeyFile, KeyFileError, ReceiveKey};
+pub use identity::{HttpKey, Identity, KeyFile, KeyFileError, ReceiveKey};
 pub use notice::offer_needed;
 pub use pipeline::{
     Authorization, Decision, DefaultRule, Difference, PolicyRule, Question, Taken, UNREADABLE,

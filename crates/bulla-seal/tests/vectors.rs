@@ -321,13 +321,15 @@ fn shared_known() -> Known {
             Uint(1),
         ]),
     );
+    let http = expand(&k, &array(&[Text("bulla/1 http"), Text("agent/db-1"), Uint(1)]));
+    assert_eq!(shared::http_key(&Secret::new(k), &agent).expose(), &http);
     let salt = hmac::Key::new(hmac::HMAC_SHA256, b"bulla/1 shared");
     let secret: [u8; 32] = hmac::sign(&salt, &pair).as_ref().try_into().unwrap();
     let session = || shared_session(&component, &agent);
     let inputs = json!({
         "agent_key": hex(&k), "agent": "agent/db-1", "agent_incarnation": 1,
         "component": "component/control", "pair_epoch": 1, "pair_key": hex(&pair),
-        "kid": hex(&[7; 8]), "session_secret": hex(&secret),
+        "kid": hex(&[7; 8]), "session_secret": hex(&secret), "http_key": hex(&http),
     });
     let ours = Arc::into_inner(session()).unwrap();
     let Value::Object(inputs) = inputs else { unreachable!() };

@@ -5,8 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use bulla_rpc::{Clock, KeyFile, SystemClock};
-use bulla_seal::SigningKey;
+use bulla_rpc::{Clock, HttpKey, KeyFile, SystemClock};
 use bulla_transport::{QueueOptions, RequestKey};
 
 use crate::error::ConnectError;
@@ -37,7 +36,7 @@ pub fn queue_options(file: &KeyFile, path: &Path, url: &str) -> Result<QueueOpti
 /// The key of a key file. It is read again when the service does not take it: it may have been renewed.
 struct FileKey {
     path: PathBuf,
-    held: Mutex<(String, SigningKey)>,
+    held: Mutex<HttpKey>,
 }
 
 impl fmt::Debug for FileKey {
@@ -53,24 +52,23 @@ impl FileKey {
     }
 }
 
-fn read(file: &KeyFile, path: &Path) -> Result<Option<(String, SigningKey)>, ConnectError> {
-    let key = file.request_key(path, SystemClock.now())?;
-    Ok(key.map(|(kid, key)| (format!("{}#{kid}", file.principal), key)))
+fn read(file: &KeyFile, path: &Path) -> Result<Option<HttpKey>, ConnectError> {
+    Ok(file.http_key(path, SystemClock.now())?)
 }
 
 impl RequestKey for FileKey {
     fn id(&self) -> String {
-        self.held.lock().map(|held| held.0.clone()).unwrap_or_default()
+        self.held.lock().map(|held| held.id().to_owned()).unwrap_or_default()
     }
 
     fn algorithm(&self) -> &'static str {
-        "ed25519"
+        // Nobody panics while it is held.
+        self.held.lock().map_or("ed25519", |held| held.algorithm())
     }
 
     fn sign(&self, text: &[u8]) -> Vec<u8> {
         let Ok(text) = std::str::from_utf8(text) else { return Vec::new() };
-        let signed = self.held.lock().ok().and_then(|held| held.1.sign_request(text));
-        signed.map(|signature| signature.to_vec()).unwrap_or_default()
+        self.held.lock().ok().and_then(|held| held.sign(text)).unwrap_or_default()
     }
 
     fn refused(&self) {

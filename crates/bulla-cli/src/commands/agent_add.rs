@@ -44,10 +44,10 @@ struct Added {
 impl Asked {
     fn new(args: &AgentAddArgs) -> Result<Self> {
         let over_queue = args.transport == TransportArg::Queue;
-        if over_queue && (args.token || args.key_type == KeyTypeArg::Shared) {
+        if over_queue && args.token {
             return Err(Failure::usage(
-                "--transport queue is for key pairs that come with the file: the queue service knows \
-                 an agent by its key, and nobody who has none yet",
+                "--transport queue is for keys that come with the file: the queue service knows an \
+                 agent by its key, and nobody who has none yet",
             ));
         }
         let (key_type, kind) = match args.key_type {

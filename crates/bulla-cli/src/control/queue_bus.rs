@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bulla::QUEUE_SCHEME;
-use bulla_http::{AgentKeys, Authenticators, ClientCertificates, Listener, Options};
+use bulla_http::{AgentKey, AgentKeys, Authenticators, ClientCertificates, Listener, Options};
 use bulla_keystore::{Keystore, KeystoreError};
 use bulla_queue::{AgentMay, GRANT_HEADERS, PUBLIC, Service};
 use bulla_seal::{Kid, Principal};
@@ -14,6 +14,7 @@ use bulla_transport::{QueueOptions, QueueUse};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::bus::Bus;
 use crate::commands::queue;
@@ -102,12 +103,33 @@ const KNOWN: Duration = Duration::from_secs(1);
 const MAX_KNOWN: usize = 16_384;
 
 /// A key, and until when it is known.
-type Found = (Instant, [u8; 32]);
+type Found = (Instant, AgentKey);
 
 /// Agents' keys in the keystore.
 struct Keys {
     keystore: Keystore,
-    known: Mutex<HashMap<(String, Kid), Found>>,
+    known: Mutex<HashMap<(String, String), Found>>,
+}
+
+/// Which of an agent's keys is meant.
+enum Named {
+    /// That of a credential.
+    Kid(Kid),
+    /// What follows from the shared key of an incarnation.
+    Incarnation(u32),
+}
+
+impl Named {
+    /// A kid has 16 digits in hexadecimal; an incarnation fewer.
+    fn parse(key: &str) -> Option<Self> {
+        if key.len() == 16 && key.bytes().all(|b| b.is_ascii_hexdigit()) {
+            let kid = u64::from_str_radix(key, 16).ok()?;
+            return Some(Self::Kid(Kid(kid.to_be_bytes())));
+        }
+        let number: u32 = key.parse().ok()?;
+        // In one form alone: what is remembered of signatures goes by the text.
+        (number.to_string() == key).then_some(Self::Incarnation(number))
+    }
 }
 
 impl Keys {
@@ -115,7 +137,7 @@ impl Keys {
         Self { keystore, known: Mutex::default() }
     }
 
-    fn learn(&self, of: (String, Kid), key: [u8; 32]) {
+    fn learn(&self, of: (String, String), key: AgentKey) {
         let now = Instant::now();
         let mut known = self.known.lock();
         if known.len() >= MAX_KNOWN {
@@ -125,6 +147,22 @@ impl Keys {
             known.insert(of, (now + KNOWN, key));
         }
     }
+
+    async fn look(
+        &self,
+        agent: &Principal,
+        named: Named,
+    ) -> std::result::Result<Option<AgentKey>, KeystoreError> {
+        Ok(match named {
+            Named::Kid(kid) => {
+                self.keystore.agent_key(agent, kid).await?.map(|key| AgentKey::Ed25519(key.0))
+            }
+            Named::Incarnation(incarnation) => {
+                let key = self.keystore.agent_http_key(agent, incarnation).await?;
+                key.map(|key| AgentKey::Hmac(Zeroizing::new(*key.expose())))
+            }
+        })
+    }
 }
 
 #[async_trait]
@@ -133,22 +171,19 @@ impl AgentKeys for Keys {
         &self,
         agent: &str,
         key: &str,
-    ) -> std::result::Result<std::result::Result<[u8; 32], &'static str>, String> {
+    ) -> std::result::Result<std::result::Result<AgentKey, &'static str>, String> {
         let Ok(agent) = Principal::agent(agent) else { return Ok(Err("agent-key-name")) };
-        let digits = key.len() == 16 && key.bytes().all(|b| b.is_ascii_hexdigit());
-        let Some(kid) = digits.then(|| u64::from_str_radix(key, 16).ok()).flatten() else {
-            return Ok(Err("agent-key-name"));
-        };
-        let of = (agent.name().to_owned(), Kid(kid.to_be_bytes()));
+        let Some(named) = Named::parse(key) else { return Ok(Err("agent-key-name")) };
+        let of = (agent.name().to_owned(), key.to_owned());
         if let Some((until, key)) = self.known.lock().get(&of)
             && Instant::now() < *until
         {
-            return Ok(Ok(*key));
+            return Ok(Ok(key.clone()));
         }
-        match self.keystore.agent_key(&agent, of.1).await {
+        match self.look(&agent, named).await {
             Ok(Some(key)) => {
-                self.learn(of, key.0);
-                Ok(Ok(key.0))
+                self.learn(of, key.clone());
+                Ok(Ok(key))
             }
             Ok(None) => Ok(Err("agent-key-unknown")),
             // Over, or not by an issuer that counts.

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use zeroize::Zeroizing;
 
 use crate::identity::{Authenticator, Identity, IdentityKind};
 use crate::keystone::{Keystone, KeystoneError, KeystoneOptions, Refusal};
@@ -45,16 +46,34 @@ pub trait AccessKeys: Send + Sync + 'static {
     fn used(&self, id: &str);
 }
 
-/// Where the public keys of agents are found.
+/// Where the keys of agents are found.
 #[async_trait]
 pub trait AgentKeys: Send + Sync + 'static {
-    /// The Ed25519 key that an agent signs with, by its id and the key's own, if it is to be taken now;
+    /// What an agent's requests are checked with, by its id and the key's own, if it is to be taken now;
     /// otherwise the stable name of the reason against it.
     ///
     /// # Errors
     ///
     /// It can't be told, and why: the request is refused.
-    async fn find(&self, agent: &str, key: &str) -> Result<Result<[u8; 32], &'static str>, String>;
+    async fn find(&self, agent: &str, key: &str) -> Result<Result<AgentKey, &'static str>, String>;
+}
+
+/// What an agent's requests are checked with. Each is good for its own algorithm alone.
+#[derive(Clone)]
+pub enum AgentKey {
+    /// The public half of the Ed25519 key that it signs with.
+    Ed25519([u8; 32]),
+    /// The key of its MACs (HMAC-SHA-256), which follows from a key that it shares.
+    Hmac(Zeroizing<[u8; 32]>),
+}
+
+impl fmt::Debug for AgentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ed25519(_) => "AgentKey::Ed25519(..)",
+            Self::Hmac(_) => "AgentKey::Hmac(redacted)",
+        })
+    }
 }
 
 /// Whose an access key is.

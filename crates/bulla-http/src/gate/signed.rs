@@ -1,4 +1,4 @@
-//! Requests that are signed with an access key.
+//! Requests that are signed with an access key, or with an agent's own.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

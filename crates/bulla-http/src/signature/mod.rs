@@ -1,5 +1,5 @@
 //! HTTP Message Signatures (RFC 9421): with a shared secret, the access keys of the API's users, and
-//! with the Ed25519 keys of agents.
+//! with the keys of agents: Ed25519, or a MAC under what follows from a shared key.
 //!
 //! Of the standard this is the part that is needed, and strictly: one signature a request, the
 //! algorithms `hmac-sha256` and `ed25519` (each for its own kind of key), components without parameters. What is signed is at least the method, the
@@ -37,8 +37,10 @@ pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-d
 
 /// The algorithm of access keys, by its registered name.
 const ALGORITHM: &str = "hmac-sha256";
-/// The algorithm of agents' own keys.
+/// The algorithm of agents' own keys, but shared ones.
 const AGENTS: &str = "ed25519";
+/// What the id of an agent's key begins with.
+const AGENT: &str = "agent/";
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The server's side.
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use axum::http::HeaderMap;
 
@@ -7,7 +8,8 @@ use super::base::Message;
 use super::fields::{self, Bare, Input};
 use super::key::AccessSecret;
 use super::nonces::Seen;
-use super::{AGENTS, ALGORITHM, CONTENT_DIGEST, SIGNATURE, SIGNATURE_INPUT};
+use super::{AGENT, AGENTS, ALGORITHM, CONTENT_DIGEST, SIGNATURE, SIGNATURE_INPUT};
+use crate::gate::AgentKey;
 
 /// Longest nonce, in bytes.
 const MAX_NONCE: usize = 128;
@@ -63,8 +65,8 @@ impl Fault {
                  created, keyid, nonce and alg"
             }
             Self::Algorithm => {
-                "the signature's algorithm must be hmac-sha256 for an access key, ed25519 for an \
-                 agent's own key"
+                "the signature's algorithm must be hmac-sha256 for an access key or a shared \
+                 key, ed25519 for another key of an agent's"
             }
             Self::Time => "the signature is too old, or from the future; is the clock right?",
         }
@@ -81,7 +83,7 @@ pub(crate) struct Claimed {
     created: u64,
     until: u64,
     digest: Option<String>,
-    agents: bool,
+    is_ed25519: bool,
 }
 
 impl Claimed {
@@ -119,24 +121,35 @@ impl Claimed {
             created: parameters.created,
             until,
             digest,
-            agents: parameters.algorithm == AGENTS,
+            is_ed25519: parameters.algorithm == AGENTS,
         })
     }
 
-    /// Whether it says that it was made with an agent's key, and not with an access key.
+    /// Whether it says that it was made with an agent's key, and not with an access key. No access key has
+    /// an id like that, and none signs with Ed25519.
     pub(crate) fn is_agents(&self) -> bool {
-        self.agents
+        self.is_ed25519 || self.key.starts_with(AGENT)
     }
 
     /// Whether it was made with this secret.
     pub(crate) fn is_by(&self, secret: &AccessSecret) -> bool {
-        !self.agents && secret.verifies(&self.base, &self.signature)
+        !self.is_agents() && secret.verifies(&self.base, &self.signature)
     }
 
-    /// Whether it was made with the private half of this Ed25519 key.
-    pub(crate) fn is_by_agent(&self, key: &[u8; 32]) -> bool {
-        let key = UnparsedPublicKey::new(&ED25519, key);
-        self.agents && key.verify(self.base.as_bytes(), &self.signature).is_ok()
+    /// Whether it was made with this key of an agent's, by the algorithm that is the key's own. A MAC is
+    /// compared in constant time.
+    pub(crate) fn is_by_agent(&self, key: &AgentKey) -> bool {
+        let (base, signature) = (self.base.as_bytes(), self.signature.as_slice());
+        match key {
+            AgentKey::Ed25519(key) => {
+                let key = UnparsedPublicKey::new(&ED25519, key);
+                self.is_ed25519 && key.verify(base, signature).is_ok()
+            }
+            AgentKey::Hmac(key) => {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, key.as_slice());
+                !self.is_ed25519 && hmac::verify(&key, base, signature).is_ok()
+            }
+        }
     }
 
     /// The access key's id.

@@ -39,6 +39,13 @@ pub(crate) async fn of(conn: &mut Conn, principal_id: i64) -> Result<Option<(u32
     conn.optional(sql, args![principal_id]).await
 }
 
+/// An agent's shared key as it is stored, and its epoch.
+pub(crate) async fn wrapped(conn: &mut Conn, principal_id: i64) -> Result<Option<(String, u32)>> {
+    let sql =
+        "SELECT encrypted_key, epoch FROM instance_keys WHERE principal_id = ? AND deleted = 0";
+    conn.optional(sql, args![principal_id]).await
+}
+
 /// Wipes a removed agent's key and leaves the tombstone.
 pub(crate) async fn delete(conn: &mut Conn, principal_id: i64, now: i64) -> Result<()> {
     let sql = "UPDATE instance_keys

@@ -1,9 +1,15 @@
 //! Who somebody is, and their current credential.
 
-use bulla_seal::{Kid, Party, Principal, PrincipalKind, SignedCredential, UnixTime, VerifyingKey};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bulla_seal::{
+    Kid, Party, Principal, PrincipalKind, Secret, SignedCredential, UnixTime, VerifyingKey, shared,
+};
 
+use super::agents::instance_key_row;
 use super::{Keystore, seconds};
-use crate::db::{credentials, principals, revocation};
+use crate::db::principals::PrincipalRow;
+use crate::db::{credentials, keys, principals, revocation};
 use crate::error::{KeystoreError, Result};
 
 impl Keystore {
@@ -56,6 +62,30 @@ impl Keystore {
         drop(conn);
         let credential = self.verified(agent, row.incarnation, &found.bytes, now)?;
         Ok(credential.signing)
+    }
+
+    /// What the requests over HTTP of a shared-key agent carry a MAC under; `None` unless that
+    /// incarnation of it lives and has a shared key.
+    pub async fn agent_http_key(
+        &self,
+        agent: &Principal,
+        incarnation: u32,
+    ) -> Result<Option<Secret<32>>> {
+        let mut conn = self.db.read().await?;
+        let row = principals::active(&mut conn, agent.kind().as_str(), agent.name()).await?;
+        let of_agent = |row: &PrincipalRow| {
+            agent.kind() == PrincipalKind::Agent && row.incarnation == incarnation
+        };
+        let Some(row) = row.filter(of_agent) else { return Ok(None) };
+        let Some((wrapped, epoch)) = keys::wrapped(&mut conn, row.id).await? else {
+            return Ok(None);
+        };
+        drop(conn);
+        let what = || format!("shared key of {agent}");
+        let wrapped = STANDARD.decode(wrapped).map_err(|_| KeystoreError::damaged(what()))?;
+        let place = instance_key_row(agent.as_str(), incarnation, epoch);
+        let k = self.keks.open_fixed::<32>(&place, &wrapped, what())?;
+        Ok(Some(shared::http_key(&k, &Party::new(agent.clone(), incarnation))))
     }
 
     /// A stored credential is believed no more than one from the wire, and must be this party's.

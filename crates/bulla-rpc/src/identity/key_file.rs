@@ -288,28 +288,7 @@ impl KeyFile {
     }
 }
 
-impl KeyFile {
-    /// What this principal signs requests over HTTP with, and the kid of the credential for that key;
-    /// `None` if it has a shared key.
-    ///
-    /// # Errors
-    /// As [`KeyFile::open`].
-    pub fn request_key(
-        &self,
-        path: &Path,
-        now: UnixTime,
-    ) -> Result<Option<(Kid, SigningKey)>, KeyFileError> {
-        let (identity, _) = self.open(path, now)?;
-        let (Some(initiator), Some(seed)) = (identity.initiator(), &self.signing_key) else {
-            return Ok(None);
-        };
-        let opener = Opener { what: "key file", path, now };
-        let seed = Secret::new(opener.fixed("signing-key", seed)?);
-        let key = SigningKey::from_seed(seed);
-        let key = key.ok_or_else(|| opener.malformed("`signing-key` can't be used"))?;
-        Ok(Some((initiator.credential().kid, key)))
-    }
-}
+impl KeyFile {}
 
 impl Drop for KeyFile {
     fn drop(&mut self) {

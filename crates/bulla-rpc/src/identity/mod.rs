@@ -1,5 +1,6 @@
 //! Who this process is: its principal and the keys it speaks and listens with.
 
+mod http_key;
 pub(crate) mod join_file;
 pub(crate) mod key_file;
 
@@ -13,6 +14,7 @@ use parking_lot::RwLock;
 
 use crate::directory::PairKey;
 
+pub use http_key::HttpKey;
 pub use join_file::{
     Injected, JoinFile, JoinTerms, PendingFile, TokenEntry, burn, burn_file, is_fragment, replace,
 };

@@ -11,11 +11,11 @@ use hyper::{HeaderMap, Method};
 
 /// What requests are signed with.
 pub trait RequestKey: Send + Sync + 'static {
-    /// Whose key it is, and which: what the service finds its public half by. Printable ASCII without
+    /// Whose key it is, and which: what the service finds its own half by. Printable ASCII without
     /// quotes and backslashes.
     fn id(&self) -> String;
 
-    /// Its algorithm's registered name: `ed25519`.
+    /// Its algorithm's registered name: `ed25519`, `hmac-sha256`.
     fn algorithm(&self) -> &'static str;
 
     /// Signs a text.
