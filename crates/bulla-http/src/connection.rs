@@ -85,7 +85,8 @@ impl Connection {
             }
             Entrance::Tls(certificates) => {
                 let acceptor = &certificates.acceptor();
-                let Some(stream) = handshake(acceptor, stream, &shared).await else { return };
+                let stream = Box::pin(handshake(acceptor, stream, &shared)).await;
+                let Some(stream) = stream else { return };
                 let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                 let peer =
                     leaf.map_or(Peer::Uncertified, |leaf| Peer::Certified(tls::operator(leaf)));
@@ -149,7 +150,9 @@ async fn answer(
     shared: Arc<Shared>,
 ) -> Result<Response, Infallible> {
     let serving = PLACE.with(Place::serve);
-    let admitted = match shared.gate.admit(request.map(Body::new), &peer, from).await {
+    // In a box: a request that waits for something holds no room for how it was let in.
+    let admitted = Box::pin(shared.gate.admit(request.map(Body::new), &peer, from)).await;
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(refused) => return Ok(*refused),
     };

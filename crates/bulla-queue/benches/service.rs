@@ -1,6 +1,8 @@
 //! How quick the queue service is: `cargo bench -p bulla-queue --features redis,postgres --bench service`, with
 //! the names of stores (`sqlite`, `redis`, `postgres`) after `--` for some alone. 1 KiB a message, plain HTTP on
 //! loopback, the service in a process of its own; its processor time is counted, a server's beside it is not.
+//! `NAME:PORT:PID` is another service, asked the same in the same run; that process and its children are counted.
+//! `many` compares 10 queues of 100 messages with 10,000 of them, `polls` holds 10,000 requests that wait.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,7 +10,7 @@
     reason = "a measurement that fails says so and ends"
 )]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -24,8 +26,14 @@ use tokio_util::sync::CancellationToken;
 const SERVE: &str = "BULLA_BENCH_STORE";
 const LONG: Duration = Duration::from_secs(3);
 const CONNECTIONS: [usize; 3] = [1, 16, 64];
-/// Messages that are there to be claimed.
-const STOCK: usize = 60_000;
+/// Messages that are there to be claimed: of ours, and of another service.
+const STOCK: [usize; 2] = [60_000, 8_000];
+/// Queues that there are few and many of.
+const QUEUES: [usize; 2] = [10, 10_000];
+/// Messages in each of them.
+const EACH: usize = 100;
+/// Requests that wait.
+const POLLS: usize = 10_000;
 
 fn main() {
     if let Ok(store) = std::env::var(SERVE) {
@@ -38,23 +46,42 @@ fn main() {
     );
     if wanted("sqlite") {
         let dir = tempfile::tempdir().unwrap();
-        measure("sqlite", &dir.path().join("q.db").display().to_string());
+        let store = dir.path().join("q.db").display().to_string();
+        measure("sqlite", &Served::start(&store), STOCK[0]);
     }
     #[cfg(feature = "redis")]
     if wanted("redis") {
         // As a Redis is that nobody set up otherwise, but for its snapshots.
         let redis = bulla_services::Redis::builder().durable(false).start().unwrap();
-        measure("redis", &redis.url());
+        measure("redis", &Served::start(&redis.url()), STOCK[0]);
     }
     #[cfg(feature = "redis")]
     if wanted("redis-durable") {
         let redis = bulla_services::Redis::start().unwrap();
-        measure("redis-aof", &redis.url());
+        measure("redis-aof", &Served::start(&redis.url()), STOCK[0]);
     }
     #[cfg(feature = "postgres")]
     if wanted("postgres") {
         let postgres = bulla_services::Postgres::start().unwrap();
-        measure("postgres", &postgres.url());
+        measure("postgres", &Served::start(&postgres.url()), STOCK[0]);
+    }
+    for other in asked.iter().filter(|asked| asked.contains(':')) {
+        let mut parts = other.split(':');
+        let (name, port, pid) =
+            (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+        let (port, pid) = (port.parse().unwrap(), pid.parse().unwrap());
+        measure(name, &Served { child: None, port, pid }, STOCK[1]);
+    }
+    if wanted("many") {
+        let dir = tempfile::tempdir().unwrap();
+        for queues in QUEUES {
+            let store = dir.path().join(format!("{queues}.db")).display().to_string();
+            many(&store, queues);
+        }
+    }
+    if wanted("polls") {
+        let dir = tempfile::tempdir().unwrap();
+        polls(&Served::start(&dir.path().join("q.db").display().to_string()));
     }
 }
 
@@ -65,7 +92,7 @@ fn serve(store: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
         let store = address.open(now).await.unwrap();
         let service = Arc::new(Service::new(store).dangerously_open());
-        let limits = Limits { max_connections: 1000, ..Limits::default() };
+        let limits = Limits { max_connections: POLLS + 1000, ..Limits::default() };
         let options = Options::dangerously_open_loopback("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = Listener::bind(options.limits(limits)).await.unwrap();
         println!("{}", listener.url());
@@ -74,8 +101,9 @@ fn serve(store: &str) {
 }
 
 struct Served {
-    child: Child,
+    child: Option<Child>,
     port: u16,
+    pid: u32,
 }
 
 impl Served {
@@ -85,47 +113,86 @@ impl Served {
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
-        Self { child, port }
+        let pid = child.id();
+        Self { child: Some(child), port, pid }
     }
 
-    /// Processor time so far, in milliseconds.
+    /// Processor time so far, in milliseconds, with that of its children.
     fn cpu(&self) -> f64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
-        let rest: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: f64 = rest[11].parse::<f64>().unwrap() + rest[12].parse::<f64>().unwrap();
-        ticks * 10.0
+        let children = format!("/proc/{0}/task/{0}/children", self.pid);
+        let children = std::fs::read_to_string(children).unwrap_or_default();
+        let own = self.pid.to_string();
+        children.split_whitespace().chain([own.as_str()]).map(cpu_of).sum()
     }
+
+    /// What it says of itself in `/proc`.
+    fn status(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+}
+
+fn cpu_of(pid: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let rest: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = rest[11].parse::<f64>().unwrap() + rest[12].parse::<f64>().unwrap();
+    ticks * 10.0
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
-struct Client(BufReader<TcpStream>);
+struct Client {
+    stream: BufReader<TcpStream>,
+    port: u16,
+}
+
+fn connect(port: u16) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    BufReader::new(stream)
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    format!(
+        "{method} {path} HTTP/1.1\r\nHost: q\r\nX-Project-ID: p\r\nContent-Type: application/json\r\n\
+         Client-ID: 30387f00-39a0-11ee-be56-0242ac120002\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
 
 impl Client {
     fn new(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self(BufReader::new(stream))
+        Self { stream: connect(port), port }
     }
 
     fn ask(&mut self, method: &str, path: &str, body: &str) -> (u16, Vec<u8>) {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: q\r\nX-Project-ID: p\r\n\
-             Client-ID: 30387f0039a011eebe560242ac120002\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.0.get_mut().write_all(request.as_bytes()).unwrap();
+        // Some services end a connection when they like.
+        for _ in 0..3 {
+            if let Ok(answer) = self.try_ask(method, path, body) {
+                return answer;
+            }
+            self.stream = connect(self.port);
+        }
+        panic!("{method} {path}: no answer");
+    }
+
+    fn try_ask(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, Vec<u8>)> {
+        self.stream.get_mut().write_all(request(method, path, body).as_bytes())?;
         let (mut line, mut length) = (String::new(), 0);
-        self.0.read_line(&mut line).unwrap();
-        let status = line.split(' ').nth(1).unwrap().parse().unwrap();
+        self.stream.read_line(&mut line)?;
+        let status = line.split(' ').nth(1).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let status = status.parse().unwrap();
         loop {
             line.clear();
-            self.0.read_line(&mut line).unwrap();
+            self.stream.read_line(&mut line)?;
             if line.trim().is_empty() {
                 break;
             }
@@ -135,8 +202,8 @@ impl Client {
             }
         }
         let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        (status, body)
+        self.stream.read_exact(&mut body)?;
+        Ok((status, body))
     }
 }
 
@@ -189,20 +256,19 @@ fn run(
     );
 }
 
-fn measure(name: &str, store: &str) {
-    let served = Served::start(store);
+fn measure(name: &str, served: &Served, stock: usize) {
     let mut client = Client::new(served.port);
     assert_eq!(client.ask("POST", "/v2/queues/listed/messages", &posted(10)).0, 201);
     let (one, bulk) = (posted(1), posted(20));
     for connections in CONNECTIONS {
         let one = one.clone();
-        run((name, "post", connections), &served, move |client| {
+        run((name, "post", connections), served, move |client| {
             assert_eq!(client.ask("POST", "/v2/queues/posted/messages", &one).0, 201);
             Some((1, 1))
         });
     }
     for connections in CONNECTIONS {
-        run((name, "list of 10", connections), &served, |client| {
+        run((name, "list of 10", connections), served, |client| {
             let path = "/v2/queues/listed/messages?limit=10&echo=true";
             assert_eq!(client.ask("GET", path, "").0, 200);
             Some((1, 10))
@@ -211,11 +277,11 @@ fn measure(name: &str, store: &str) {
     for connections in CONNECTIONS {
         let queue = format!("claimed{connections}");
         let path = format!("/v2/queues/{queue}/messages");
-        for _ in 0..STOCK / 20 {
+        for _ in 0..stock / 20 {
             assert_eq!(client.ask("POST", &path, &bulk).0, 201);
         }
         let path = format!("/v2/queues/{queue}/claims?limit=10");
-        run((name, "claim, delete", connections), &served, move |client| {
+        run((name, "claim, delete", connections), served, move |client| {
             let (status, body) = client.ask("POST", &path, "{\"ttl\": 300, \"grace\": 60}");
             if status != 201 {
                 return None;
@@ -230,4 +296,66 @@ fn measure(name: &str, store: &str) {
             Some((1 + count, count))
         });
     }
+}
+
+/// So many queues with [`EACH`] messages, which are asked in turn.
+fn many(store: &str, queues: usize) {
+    let served = Served::start(store);
+    let mut fill = Client::new(served.port);
+    let text = format!("{{\"ttl\": 3600, \"body\": \"{}\"}}", "x".repeat(100));
+    let bulk = format!("{{\"messages\": [{}]}}", vec![text; EACH].join(","));
+    for queue in 0..queues {
+        assert_eq!(fill.ask("POST", &format!("/v2/queues/q{queue}/messages"), &bulk).0, 201);
+    }
+    let name = format!("{queues} q");
+    let next = Arc::new(AtomicU64::new(0));
+    // A step that has no factor in common with either number of queues.
+    let queue = move || next.fetch_add(1, Ordering::Relaxed) * 7919 % queues as u64;
+    let (one, at) = (posted(1), queue.clone());
+    run((&name, "list of 10", 16), &served, move |client| {
+        let path = format!("/v2/queues/q{}/messages?limit=10&echo=true", at());
+        assert_eq!(client.ask("GET", &path, "").0, 200);
+        Some((1, 10))
+    });
+    let at = queue.clone();
+    run((&name, "claim, release", 16), &served, move |client| {
+        let path = format!("/v2/queues/q{}/claims", at());
+        let claim = client.ask("POST", &format!("{path}?limit=1"), "{\"ttl\": 300, \"grace\": 60}");
+        assert_eq!(claim.0, 201);
+        let body: serde_json::Value = serde_json::from_slice(&claim.1).unwrap();
+        let href = body["messages"][0]["href"].as_str().unwrap();
+        let id = href.rsplit('=').next().unwrap();
+        assert_eq!(client.ask("DELETE", &format!("{path}/{id}"), "").0, 204);
+        Some((2, 1))
+    });
+    run((&name, "post", 16), &served, move |client| {
+        assert_eq!(client.ask("POST", &format!("/v2/queues/q{}/messages", queue()), &one).0, 201);
+        Some((1, 1))
+    });
+}
+
+/// What requests cost that wait for something, each on a connection of its own and for a queue of its own.
+fn polls(served: &Served) {
+    let before = served.status("VmRSS:");
+    let body = "{\"ttl\": 300, \"grace\": 60}";
+    let mut waiting = Vec::new();
+    for n in 0..POLLS {
+        let mut stream = connect(served.port);
+        let asked = request("POST", &format!("/v2/queues/w{n}/claims?wait=30"), body);
+        stream.get_mut().write_all(asked.as_bytes()).unwrap();
+        waiting.push(stream);
+    }
+    thread::sleep(Duration::from_secs(2));
+    let (after, threads) = (served.status("VmRSS:"), served.status("Threads:"));
+    let mut begun = Client::new(served.port);
+    let path = format!("/v2/queues/w{}/messages", POLLS - 1);
+    assert_eq!(begun.ask("POST", &path, &posted(1)).0, 201);
+    let mut line = String::new();
+    waiting.last_mut().unwrap().read_line(&mut line).unwrap();
+    assert!(line.contains("201"), "{line}");
+    println!(
+        "{POLLS} requests that wait: {} MiB more than the {} MiB before, {threads} threads",
+        (after - before) / 1024,
+        before / 1024
+    );
 }

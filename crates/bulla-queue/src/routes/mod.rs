@@ -116,13 +116,13 @@ async fn answer(service: &Arc<Service>, request: Request) -> Result<Response, Fa
     let body = async || read(&parts, service, body).await;
     let Some(at) = at else {
         let asked = Common { service, caller: &caller, name: found.name, params };
-        return common((op, found.is_topic), &asked, body).await;
+        return Box::pin(common((op, found.is_topic), &asked, body)).await;
     };
     let asked = Asked { service, caller: &caller, at: &at, parts: &parts, params };
     about_queue(op, found.id, &asked, body).await
 }
 
-/// What is about a queue.
+/// What is about a queue. Each in a box of its own: one that waits holds no room for what it is not.
 async fn about_queue(
     op: Op,
     id: &str,
@@ -130,30 +130,30 @@ async fn about_queue(
     body: impl AsyncFnOnce() -> Result<Bytes, Fault>,
 ) -> Result<Response, Fault> {
     match op {
-        Op::CreateQueue => queues::create(asked, body().await?).await,
-        Op::PatchQueue => queues::patch(asked, body().await?).await,
-        Op::DeleteQueue => queues::delete(asked).await,
-        Op::SeeQueue => queues::head(asked).await,
-        Op::GetQueue => queues::get(asked).await,
-        Op::Stats => queues::stats(asked).await,
-        Op::Purge => queues::purge(asked, body().await?).await,
-        Op::RevokeShares => share::revoke(asked).await,
-        Op::Share => share::share(asked, body().await?).await,
-        Op::PostMessages => messages::post(asked, body().await?).await,
-        Op::DeleteMessages => messages::delete_many(asked).await,
-        Op::ListMessages => messages::list(asked).await,
-        Op::DeleteMessage => messages::delete(asked, id).await,
-        Op::GetMessage => messages::get(asked, id).await,
-        Op::Claim => claims::create(asked, body().await?).await,
-        Op::Renew => claims::renew(asked, id, body().await?).await,
-        Op::Release => claims::release(asked, id).await,
-        Op::GetClaim => claims::get(asked, id).await,
-        Op::Subscribe => subscriptions::create(asked, body().await?).await,
-        Op::ListSubscriptions => subscriptions::list(asked).await,
-        Op::GetSubscription => subscriptions::get(asked, id).await,
-        Op::ChangeSubscription => subscriptions::change(asked, id, body().await?).await,
-        Op::Unsubscribe => subscriptions::remove(asked, id).await,
-        Op::ConfirmSubscription => subscriptions::confirm(asked, id, body().await?).await,
+        Op::CreateQueue => Box::pin(queues::create(asked, body().await?)).await,
+        Op::PatchQueue => Box::pin(queues::patch(asked, body().await?)).await,
+        Op::DeleteQueue => Box::pin(queues::delete(asked)).await,
+        Op::SeeQueue => Box::pin(queues::head(asked)).await,
+        Op::GetQueue => Box::pin(queues::get(asked)).await,
+        Op::Stats => Box::pin(queues::stats(asked)).await,
+        Op::Purge => Box::pin(queues::purge(asked, body().await?)).await,
+        Op::RevokeShares => Box::pin(share::revoke(asked)).await,
+        Op::Share => Box::pin(share::share(asked, body().await?)).await,
+        Op::PostMessages => Box::pin(messages::post(asked, body().await?)).await,
+        Op::DeleteMessages => Box::pin(messages::delete_many(asked)).await,
+        Op::ListMessages => Box::pin(messages::list(asked)).await,
+        Op::DeleteMessage => Box::pin(messages::delete(asked, id)).await,
+        Op::GetMessage => Box::pin(messages::get(asked, id)).await,
+        Op::Claim => Box::pin(claims::create(asked, body().await?)).await,
+        Op::Renew => Box::pin(claims::renew(asked, id, body().await?)).await,
+        Op::Release => Box::pin(claims::release(asked, id)).await,
+        Op::GetClaim => Box::pin(claims::get(asked, id)).await,
+        Op::Subscribe => Box::pin(subscriptions::create(asked, body().await?)).await,
+        Op::ListSubscriptions => Box::pin(subscriptions::list(asked)).await,
+        Op::GetSubscription => Box::pin(subscriptions::get(asked, id)).await,
+        Op::ChangeSubscription => Box::pin(subscriptions::change(asked, id, body().await?)).await,
+        Op::Unsubscribe => Box::pin(subscriptions::remove(asked, id)).await,
+        Op::ConfirmSubscription => Box::pin(subscriptions::confirm(asked, id, body().await?)).await,
         _ => Err(Fault::no_route()),
     }
 }
