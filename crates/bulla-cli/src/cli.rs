@@ -467,7 +467,10 @@ pub(crate) struct QueueWhere {
     /// The CA of its certificate [default: the one in the home folder].
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// Whose queues.
+    /// An access key to sign requests with, in the place of the operator's certificate.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_key: Option<PathBuf>,
+    /// Whose queues; a program's are its own.
     #[arg(long, default_value = "bulla", value_name = "ID")]
     pub(crate) project: String,
 }

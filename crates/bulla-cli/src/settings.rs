@@ -596,6 +596,11 @@ impl Home {
         self.state().join("unused")
     }
 
+    /// Whether it has a keystore, here or on a server.
+    pub(crate) fn keystore_is_there(&self, settings: &Settings) -> bool {
+        self.keystore().exists() || settings.keystore.url.is_some()
+    }
+
     pub(crate) fn is_initialised(&self) -> bool {
         // The keystore may be on a server.
         self.keystore().exists() || self.tls().exists()

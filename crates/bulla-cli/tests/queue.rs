@@ -117,6 +117,55 @@ fn an_agent_with_a_shared_key_answers_over_https_until_it_is_revoked() {
     runtime.block_on(async { is_refused(mine.waiting(&inbox("agent.db-1")).await) });
 }
 
+#[test]
+fn a_program_with_an_access_key_has_queues_of_its_own() {
+    let deployment = Deployment::new(None);
+    let key = |user: &str, name: &str| {
+        let file = deployment.path(name).to_str().unwrap().to_owned();
+        deployment.ok(&["access-key", "add", user, "--out", &file]);
+        file
+    };
+    let (one, ada) = (key("program/backup", "one.key"), key("operator/ada", "ada.key"));
+    let started = [
+        (
+            &["up", "--queue", "--queue-listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"][..],
+            "Running.",
+        ),
+        (&["queue", "serve", "--listen", "127.0.0.1:0"][..], "Queue service at"),
+    ];
+    for (args, ready) in started {
+        let process = deployment.start(args, ready);
+        let url = process.lines.iter().find_map(|line| line.split("Queue service at ").nth(1));
+        let url = url.map(|url| url.trim().trim_end_matches('.').to_owned());
+        let at: Vec<&str> = url.iter().flat_map(|url| ["--url", url]).collect();
+        let with = |args: &[&str], key: &str| {
+            [&["--json", "queue"], args, &at, &["--access-key", key]].concat().join("\n")
+        };
+        let ok = |args: &[&str], key: &str| {
+            let args = with(args, key);
+            deployment.ok(&args.split('\n').collect::<Vec<_>>())
+        };
+        ok(&["create", "nightly"], &one);
+        assert!(ok(&["list", "--project", "elsewhere"], &one).contains("nightly"));
+        assert!(!ok(&["list", "--project", "bulla"], &one).contains("inbox"));
+        assert!(ok(&["list", "--project", "program/backup"], &ada).contains("nightly"));
+        assert!(!ok(&["list", "--project", "elsewhere"], &ada).contains("nightly"));
+        ok(&["delete", "nightly"], &one);
+        if url.is_some() {
+            let id = deployment.json(&["access-key", "list"]).to_string();
+            let id = id.split('"').find(|text| text.starts_with("BULL")).unwrap().to_owned();
+            deployment.ok(&["access-key", "remove", &id]);
+            std::thread::sleep(std::time::Duration::from_secs(1));
+            let refused = [&one, &ada].map(|key| {
+                let args = with(&["list"], key);
+                deployment.run(&args.split('\n').collect::<Vec<_>>()).status.success()
+            });
+            assert_eq!(refused.iter().filter(|taken| !**taken).count(), 1);
+        }
+        assert_eq!(process.stop(), 0);
+    }
+}
+
 /// A queue service that asks nobody who they are, and its address.
 fn open_service(deployment: &Deployment, store: &str) -> (Process, String) {
     let args = ["queue", "serve", "--noauth", "--listen", "127.0.0.1:0", "--store", store];

@@ -18,7 +18,8 @@ use crate::service::{Service, now};
 /// Paths that anybody may get, for discovery: which versions there are, and the description.
 pub const PUBLIC: &[&str] = &["/", "/v2/openapi.json"];
 
-/// The role of users of Keystone's, as the listener's settings name it, who administer the service.
+/// The role of users of Keystone's and of programs, as the listener's settings name it, who administer the
+/// service.
 const ADMINISTRATES: &str = "queue-admin";
 
 /// Who asks.
@@ -78,6 +79,14 @@ pub(crate) enum Rights {
     Grant { grant: Grant, signature: String },
 }
 
+impl Rights {
+    /// Whoever has the role administers the service, beside its own project.
+    fn of_user(identity: &Identity) -> Self {
+        let administrates = identity.roles().iter().any(|role| role == ADMINISTRATES);
+        if administrates { Self::Operator } else { Self::Project }
+    }
+}
+
 impl Caller {
     /// Finds out.
     pub(crate) fn of(parts: &Parts, queue: Option<&str>, service: &Service) -> Result<Self, Fault> {
@@ -117,9 +126,7 @@ impl Caller {
                 let fits = project.len() <= service.limits.max_project
                     && !project.contains(char::is_control);
                 let project = fits.then(|| project.as_str().into()).ok_or_else(bad_place)?;
-                let all = identity.roles().iter().any(|role| role == ADMINISTRATES);
-                let rights = if all { Rights::Operator } else { Rights::Project };
-                Ok(Self { project, client, rights })
+                Ok(Self { project, client, rights: Rights::of_user(identity) })
             }
             IdentityKind::Operator => {
                 let project = project(&parts.headers, &service.limits)?;
@@ -137,7 +144,7 @@ impl Caller {
             // Each has a project of its own.
             IdentityKind::Program => {
                 let project = identity.to_string().into();
-                Ok(Self { project, client, rights: Rights::Project })
+                Ok(Self { project, client, rights: Rights::of_user(identity) })
             }
         }
     }

@@ -19,7 +19,10 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bulla_http::{AgentKey, AgentKeys, Authenticators, Listener, Options, Token};
+use bulla_http::{
+    AccessKeys, AccessSecret, AgentKey, AgentKeys, Authenticators, KeyOwner, Listener, Options,
+    Token,
+};
 use bulla_queue::{AgentMay, GRANT_HEADERS, Grants, PUBLIC, Service, SqliteQueues, router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,6 +33,8 @@ const MESSAGE: &str = r#"{"messages":[{"ttl":300,"body":"x"}]}"#;
 
 /// What a shared-key agent's requests carry a MAC under.
 const SHARED: [u8; 32] = [6; 32];
+/// The secret of all access keys.
+const SECRET: [u8; 32] = *b"a-secret-key-that-has-32-bytes-!";
 
 fn public() -> [u8; 32] {
     key().public_key().as_ref().try_into().unwrap()
@@ -78,6 +83,28 @@ impl AgentKeys for Keys {
     }
 }
 
+/// Access keys of the API's users.
+struct Users;
+
+#[async_trait]
+impl AccessKeys for Users {
+    async fn find(&self, id: &str) -> Result<Result<KeyOwner, &'static str>, String> {
+        let user = match id {
+            "BULLOP" => "operator/ada",
+            "BULLONE" => "program/one",
+            "BULLTWO" => "program/two",
+            "BULLADM" => "program/admin",
+            "BULLOFF" => return Ok(Err("access-key-disabled")),
+            "BULLDOWN" => return Err("the database is away".to_owned()),
+            _ => return Ok(Err("access-key-unknown")),
+        };
+        let secret = AccessSecret::new(std::str::from_utf8(&SECRET).unwrap()).unwrap();
+        Ok(Ok(KeyOwner { user: user.to_owned(), secret }))
+    }
+
+    fn used(&self, _: &str) {}
+}
+
 fn rule(queue: &str, agent: &str) -> AgentMay {
     match queue {
         "own" if agent == "agent/db-1" => AgentMay::Take,
@@ -108,7 +135,9 @@ impl Served {
         let service = service.grants(Grants::new(&[7; 32]).unwrap());
         let path = dir.path().join("token");
         let token = Token::load_or_create(&path).unwrap();
-        let by = Authenticators::default().agent_keys(Arc::new(Keys));
+        let by = Authenticators::default().access_keys(Arc::new(Users), None);
+        let by = by.agent_keys(Arc::new(Keys));
+        let by = by.roles(vec![("program/admin".to_owned(), vec!["queue-admin".to_owned()])]);
         let by = by.grants(GRANT_HEADERS).public(PUBLIC);
         let options = Options::plain_loopback(([127, 0, 0, 1], 0).into(), token).unwrap();
         let listener = Listener::bind(options.authenticators(by)).await.unwrap();
@@ -145,9 +174,20 @@ impl Served {
     }
 
     async fn signed_by(&self, by: &By, line: &str, named: (&str, &str), body: &str) -> u16 {
+        self.signed_with(by, line, (named, body), &[]).await.0
+    }
+
+    /// With header fields that are not signed.
+    async fn signed_with(
+        &self,
+        by: &By,
+        line: &str,
+        (named, body): ((&str, &str), &str),
+        more: &[(&str, &str)],
+    ) -> (u16, String) {
         let fields = sign_by(by, &self.address.to_string(), line, named, body);
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        self.ask(line, &fields, body).await.0
+        self.ask(line, &[&fields[..], more].concat(), body).await
     }
 }
 
@@ -339,6 +379,67 @@ async fn an_agent_with_a_shared_key_is_known_by_its_mac() {
     assert_eq!(served.ask(post, &shown, &MESSAGE.replace('x', "y")).await.0, 401);
     let with_token = [&shown[..], &[("X-Auth-Token", "x")]].concat();
     assert_eq!(served.ask(post, &with_token, MESSAGE).await.0, 400);
+}
+
+#[tokio::test]
+async fn an_access_key_opens_its_own_project_and_nothing_by_another_name() {
+    let served = Served::new().await;
+    let secret = By::Mac(SECRET);
+    let mut n = 0;
+    let mut ask = async |key: &str, line: &str, body: &str, more: &[(&str, &str)]| {
+        n += 1;
+        served.signed_with(&secret, line, ((key, &format!("n{n}")), body), more).await
+    };
+    let of = |project: &'static str| [("X-Project-ID", project)];
+    // A program has a project of its own, whatever it says.
+    let (post, list) = ("POST /v2/queues/q/messages", "GET /v2/queues/q/messages?echo=true");
+    assert_eq!(ask("BULLONE", post, MESSAGE, &of("program/two")).await.0, 201);
+    assert!(ask("BULLONE", list, "", &[]).await.1.contains("\"x\""));
+    for project in ["program/one", "bulla", "p"] {
+        let (status, seen) = ask("BULLTWO", list, "", &of(project)).await;
+        assert!(status == 200 && !seen.contains("\"x\""), "{project}: {seen}");
+    }
+    // An operator says whose queues are meant; agents' queues are no program's.
+    assert!(ask("BULLOP", list, "", &of("program/one")).await.1.contains("\"x\""));
+    assert_eq!(ask("BULLOP", "PUT /v2/queues/control", "", &of("bulla")).await.0, 201);
+    let (_, seen) = ask("BULLONE", "GET /v2/queues", "", &of("bulla")).await;
+    assert!(seen.contains("\"q\"") && !seen.contains("control"), "{seen}");
+    // What is everybody's is for operators, and for whom the settings name.
+    for (key, wanted) in [("BULLOP", 200), ("BULLADM", 200), ("BULLONE", 403)] {
+        assert_eq!(ask(key, "GET /v2/pools", "", &of("p")).await.0, wanted, "{key}");
+    }
+    // A signed queue takes what an enrolled principal signs; an access key is as good in any hands.
+    let sealed = r#"{"_require":"signed"}"#;
+    assert_eq!(ask("BULLONE", "PUT /v2/queues/signed", sealed, &[]).await.0, 201);
+    assert_eq!(ask("BULLONE", "POST /v2/queues/signed/messages", MESSAGE, &[]).await.0, 403);
+    // Keys that are not taken, or can't be looked up; an agent's name is none, nor its algorithm.
+    for (key, wanted) in
+        [("BULLOFF", 401), ("BULLNONE", 401), ("BULLDOWN", 503), ("agent/db-1#k1", 401)]
+    {
+        assert_eq!(ask(key, list, "", &of("p")).await.0, wanted, "{key}");
+    }
+    for by in [By::Mac([1; 32]), By::Key] {
+        let wrong = served.signed_with(&by, list, (("BULLONE", "w"), ""), &[]).await;
+        assert_eq!(wrong.0, 401, "{}", by.algorithm());
+    }
+    // One credential a request, and each signature once.
+    let bearer = format!("Bearer {}", served.token);
+    for other in [
+        ("X-Auth-Token", "x"),
+        ("X-Auth-Token", ""),
+        ("URL-Signature", ""),
+        ("URL-Paths", "/v2/queues/q/messages"),
+        ("Authorization", bearer.as_str()),
+    ] {
+        assert_eq!(ask("BULLOP", list, "", &[other, of("p")[0]]).await.0, 400, "{other:?}");
+    }
+    // The word of a front says nothing beside it.
+    let claims = [("X-Identity-Status", "Confirmed"), ("X-Roles", "admin"), of("p")[0]];
+    assert_eq!(ask("BULLONE", "GET /v2/pools", "", &claims).await.0, 403);
+    for wanted in [200, 401] {
+        let once = served.signed_with(&secret, list, (("BULLONE", "once"), ""), &[]).await;
+        assert_eq!(once.0, wanted);
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bulla_http::{Authenticators, ClientCertificates, Listener, Options};
+use bulla_http::{AccessKeys, Authenticators, ClientCertificates, Listener, Options};
 use bulla_queue::{
     EncryptedQueues, GRANT_HEADERS, Grants, PUBLIC, RestKey, Service, SpreadKey, SpreadQueues,
     Store, StoreError, StorePool,
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::private_folder;
 use super::serve::StopSignals;
 use crate::cli::QueueServeArgs;
-use crate::control::open_keystore;
+use crate::control::{access_keys, open_keystore};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 use crate::queue_settings::Queue;
@@ -37,8 +37,14 @@ pub(crate) async fn serve(home: &Home, args: &QueueServeArgs, out: Output) -> Re
     queue.listen = args.listen.or(queue.listen);
     queue.given_store(args.store.as_ref())?;
     queue.noauth |= args.noauth;
-    // The door first: a port in use should cost nothing.
-    let listener = listen(home, &settings).await?;
+    let stop = CancellationToken::new();
+    // Who is asked nothing needs no keystore, and neither does a service that stands alone.
+    let keystore = match settings.queue.noauth || !home.keystore_is_there(&settings) {
+        true => None,
+        false => Some(open_keystore(home).await?),
+    };
+    let keys = keystore.as_ref().map(|keystore| access_keys(keystore, &stop));
+    let listener = listen(home, &settings, keys).await?;
     private_folder(home.dir())?;
     let service = Arc::new(service(home, &settings).await?);
     let mut signals = StopSignals::listen()?;
@@ -50,17 +56,23 @@ pub(crate) async fn serve(home: &Home, args: &QueueServeArgs, out: Output) -> Re
     if noauth {
         out.say("Nobody is asked who they are: every program of this machine is let in.");
     }
-    let stop = CancellationToken::new();
     let serving = tokio::spawn(listener.serve(bulla_queue::router(service.clone()), stop.clone()));
     signals.wait().await;
     out.say("Stopping: letting what runs end.");
     stop.cancel();
     let ended = serving.await;
     service.close().await;
+    if let Some(keystore) = keystore {
+        keystore.close().await;
+    }
     ended.map_err(|error| Failure::new(format!("the queue service ended badly: {error}")))
 }
 
-async fn listen(home: &Home, settings: &Settings) -> Result<Listener> {
+async fn listen(
+    home: &Home,
+    settings: &Settings,
+    keys: Option<Arc<dyn AccessKeys>>,
+) -> Result<Listener> {
     let (queue, api) = (&settings.queue, &settings.api);
     let address = queue.address()?;
     if queue.noauth {
@@ -68,6 +80,10 @@ async fn listen(home: &Home, settings: &Settings) -> Result<Listener> {
         return Ok(Listener::bind(options.limits(queue.door())).await?);
     }
     let by = Authenticators::default().grants(GRANT_HEADERS).public(PUBLIC);
+    let by = match keys {
+        Some(keys) => by.access_keys(keys, None),
+        None => by,
+    };
     let by = with_keystone(by, settings)?.roles(api.roles()?).rate(api.rate()?);
     // Whoever holds a grant has no certificate.
     let files = api.tls.server(home)?.client_certificates(ClientCertificates::Optional);

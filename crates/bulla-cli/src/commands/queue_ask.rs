@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bulla_http::{DialError, Dialer};
+use bulla_http::certs::Files;
+use bulla_http::{AccessKey, DialError, Dialer};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode};
@@ -32,6 +33,8 @@ struct Client {
     port: u16,
     authority: String,
     project: String,
+    /// What requests are signed with, if they are.
+    key: Option<AccessKey>,
 }
 
 struct Answer {
@@ -53,7 +56,14 @@ impl Client {
         let bad = || Failure::usage(format!("{url:?} is not of the form https://HOST:PORT"));
         let uri: hyper::Uri = url.trim_end_matches('/').parse().map_err(|_| bad())?;
         let authority = uri.authority().ok_or_else(bad)?;
+        let key = at.access_key.as_deref().map(AccessKey::load).transpose();
+        let key = key.map_err(|error| Failure::new(error.to_string()))?;
         let dialer = match uri.scheme_str() {
+            // Of a request that shows both, neither would count.
+            Some("https") if key.is_some() => {
+                let ca = at.ca.clone().unwrap_or_else(|| Files::in_dir(&home.tls()).ca);
+                Dialer::trusting(&ca).map_err(|error| Failure::new(error.to_string()))?
+            }
             Some("https") => Dialer::tls(&settings.api.tls.operator(home, at.ca.clone())?)
                 .map_err(|error| Failure::new(error.to_string()))?,
             // On this machine alone, which the dialer sees to.
@@ -64,13 +74,13 @@ impl Client {
         let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
         let port = authority.port_u16().unwrap_or(443);
         let (host, authority) = (host.to_owned(), authority.as_str().to_owned());
-        Ok(Self { dialer, host, port, authority, project: at.project.clone() })
+        Ok(Self { dialer, host, port, authority, project: at.project.clone(), key })
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer> {
         let kind = if method == Method::PATCH { PATCH_TYPE } else { "application/json" };
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", &self.authority)
@@ -78,8 +88,12 @@ impl Client {
             .header("content-type", kind)
             .header("client-id", CLIENT)
             .header("x-project-id", &self.project)
-            .body(Full::new(bytes::Bytes::from(body)))
+            .body(Full::new(bytes::Bytes::from(body.clone())))
             .map_err(|_| Failure::usage(format!("{path:?} can't be asked for")))?;
+        if let Some(key) = &self.key {
+            key.sign("https", &mut request, body.as_bytes())
+                .map_err(|error| Failure::new(error.to_string()))?;
+        }
         let asking = async {
             let stream = self.dialer.connect(&self.host, self.port, CONNECT).await;
             let stream = stream.map_err(unreachable)?;

@@ -30,11 +30,17 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Users whose refused requests are counted apart.
 const MAX_TOLD: usize = 1024;
 
+/// Access keys of a keystore, for another door than the API's.
+pub(crate) fn access_keys(keystore: &Keystore, stop: &CancellationToken) -> Arc<dyn AccessKeys> {
+    let keys = Arc::new(Keys::new(keystore.clone()));
+    keys.clone().note(stop.clone());
+    keys
+}
+
 impl ControlNode {
     /// How requests to the API are authenticated.
     pub(crate) fn authenticators(&self, settings: &Api) -> Result<Authenticators> {
-        let keys = Arc::new(Keys::new(self.keystore.clone()));
-        keys.clone().note(self.stop.clone());
+        let keys = access_keys(&self.keystore, &self.stop);
         let told = Arc::new(Told { events: self.events().clone(), held: Mutex::default() });
         told.clone().tell(self.stop.clone());
         let mut by = Authenticators::default()

@@ -49,6 +49,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+pub(crate) use door::access_keys;
 pub(crate) use plane::{Plane, tap_event};
 
 use crate::failure::{Failure, Result};

@@ -47,16 +47,18 @@ impl QueueService {
         let files = settings.api.tls.server(home)?;
         let files = files.client_certificates(ClientCertificates::Optional);
         let keystore = super::open_keystore(home).await?;
+        let stop = CancellationToken::new();
         let by = Authenticators::default()
+            .access_keys(super::access_keys(&keystore, &stop), None)
             .agent_keys(Arc::new(Keys::new(keystore.clone())))
             .grants(GRANT_HEADERS)
             .public(PUBLIC);
-        let by = queue::with_keystone(by, settings)?;
+        let by = queue::with_keystone(by, settings)?.roles(settings.api.roles()?);
         let options = Options::tls(queue.address()?, files).limits(queue.door()).authenticators(by);
         let listener = Listener::bind(options).await?;
         let url = listener.url();
         let service = queue::service(home, settings).await?.agents(PROJECT, may);
-        let (service, stop) = (Arc::new(service), CancellationToken::new());
+        let service = Arc::new(service);
         let router = bulla_queue::router(service.clone());
         let serving = tokio::spawn(listener.serve(router, stop.clone()));
         let path = home.queue_url();
