@@ -1,6 +1,8 @@
 //! Addresses of servers: what messages show of them, and whether they are this machine.
 
-use url::{Host, Url};
+#[cfg(any(test, feature = "redis", feature = "postgres"))]
+use url::Host;
+use url::Url;
 
 /// Scheme, host, port and path of `url`: never its user, password or query.
 pub(crate) fn without_credentials(url: &Url) -> String {
@@ -9,6 +11,7 @@ pub(crate) fn without_credentials(url: &Url) -> String {
 }
 
 /// Whether a host is this machine: a socket's folder, a loopback address, `localhost`.
+#[cfg(any(test, feature = "redis", feature = "postgres"))]
 pub(crate) fn is_local(host: &str) -> bool {
     let folder =
         host.starts_with('/') || host.get(..3).is_some_and(|at| at == "%2F" || at == "%2f");
