@@ -48,10 +48,21 @@ fn an_agent_with_one_file_answers_over_https_and_takes_nobody_elses() {
     let said = deployment.fails(2, &["agent", "add", "db-3", "--transport", "queue", "--token"]);
     assert!(said.contains("knows an agent by its key"), "{said}");
 
-    let agent = deployment.run_alone(&first, &[]);
+    let methods = methods(deployment.dir.path());
+    deployment.ok(&["group", "add", "web", "--member", "agent/db-1"]);
+    let agent = deployment.run_alone(&first, &["--exec", methods.to_str().unwrap()]);
     let facts = deployment.call("agent/db-1", "host.facts", "{}");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     assert!(facts.to_string().contains(kernel.trim()), "{facts}");
+    for group in ["group/all", "group/web"] {
+        let args = format!("{{\"to\":\"{group}\"}}");
+        eventually("a fanout reaches the agent", || {
+            deployment.ok(&["fanout", group, "test.note", &args]);
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let runs = fs::read_to_string(deployment.path("runs")).unwrap_or_default();
+            runs.contains(group).then_some(())
+        });
+    }
     assert_eq!(agent.stop(), 0);
 
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -61,7 +61,8 @@ pub(super) fn inbox(inbox: &Inbox) -> String {
     };
     match inbox {
         Inbox::Fanout { topic, member, .. } => {
-            format!("{}{}", fanout(exchange, topic), hash(&[&routing_word(member)]))
+            // Of an agent it is the principal as a routing word (`agent.db-1`).
+            format!("{}{}", fanout(exchange, topic), hash(&[member]))
         }
         Inbox::Topic { topic, .. } | Inbox::Server { topic, .. } => {
             owned(kind(topic), &owner(topic), exchange, &inbox.queue_name())
@@ -165,9 +166,9 @@ mod tests {
             let (exchange, topic) = ("bulla".to_owned(), "group.all".to_owned());
             inbox(&Inbox::Fanout { exchange, topic, member: member.to_owned() })
         };
-        assert_eq!(of(&member(AGENT)), QueueUse::Own);
-        assert_eq!(of(&member("agent/db.2")), QueueUse::Other);
-        assert!(member(AGENT).starts_with(&fanout("bulla", "group.all")));
+        assert_eq!(of(&member(&routing_word(AGENT))), QueueUse::Own);
+        assert_eq!(of(&member(&routing_word("agent/db.2"))), QueueUse::Other);
+        assert!(member("agent.db~1").starts_with(&fanout("bulla", "group.all")));
         let reply = |principal: &str| {
             let name = ReplyName::new(principal, "9f3a").unwrap();
             inbox(&Inbox::Reply { exchange: "bulla".to_owned(), name })
