@@ -317,12 +317,18 @@ impl Credential {
         self.roles.iter().any(|held| held == role)
     }
 
-    /// Whether the holder may hand out the keys of `group`.
+    /// Whether the holder may hand out the keys of `group`: it has the role `group:<name>`, or
+    /// [`KEYS_EVERY_GROUP`] (protocol section 10, **[P-43]**).
     pub fn may_key_group(&self, group: &crate::GroupName) -> bool {
-        let held = |role: &String| role.strip_prefix("group:") == Some(group.as_str());
+        let held = |role: &String| {
+            role == KEYS_EVERY_GROUP || role.strip_prefix("group:") == Some(group.as_str())
+        };
         self.roles.iter().any(held)
     }
 }
+
+/// The role of who hands out the keys of every group, also of those that come later. No group has that name.
+pub const KEYS_EVERY_GROUP: &str = "group:*";
 
 /// An issuer's key with its credential.
 #[derive(Debug, Clone)]

@@ -139,8 +139,8 @@ pub mod wire;
 pub use body::{ErrorBody, RequestBody};
 pub use buffer::{Hedge, MessageBuf};
 pub use credential::{
-    Credential, FormerRoot, Issuer, IssuerCredential, IssuerRight, SignedCredential, TrustStore,
-    Validity,
+    Credential, FormerRoot, Issuer, IssuerCredential, IssuerRight, KEYS_EVERY_GROUP,
+    SignedCredential, TrustStore, Validity,
 };
 pub use exemption::{Exemption, SignedExemption};
 pub use fanout::{FanoutSigner, FanoutSpec, GroupKey, GroupSession, OpenedFanout};

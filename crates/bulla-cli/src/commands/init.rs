@@ -116,7 +116,7 @@ async fn make_files(
         SuiteArg::X25519 => SuiteSet::only(bulla_seal::Suite::X25519),
         SuiteArg::XWing => SuiteSet::only(bulla_seal::Suite::XWing),
     };
-    let roles = [format!("group:{}", bulla_keystore::EVERY_AGENT)];
+    let roles = [bulla_seal::KEYS_EVERY_GROUP.to_owned()];
     keystore.add_component(CONTROL, &roles, suites).await?;
     keystore.close().await;
     Ok(())

@@ -45,7 +45,7 @@ fn audience_row(component: &str, incarnation: u32, epoch: u32) -> Row<'_> {
 
 impl Keystore {
     /// Adds a component type and makes its audience key, of the strongest suite in `suites`.
-    /// `roles` go into all its credentials; `group:<name>` lets it hand out a group's keys.
+    /// `roles` go into all its credentials; `group:<name>` lets it hand out a group's keys, `group:*` those of all.
     pub async fn add_component(
         &self,
         name: &str,

@@ -29,7 +29,7 @@ const STRANGERS_AT_ONCE: f64 = 100.0;
 /// Nothing that comes back is taken on trust that can be verified: a credential must be good under
 /// this process's own root key, name the principal that was asked for and be no older than the
 /// newest one verified; a shared-key agent derives its pair keys itself; group keys are taken only
-/// if the control plane's credential has the role `group:<name>` (protocol sections 2 and 6).
+/// if the control plane's credential has the role `group:<name>` or `group:*` (protocol sections 2 and 6).
 /// The control plane is never asked about itself.
 #[derive(Clone)]
 pub struct RemoteDirectory(Arc<Inner>);

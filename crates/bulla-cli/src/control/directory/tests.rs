@@ -46,7 +46,7 @@ fn server_options() -> ServerOptions {
 
 impl Deployment {
     pub(crate) async fn new() -> Self {
-        Self::with_roles(&["group:all", "group:web"]).await
+        Self::with_roles(&["group:*"]).await
     }
 
     async fn with_roles(roles: &[&str]) -> Self {
