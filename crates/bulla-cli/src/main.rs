@@ -104,9 +104,12 @@ async fn bench(home: &Home, args: bench::BenchArgs, out: Output) -> Result<()> {
         Bus::Memory(_) => None,
         Bus::Rabbit(options) => Some(bench::Bus::Rabbit(options)),
         Bus::Oslo(oslo) => Some(bench::Bus::Oslo(oslo)),
-        Bus::Queue(_) => {
-            return Err(failure::Failure::usage("the bench runs on RabbitMQ, or in memory"));
-        }
+        Bus::Queue(options) => Some(bench::Bus::Queue(match &args.bus {
+            Some(url) if url.starts_with("queue+https:") && settings.bus.client_cert.is_none() => {
+                Box::new(control::queue_bus::as_operator(home, &settings, url)?)
+            }
+            _ => options,
+        })),
     };
     Ok(bench::run(args, bus, out.is_json()).await?)
 }

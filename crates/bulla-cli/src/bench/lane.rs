@@ -13,7 +13,9 @@ use bulla_journal::{Events, Journal, Options, SigningKey};
 use bulla_rpc::{Client, Clock, Router, Server, ServerOptions, SystemClock, Target};
 use bulla_seal::Suite;
 use bulla_transport::memory::MemoryBus;
-use bulla_transport::{Inbox, RabbitOptions, RabbitTransport, Transport};
+use bulla_transport::{
+    Inbox, QueueOptions, QueueTransport, RabbitOptions, RabbitTransport, Transport,
+};
 use serde::{Deserialize, Serialize};
 
 use super::plain::{PlainClient, PlainServer};
@@ -45,6 +47,7 @@ pub(crate) enum Bus {
     Memory(MemoryBus),
     Rabbit(Box<RabbitOptions>),
     Oslo(Box<Oslo>),
+    Queue(Box<QueueOptions>),
 }
 
 impl Bus {
@@ -53,6 +56,7 @@ impl Bus {
             Self::Memory(_) => "memory".to_owned(),
             Self::Rabbit(options) => format!("rabbit at {}", options.address()),
             Self::Oslo(oslo) => format!("rabbit at {}, oslo carrier", oslo.address()),
+            Self::Queue(options) => format!("queue service at {}", options.address()),
         }
     }
 
@@ -62,6 +66,7 @@ impl Bus {
             Self::Memory(bus) => Arc::new(bus.transport()),
             Self::Rabbit(options) => Arc::new(RabbitTransport::connect(*options).await?),
             Self::Oslo(oslo) => Arc::new(oslo.connect().await?),
+            Self::Queue(options) => Arc::new(QueueTransport::connect(*options).await?),
         })
     }
 

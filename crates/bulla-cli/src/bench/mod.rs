@@ -46,7 +46,8 @@ const REPLY_PREFETCH: u16 = 2048;
 /// Measure plain and sealed calls side by side on the same bus.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct BenchArgs {
-    /// The broker, amqp:// or amqps://; without it, the in-memory bus of one process.
+    /// The broker, amqp:// or amqps://, or a queue service, queue+https://; without it, the in-memory bus
+    /// of one process.
     #[arg(long, value_name = "URL")]
     pub(crate) bus: Option<String>,
     /// How messages travel on the broker: frames as they are, or in oslo.messaging's bodies, on its

@@ -69,12 +69,8 @@ impl QueueService {
 
     /// The way of the control plane itself: as its operator.
     pub(crate) fn bus(&self, settings: &Settings) -> Result<Bus> {
-        let files = settings.api.tls.operator(&self.home, None)?;
-        let options = QueueOptions::new(&format!("{QUEUE_SCHEME}{}", self.url))?
-            .ca_file(&files.ca)?
-            .client_certificate_files(&files.certificate, &files.key)?
-            .project(PROJECT);
-        Ok(Bus::Queue(Box::new(options)))
+        let url = format!("{QUEUE_SCHEME}{}", self.url);
+        Ok(Bus::Queue(Box::new(as_operator(&self.home, settings, &url)?)))
     }
 
     pub(crate) async fn stop(self) {
@@ -87,6 +83,13 @@ impl QueueService {
         // Nobody is there any more.
         let _ = std::fs::remove_file(self.home.queue_url());
     }
+}
+
+/// A deployment's queue service at `url` (`queue+https://…`), asked as the operator.
+pub(crate) fn as_operator(home: &Home, settings: &Settings, url: &str) -> Result<QueueOptions> {
+    let files = settings.api.tls.operator(home, None)?;
+    let options = QueueOptions::new(url)?.ca_file(&files.ca)?;
+    Ok(options.client_certificate_files(&files.certificate, &files.key)?.project(PROJECT))
 }
 
 /// What an agent may do in a queue, by its name.
