@@ -150,7 +150,8 @@ fn plain_http_needs_the_token() {
     let token = deployment.home().join("api.token");
     assert_eq!(token.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let text = fs::read_to_string(&token).unwrap();
-    fs::write(&token, format!("A{}", &text[1..])).unwrap();
+    let other = if text.starts_with('A') { 'B' } else { 'A' };
+    fs::write(&token, format!("{other}{}", &text[1..])).unwrap();
     let said = deployment.fails(1, &["call", "agent/local", "agent.ping"]);
     assert!(!said.contains("pong"), "{said}");
     let said = deployment.fails(1, &["up", "--once", "--plain", "--listen", "0.0.0.0:0"]);
