@@ -92,17 +92,24 @@ async fn what_was_answered_survives_a_killed_redis_and_other_hosts_hear_of_posts
     other.on_arrival(Arc::new(move |at: Option<&Place>| {
         let _ = heard.send(at.cloned());
     }));
-    let elsewhere = place("elsewhere");
-    let told = std::cell::Cell::new(false);
-    let hears = std::cell::RefCell::new(&mut hears);
-    eventually("it is heard", || async {
-        one.post(&elsewhere, client(), vec![text("x")], now()).await.unwrap();
-        while let Ok(heard) = hears.borrow_mut().try_recv() {
-            told.set(told.get() || heard.as_ref() == Some(&elsewhere));
+    // Also where somebody emptied this Redis, with the list of who is told.
+    for (what, before) in [("it is heard", false), ("it is heard again", true)] {
+        if before {
+            let mut connection = redis::Client::open(redis.url()).unwrap();
+            let _: () = redis::cmd("FLUSHALL").query(&mut connection).unwrap();
         }
-        told.get()
-    })
-    .await;
+        let elsewhere = place(if before { "again" } else { "elsewhere" });
+        let told = std::cell::Cell::new(false);
+        let hears = std::cell::RefCell::new(&mut hears);
+        eventually(what, || async {
+            one.post(&elsewhere, client(), vec![text("x")], now()).await.unwrap();
+            while let Ok(heard) = hears.borrow_mut().try_recv() {
+                told.set(told.get() || heard.as_ref() == Some(&elsewhere));
+            }
+            told.get()
+        })
+        .await;
+    }
 
     let ids = one.post(&at, client(), vec![text("a"), text("b")], now()).await.unwrap();
     let claim = one.claim(&at, 1, terms, now()).await.unwrap().unwrap();

@@ -1,6 +1,7 @@
 //! The connection to Redis, its scripts, and what is checked before it is used.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -81,6 +82,10 @@ pub(super) struct Link {
     at: String,
     clock: Clock,
     names: Names,
+    /// Where this process is told what others post; it knows what it posts itself.
+    channel: String,
+    /// Whether it listens.
+    listens: AtomicBool,
 }
 
 /// The names of the keys. In braces: one slot of a cluster holds all of them.
@@ -91,6 +96,7 @@ struct Names {
     queue: String,
     names: String,
     posted: String,
+    hosts: String,
     all: String,
     records: String,
     record_ends: String,
@@ -105,7 +111,8 @@ impl Names {
             of: name("of:"),
             queue: name("queue:"),
             names: name("names:"),
-            posted: name("posted"),
+            posted: name("posted:"),
+            hosts: name("hosts"),
             all: name("all"),
             records: name("records:"),
             record_ends: name("record-ends"),
@@ -124,7 +131,10 @@ impl Link {
         let connection = ConnectionManager::new_with_config(client.clone(), config).await;
         let connection = connection.map_err(|error| io_error(&at, &error))?;
         let (names, clock) = (Names::new(&options.prefix), options.clock);
-        let link = Self { scripts: scripts(), connection, client, at, clock, names };
+        let channel = format!("{}{:016x}", names.posted, super::new_tag(&at)?);
+        let listens = AtomicBool::new(false);
+        let link =
+            Self { scripts: scripts(), connection, client, at, clock, names, channel, listens };
         link.examine().await?;
         link.load().await?;
         Ok(link)
@@ -134,9 +144,9 @@ impl Link {
         &self.at
     }
 
-    /// Where is told to what queue something was posted.
-    pub(super) fn posted(&self) -> &str {
-        &self.names.posted
+    /// Those who are told to what queue something was posted, and which of them this is.
+    pub(super) fn told(&self) -> (&str, &str) {
+        (&self.names.hosts, &self.channel)
     }
 
     /// The key of an owner's index of records; a NUL and its name follow in a record's own.
@@ -155,10 +165,28 @@ impl Link {
     }
 
     /// A connection of its own, on which that is heard.
-    pub(super) async fn listen(&self) -> Result<redis::aio::PubSub, RedisError> {
-        let mut heard = self.client.get_async_pubsub().await?;
-        heard.subscribe(&self.names.posted).await?;
+    pub(super) async fn listen(&self) -> Result<redis::aio::PubSub, StoreError> {
+        let heard = async {
+            let mut heard = self.client.get_async_pubsub().await?;
+            heard.subscribe(&self.channel).await?;
+            Ok(heard)
+        };
+        let heard = heard.await.map_err(|error| self.failed(&error))?;
+        self.listens.store(true, Ordering::Relaxed);
+        self.say_that_it_listens().await?;
         Ok(heard)
+    }
+
+    pub(super) fn is_deaf(&self) {
+        self.listens.store(false, Ordering::Relaxed);
+    }
+
+    /// Again and again, as somebody may have emptied this Redis.
+    pub(super) async fn say_that_it_listens(&self) -> Result<(), StoreError> {
+        if !self.listens.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.query(redis::cmd("SADD").arg(&self.names.hosts).arg(&self.channel)).await.map(drop)
     }
 
     fn failed(&self, error: &RedisError) -> StoreError {

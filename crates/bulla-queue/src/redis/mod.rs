@@ -140,7 +140,16 @@ impl RedisQueues {
     /// Who posts, and whom to tell of it.
     fn who(&self, at: &Place, by: ClientId) -> Args {
         let told = format!("{} {}", at.name(), at.project());
-        Args::default().arg(by.as_bytes().to_vec()).arg(told).arg(self.link.posted())
+        let (hosts, own) = self.link.told();
+        Args::default().arg(by.as_bytes().to_vec()).arg(told).arg(hosts).arg(own)
+    }
+
+    /// Whether what was posted is there is not known: who waits here looks.
+    fn tell_if_failed<T>(&self, at: &Place, posted: &Result<T, StoreError>) {
+        let heard = self.heard.lock().clone();
+        if let (Err(_), Some(heard)) = (posted, heard) {
+            heard(Some(at));
+        }
     }
 
     /// Where a record is, and its name.
@@ -169,6 +178,9 @@ async fn sweep(link: Arc<Link>) {
     let mut every = tokio::time::interval(SWEEP_EVERY);
     loop {
         every.tick().await;
+        if let Err(error) = link.say_that_it_listens().await {
+            tracing::debug!(%error, "other hosts can't be told that this one listens");
+        }
         loop {
             let now = crate::service::now();
             let args = Args::default().number(SWEEP).arg(link.record_ends());
@@ -206,6 +218,7 @@ async fn listen(link: Arc<Link>, heard: Arc<Mutex<Option<Heard>>>) {
                     });
                     tell(at.as_ref());
                 }
+                link.is_deaf();
                 tracing::warn!(store = link.at(), "posts of other hosts are not heard for now");
             }
             Err(error) => {
@@ -423,8 +436,9 @@ impl Store for RedisQueues {
         now: Millis,
     ) -> Result<Vec<Id>, StoreError> {
         let (args, tags) = with_messages(self.who(at, by), messages, self.link.at())?;
-        let first = self.run(Act::Post, at, now, args).await?.number(0)?;
-        Ok(ids(first, tags))
+        let posted = self.run(Act::Post, at, now, args).await;
+        self.tell_if_failed(at, &posted);
+        Ok(ids(posted?.number(0)?, tags))
     }
 
     /// In one script.
@@ -440,7 +454,9 @@ impl Store for RedisQueues {
         let args = self.record_args(self.who(at, by), &record).arg(once.digest.as_str());
         let args = args.number(once.until);
         let (args, tags) = with_messages(args, messages, self.link.at())?;
-        let answer = self.run(Act::PostOnce, at, now, args).await?;
+        let answer = self.run(Act::PostOnce, at, now, args).await;
+        self.tell_if_failed(at, &answer);
+        let answer = answer?;
         if let Some(value) = answer.text(1)? {
             return Ok(once.judge(&Record { value: value.to_owned(), ..record }));
         }

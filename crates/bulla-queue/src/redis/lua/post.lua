@@ -1,1 +1,1 @@
-return post(8)
+return post(9)

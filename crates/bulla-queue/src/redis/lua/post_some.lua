@@ -1,5 +1,5 @@
--- ARGV: 5 who posts, 6 whom to tell, 7 where they are told; from `first` on tag, ttl, delay and body of
--- each message. The place of the first one.
+-- ARGV: 5 who posts, 6 what to tell, 7 the set of who is told, 8 which of them knows; from `first` on
+-- tag, ttl, delay and body of each message. The place of the first one.
 local function post(first)
   if not find() then enter(make(ARGV[4], '{}')) end
   local count = (#ARGV + 1 - first) / 4
@@ -18,6 +18,11 @@ local function post(first)
     end
     redis.call('ZADD', KEYS[2], text(over), n .. ':' .. seq)
   end
-  redis.call('PUBLISH', ARGV[7], ARGV[6])
+  for _, host in ipairs(redis.call('SMEMBERS', ARGV[7])) do
+    -- Who is gone is told no more; who comes back says so.
+    if host ~= ARGV[8] and redis.call('PUBLISH', host, ARGV[6]) == 0 then
+      redis.call('SREM', ARGV[7], host)
+    end
+  end
   return place
 end
