@@ -120,6 +120,10 @@ def queues(ask):
     ask("PATCH", "/v2/queues/b", [step])
     add = {"op": "add", "path": "/metadata/y", "value": {"z": 1}}
     ask("PATCH", "/v2/queues/b", [step, add], kind=PATCH)
+    # Null is a value, of what is reserved the default.
+    for key in ["n", "_default_message_ttl"]:
+        null = {"op": "add", "path": "/metadata/" + key, "value": None}
+        ask("PATCH", "/v2/queues/b", [null], kind=PATCH)
     for bad in [
         dict(step, path="/metadata/no"), dict(step, op="mv"), dict(step, path="/x"),
         {"op": "remove", "path": "/metadata/x"}, {"op": "add", "path": "/metadata/x"},

@@ -1,6 +1,6 @@
 //! A queue's metadata: what of it means something here, and how it is changed.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 
 use crate::limits::Limits;
@@ -81,7 +81,10 @@ pub(crate) fn shown(metadata: &Metadata, limits: &Limits) -> Metadata {
         shown.insert(key.to_owned(), default);
     }
     for (key, value) in metadata {
-        shown.insert(key.clone(), value.clone());
+        // One that is reserved and null is not set.
+        if !value.is_null() || !shown.contains_key(key) {
+            shown.insert(key.clone(), value.clone());
+        }
     }
     shown
 }
@@ -91,7 +94,8 @@ pub(crate) fn shown(metadata: &Metadata, limits: &Limits) -> Metadata {
 /// # Errors
 /// One can't.
 pub(crate) fn check(metadata: &Metadata, limits: &Limits) -> Result<(), String> {
-    let within = |key: &str, least: u64, most: u64| match metadata.get(key) {
+    let nullable = |key: &str| metadata.get(key).filter(|value| !value.is_null());
+    let within = |key: &str, least: u64, most: u64| match nullable(key) {
         None => Ok(()),
         Some(value) => match value.as_u64() {
             Some(n) if (least..=most).contains(&n) => Ok(()),
@@ -102,13 +106,8 @@ pub(crate) fn check(metadata: &Metadata, limits: &Limits) -> Result<(), String> 
     within(TTL, (*ttl.start()).into(), (*ttl.end()).into())?;
     within(DELAY, (*delay.start()).into(), (*delay.end()).into())?;
     within(POST_SIZE, 1, limits.max_post as u64)?;
-    let nullable = |key: &str| metadata.get(key).filter(|value| !value.is_null());
-    if nullable(MAX_CLAIMS).is_some() {
-        within(MAX_CLAIMS, 1, u64::from(u32::MAX))?;
-    }
-    if nullable(DEAD_LETTER_TTL).is_some() {
-        within(DEAD_LETTER_TTL, (*ttl.start()).into(), (*ttl.end()).into())?;
-    }
+    within(MAX_CLAIMS, 1, u64::from(u32::MAX))?;
+    within(DEAD_LETTER_TTL, (*ttl.start()).into(), (*ttl.end()).into())?;
     if let Some(queue) = nullable(DEAD_LETTER) {
         let name = queue.as_str().unwrap_or_default();
         if crate::name::Place::new("".into(), name, limits).is_none() {
@@ -121,7 +120,7 @@ pub(crate) fn check(metadata: &Metadata, limits: &Limits) -> Result<(), String> 
     {
         return Err(format!("{REQUIRE} must be \"signed\" or \"sealed\"."));
     }
-    match metadata.get(ENCRYPT) {
+    match nullable(ENCRYPT) {
         None | Some(Value::Bool(false)) => Ok(()),
         // A key that the server holds would protect nothing from it: sealed messages do.
         Some(Value::Bool(true)) => Err(format!("{ENCRYPT} is not offered here: seal messages.")),
@@ -158,7 +157,13 @@ pub enum PatchFault {
 struct Step {
     op: String,
     path: String,
+    /// One that is null is there, too (RFC 6902).
+    #[serde(default, deserialize_with = "there")]
     value: Option<Value>,
+}
+
+fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
 }
 
 impl Patch {
@@ -269,6 +274,7 @@ mod tests {
         let fits = |value: Value| check(&map(value), &limits).is_ok();
         assert!(fits(json!({ "a": { "b": 1 }, TTL: 60, DELAY: 0, POST_SIZE: 262_144 })));
         assert!(fits(json!({ MAX_CLAIMS: null, DEAD_LETTER: null, ENCRYPT: false })));
+        assert!(fits(json!({ TTL: null, DELAY: null, POST_SIZE: null, ENCRYPT: null })));
         for bad in [
             json!({ TTL: 59 }),
             json!({ TTL: 1_209_601 }),
@@ -299,6 +305,17 @@ mod tests {
         ]);
         let after = patch(steps).unwrap().apply(&before).unwrap();
         assert_eq!(Value::Object(after), json!({ "a": 3, "c": [1] }));
+        // Null is a value; of what is reserved it means the default.
+        let null = json!([
+            { "op": "add", "path": "/metadata/c", "value": null },
+            { "op": "replace", "path": "/metadata/a", "value": null },
+            { "op": "add", "path": "/metadata/_default_message_ttl", "value": null },
+        ]);
+        let after = patch(null).unwrap().apply(&before).unwrap();
+        assert_eq!(after["a"], Value::Null);
+        assert!(after.contains_key("c") && after["c"].is_null());
+        let shown = shown(&after, &Limits::default());
+        assert_eq!((&shown[TTL], &shown["c"]), (&json!(3600), &Value::Null));
         let missing = patch(json!([{ "op": "replace", "path": "/metadata/x", "value": 1 }]));
         assert_eq!(missing.unwrap().apply(&before), Err(PatchFault::Missing("x".into())));
         let bad = patch(json!([{ "op": "add", "path": "/metadata/_max_claim_count", "value": 0 }]));
