@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
@@ -84,20 +83,16 @@ impl Connection {
                 requests(stream, (peer, from.ip()), &shared).await;
             }
             Entrance::Tls(certificates) => {
-                let acceptor = &certificates.acceptor();
-                let stream = Box::pin(handshake(acceptor, stream, &shared)).await;
-                let Some(stream) = stream else { return };
-                let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                let peer =
-                    leaf.map_or(Peer::Uncertified, |leaf| Peer::Certified(tls::operator(leaf)));
-                requests(stream, (peer, from.ip()), &shared).await;
+                let stream = handshake(certificates.acceptor(), stream, &shared);
+                let Some(stream) = Box::pin(stream).await else { return };
+                identified(stream, from.ip(), &shared).await;
             }
         }
     }
 }
 
 async fn handshake(
-    acceptor: &TlsAcceptor,
+    acceptor: TlsAcceptor,
     stream: TcpStream,
     shared: &Shared,
 ) -> Option<TlsStream<TcpStream>> {
@@ -119,27 +114,48 @@ async fn handshake(
     }
 }
 
-async fn requests(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+/// The requests of a connection with a certificate, or without one.
+fn identified(
+    stream: TlsStream<TcpStream>,
+    from: IpAddr,
+    shared: &Arc<Shared>,
+) -> impl Future<Output = ()> + use<> {
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let peer = leaf.map_or(Peer::Uncertified, |leaf| Peer::Certified(tls::operator(leaf)));
+    requests(stream, (peer, from), shared)
+}
+
+/// In a box that is made here, and not within the future: that would hold what the connection is made of
+/// beside it, and a plain one as much as one over TLS.
+fn requests<I>(
+    stream: I,
     from: (Peer, IpAddr),
     shared: &Arc<Shared>,
-) {
-    let service = service_fn(|request| answer(request, from.clone(), Arc::clone(shared)));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(shared.limits.header)
-        .max_buf_size(MAX_HEADER)
-        .serve_connection(TokioIo::new(stream), service);
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shared.shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+) -> impl Future<Output = ()> + use<I>
+where
+    I: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (shutdown, header) = (shared.shutdown.clone(), shared.limits.header);
+    let shared = Arc::clone(shared);
+    let service = service_fn(move |request| answer(request, from.clone(), Arc::clone(&shared)));
+    let mut connection = Box::pin(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(header)
+            .max_buf_size(MAX_HEADER)
+            .serve_connection(TokioIo::new(stream), service),
+    );
+    async move {
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            debug!(%error, "connection ended");
         }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "connection ended");
     }
 }
 

@@ -113,7 +113,7 @@ async fn answer(service: &Arc<Service>, request: Request) -> Result<Response, Fa
     let at = found.queue().map(|name| caller.place(name, found.is_topic, service)).transpose()?;
     caller.check(&parts, (at.as_ref(), found.route.resource), service).await?;
     let params = Params::of(&parts);
-    let body = async || read(&parts, service, body).await;
+    let body = async || Box::pin(read(&parts, service, body)).await;
     let Some(at) = at else {
         let asked = Common { service, caller: &caller, name: found.name, params };
         return Box::pin(common((op, found.is_topic), &asked, body)).await;
