@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use bulla_http::{Outward, Reach};
-use bulla_queue::{Limits, Plain, StoreAddress, Webhooks};
+use bulla_queue::{Limits, Plain, Quota, StoreAddress, Webhooks};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -35,6 +35,9 @@ pub(crate) struct Queue {
     pub(crate) url: Option<String>,
     pub(crate) min_claim_s: Option<u32>,
     pub(crate) max_connections: Option<usize>,
+    /// Queues for parts of large messages that an agent may have, and bytes in them.
+    pub(crate) agent_queues: Option<usize>,
+    pub(crate) agent_bytes: Option<u64>,
     pub(crate) webhook_targets: WebhookTargets,
     pub(crate) webhook_ca: Option<PathBuf>,
     pub(crate) webhook_confirm: Option<bool>,
@@ -134,6 +137,15 @@ impl Queue {
             limits.grace = least..=*limits.grace.end();
         }
         Ok(limits)
+    }
+
+    /// What an agent may have in queues for parts of large messages.
+    pub(crate) fn quota(&self) -> Quota {
+        let default = Quota::default();
+        Quota {
+            queues: self.agent_queues.unwrap_or(default.queues),
+            bytes: self.agent_bytes.unwrap_or(default.bytes),
+        }
     }
 
     /// How subscribers are told; `None` if they are not.

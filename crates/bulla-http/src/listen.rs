@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, FromRequestParts};
@@ -50,6 +50,8 @@ pub struct Listener {
     entrance: Entrance,
     limits: Limits,
     authenticators: Authenticators,
+    /// The first second, of Unix time, in which no other process had the port.
+    since: u64,
 }
 
 /// How a connection and its requests are authenticated.
@@ -150,7 +152,9 @@ impl Options {
 }
 
 impl Listener {
-    /// Loads the certificates and takes the port.
+    /// Loads the certificates and takes the port. Where used signatures are kept in memory this lasts until
+    /// the second is over: times in signatures are whole ones, and what was signed in an earlier second
+    /// may have been used with the process before.
     ///
     /// # Errors
     ///
@@ -168,7 +172,12 @@ impl Listener {
         };
         let socket = TcpListener::bind(address).await.map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
-        Ok(Self { socket, address, entrance, limits, authenticators })
+        let now = unix_time();
+        let since = now.as_secs() + 1;
+        if authenticators.forgets() {
+            tokio::time::sleep(Duration::from_secs(since).saturating_sub(now)).await;
+        }
+        Ok(Self { socket, address, entrance, limits, authenticators, since })
     }
 
     /// Authenticates requests by more than the door itself does, and limits how many there are.
@@ -208,7 +217,8 @@ impl Listener {
     /// requests in flight finish within [`Limits::drain`], and returns. Dropping the future
     /// closes every connection.
     pub async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let Self { socket, address, entrance, limits, authenticators } = self;
+        let Self { socket, address, entrance, limits, authenticators, since } = self;
+        let since = if authenticators.forgets() { since } else { 0 };
         // The extractors read the limits from the request; this one is for axum's own.
         let router = router.layer(DefaultBodyLimit::max(limits.max_body));
         let slots = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -222,7 +232,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             router,
             entrance,
-            gate: Gate::new(authenticators, limits),
+            gate: Gate::new(authenticators, limits, since),
             limits,
             shutdown: shutdown.clone(),
             abandon: abandon.clone(),
@@ -242,6 +252,10 @@ impl Listener {
             tasks.wait().await;
         }
     }
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The next connection, once there is room for it; `None` once shutdown began.

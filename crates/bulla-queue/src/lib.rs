@@ -39,6 +39,7 @@ mod open;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod quota;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod recent;
 mod record;
@@ -69,6 +70,7 @@ pub use name::{ClientId, Place};
 pub use once::{Once, Posted};
 pub use open::StoreAddress;
 pub use pool::{Flavor, Pool};
+pub use quota::Quota;
 pub use record::{Before, NEVER, Record, RecordKind};
 pub use require::Require;
 pub use rest::{EncryptedQueues, Plain, RestKey};

@@ -9,6 +9,7 @@ use crate::grant::Grants;
 use crate::hooks::{Hooks, Webhooks};
 use crate::limits::Limits;
 use crate::name::Place;
+use crate::quota::{Quota, Quotas};
 use crate::store::{Claim, ClaimTerms, Listed, Millis, Page, Store, StoreError};
 
 /// A queue service.
@@ -19,6 +20,7 @@ pub struct Service {
     pub(crate) open: bool,
     pub(crate) agents: Option<(Arc<str>, AgentRule)>,
     pub(crate) hooks: Option<Hooks>,
+    pub(crate) quotas: Quotas,
     arrivals: Arc<Arrivals>,
 }
 
@@ -39,7 +41,17 @@ impl Service {
             (Some(arrivals), None) => arrivals.tell_all(),
             (None, _) => {}
         }));
-        Self { store, limits, grants: None, open: false, agents: None, hooks: None, arrivals }
+        let quotas = Quotas::default();
+        Self {
+            store,
+            limits,
+            grants: None,
+            open: false,
+            agents: None,
+            hooks: None,
+            quotas,
+            arrivals,
+        }
     }
 
     /// Other limits than Zaqar's.
@@ -68,6 +80,23 @@ impl Service {
     pub fn agents(mut self, project: &str, rule: AgentRule) -> Self {
         self.agents = Some((project.into(), rule));
         self
+    }
+
+    /// What each agent may have in queues for anybody.
+    #[must_use]
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.quotas.quota = quota;
+        self
+    }
+
+    /// Removes agents' queues for anybody in which nothing is any more; how many. To be called now and
+    /// then: messages end by themselves, queues do not.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn tidy(&self) -> Result<u64, StoreError> {
+        let Some((project, rule)) = &self.agents else { return Ok(0) };
+        self.quotas.tidy(self.store.as_ref(), (project, *rule), now()).await
     }
 
     /// Believes what requests say of their project. Only for a listener that nobody else reaches.

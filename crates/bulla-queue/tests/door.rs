@@ -23,9 +23,13 @@ use bulla_http::{
     AccessKeys, AccessSecret, AgentKey, AgentKeys, Authenticators, KeyOwner, Listener, Options,
     Token,
 };
-use bulla_queue::{AgentMay, GRANT_HEADERS, Grants, PUBLIC, Service, SqliteQueues, router};
+use bulla_queue::{
+    AgentMay, GRANT_HEADERS, Grants, Limits, PUBLIC, Place, Quota, Service, SqliteQueues, Store,
+    router,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 const SEED: [u8; 32] = [5; 32];
@@ -110,6 +114,7 @@ fn rule(queue: &str, agent: &str) -> AgentMay {
         "own" if agent == "agent/db-1" => AgentMay::Take,
         "shared" if agent == "agent/db-3" => AgentMay::Take,
         "control" => AgentMay::Post,
+        _ if queue.starts_with("parts-") => AgentMay::Share,
         _ => AgentMay::Nothing,
     }
 }
@@ -118,6 +123,9 @@ struct Served {
     address: SocketAddr,
     token: String,
     stop: CancellationToken,
+    serving: JoinHandle<()>,
+    store: Arc<SqliteQueues>,
+    service: Arc<Service>,
     _dir: tempfile::TempDir,
 }
 
@@ -129,22 +137,28 @@ impl Drop for Served {
 
 impl Served {
     async fn new() -> Self {
+        Self::at(([127, 0, 0, 1], 0).into()).await
+    }
+
+    async fn at(address: SocketAddr) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = SqliteQueues::open(dir.path().join("q.db"), 0).await.unwrap();
-        let service = Service::new(Arc::new(store)).agents("bulla", rule);
-        let service = service.grants(Grants::new(&[7; 32]).unwrap());
+        let store = Arc::new(store);
+        let service = Service::new(store.clone()).agents("bulla", rule);
+        let service = service.quota(Quota { queues: 2, bytes: 1000 });
+        let service = Arc::new(service.grants(Grants::new(&[7; 32]).unwrap()));
         let path = dir.path().join("token");
         let token = Token::load_or_create(&path).unwrap();
         let by = Authenticators::default().access_keys(Arc::new(Users), None);
         let by = by.agent_keys(Arc::new(Keys));
         let by = by.roles(vec![("program/admin".to_owned(), vec!["queue-admin".to_owned()])]);
         let by = by.grants(GRANT_HEADERS).public(PUBLIC);
-        let options = Options::plain_loopback(([127, 0, 0, 1], 0).into(), token).unwrap();
+        let options = Options::plain_loopback(address, token).unwrap();
         let listener = Listener::bind(options.authenticators(by)).await.unwrap();
         let (address, stop) = (listener.local_addr(), CancellationToken::new());
-        tokio::spawn(listener.serve(router(Arc::new(service)), stop.clone()));
+        let serving = tokio::spawn(listener.serve(router(service.clone()), stop.clone()));
         let token = std::fs::read_to_string(path).unwrap().trim().to_owned();
-        Self { address, token, stop, _dir: dir }
+        Self { address, token, stop, serving, store, service, _dir: dir }
     }
 
     /// The status and the body of an answer.
@@ -204,11 +218,24 @@ fn sign_by(
     by: &By,
     authority: &str,
     line: &str,
+    named: (&str, &str),
+    body: &str,
+) -> Vec<(&'static str, String)> {
+    sign_at(unix_time(), by, (authority, line), named, body)
+}
+
+fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn sign_at(
+    created: u64,
+    by: &By,
+    (authority, line): (&str, &str),
     (key_id, nonce): (&str, &str),
     body: &str,
 ) -> Vec<(&'static str, String)> {
     let (method, path) = line.split_once(' ').unwrap();
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let mut base = format!("\"@method\": {method}\n\"@target-uri\": http://{authority}{path}\n");
     let (mut fields, mut list) = (Vec::new(), "\"@method\" \"@target-uri\"".to_owned());
     if !body.is_empty() {
@@ -331,6 +358,83 @@ async fn an_agent_is_known_by_its_key_and_confined() {
     assert_eq!(served.status("PUT /v2/queues/own", &shown).await, 204);
     let (_, others) = served.ask("GET /v2/queues", &of("elsewhere"), "").await;
     assert!(others.contains("\"queues\":[]"), "{others}");
+}
+
+#[tokio::test]
+async fn a_signature_from_before_a_restart_is_not_taken_and_none_before_its_time() {
+    let mut before = Served::new().await;
+    let (address, authority) = (before.address, before.address.to_string());
+    let line = "GET /v2/queues/own/stats";
+    let signers =
+        [(By::Key, "agent/db-1#k1"), (By::Mac(SECRET), "BULLONE")].map(|(by, id)| (by, (id, "r")));
+    let used = signers.each_ref().map(|(by, named)| sign_by(by, &authority, line, *named, ""));
+    for fields in &used {
+        let shown: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(before.status(line, &shown).await, 200);
+        assert_eq!(before.status(line, &shown).await, 401);
+    }
+    before.stop.cancel();
+    (&mut before.serving).await.unwrap();
+    // Nobody here remembers them, and they are good for another minute.
+    let after = Served::at(address).await;
+    for (fields, (by, (id, _))) in used.iter().zip(&signers) {
+        let shown: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let (status, why) = after.ask(line, &shown, "").await;
+        assert!(status == 503 && why.contains("sign it again"), "{status} {why}");
+        assert_eq!(after.signed_by(by, line, (id, "new"), "").await, 200);
+        // By a clock that is ahead: it would be good after a restart if it were used now.
+        let ahead = unix_time() + 2;
+        let fields = sign_at(ahead, by, (&authority, line), (id, "ahead"), "");
+        let shown: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        assert_eq!(after.status(line, &shown).await, 200);
+        assert!(unix_time() >= ahead);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_has_a_quota_of_queues_for_anybody() {
+    let served = Served::new().await;
+    let n = std::cell::Cell::new(0);
+    let ask = async |by: &By, id: &str, line: &str, body: &str| {
+        n.set(n.get() + 1);
+        let nonce = format!("q{}", n.get());
+        served.signed_with(by, line, ((id, &nonce), body), &[]).await
+    };
+    let (one, other) = ((By::Key, "agent/db-1#k1"), (By::Mac(SHARED), "agent/db-3#2"));
+    let post = async |(by, id): &(By, &str), queue: &str, body: &str| {
+        ask(by, id, &format!("POST /v2/queues/{queue}/messages"), body).await
+    };
+    let large = MESSAGE.replace("\"x\"", &format!("\"{}\"", "x".repeat(990)));
+    assert_eq!(post(&one, "parts-1", MESSAGE).await.0, 201);
+    assert_eq!(post(&one, "parts-2", MESSAGE).await.0, 201);
+    assert_eq!(post(&one, "parts-2", MESSAGE).await.0, 201);
+    for (queue, body) in [("parts-3", MESSAGE), ("parts-2", large.as_str())] {
+        let (status, why) = post(&one, queue, body).await;
+        assert!(status == 503 && why.contains("agent/db-1 has as much"), "{status} {why}");
+    }
+    // Messages to others are no parts, and another agent has a quota of its own.
+    assert_eq!(post(&one, "control", MESSAGE).await.0, 201);
+    assert_eq!(post(&other, "parts-3", MESSAGE).await.0, 201);
+    // Whoever took the parts removes the queue, here or by another process.
+    assert_eq!(ask(&other.0, other.1, "DELETE /v2/queues/parts-1", "").await.0, 204);
+    assert_eq!(post(&one, "parts-4", MESSAGE).await.0, 201);
+    assert_eq!(post(&one, "parts-5", MESSAGE).await.0, 503);
+    let at = |name: &str| Place::new("bulla".into(), name, &Limits::default()).unwrap();
+    served.store.remove(&at("parts-2")).await.unwrap();
+    assert_eq!(post(&one, "parts-5", MESSAGE).await.0, 201);
+    let bearer = format!("Bearer {}", served.token);
+    let operator = [("Authorization", bearer.as_str()), ("X-Project-ID", "bulla")];
+    let (_, health) = served.ask("GET /v2/health", &operator, "").await;
+    assert!(health.contains("\"agent_quota\":3"), "{health}");
+    // What is empty is removed; what somebody has still to take, and others' queues, are not.
+    served.store.purge(&at("parts-4")).await.unwrap();
+    served.store.purge(&at("control")).await.unwrap();
+    assert_eq!(served.service.tidy().await.unwrap(), 1);
+    for (name, there) in
+        [("parts-3", true), ("parts-4", false), ("parts-5", true), ("control", true)]
+    {
+        assert_eq!(served.store.metadata(&at(name)).await.unwrap().is_some(), there, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -24,6 +24,9 @@ use crate::settings::{Home, Settings};
 /// The project that the queues of a deployment are in.
 const PROJECT: &str = "bulla";
 
+/// How often is looked for queues of large messages in which nothing is any more.
+const TIDY_EVERY: Duration = Duration::from_secs(600);
+
 /// A queue service that runs.
 pub(crate) struct QueueService {
     pub(crate) url: String,
@@ -57,8 +60,10 @@ impl QueueService {
         let options = Options::tls(queue.address()?, files).limits(queue.door()).authenticators(by);
         let listener = Listener::bind(options).await?;
         let url = listener.url();
-        let service = queue::service(home, settings).await?.agents(PROJECT, may);
+        let service =
+            queue::service(home, settings).await?.agents(PROJECT, may).quota(queue.quota());
         let service = Arc::new(service);
+        tokio::spawn(stop.clone().run_until_cancelled_owned(tidy(service.clone())));
         let router = bulla_queue::router(service.clone());
         let serving = tokio::spawn(listener.serve(router, stop.clone()));
         let path = home.queue_url();
@@ -90,6 +95,19 @@ pub(crate) fn as_operator(home: &Home, settings: &Settings, url: &str) -> Result
     let files = settings.api.tls.operator(home, None)?;
     let options = QueueOptions::new(url)?.ca_file(&files.ca)?;
     Ok(options.client_certificate_files(&files.certificate, &files.key)?.project(PROJECT))
+}
+
+/// Removes queues that nobody needs any more: messages end by themselves, queues do not.
+async fn tidy(service: Arc<Service>) {
+    let mut every = tokio::time::interval(TIDY_EVERY);
+    loop {
+        every.tick().await;
+        match service.tidy().await {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "empty queues of large messages were removed"),
+            Err(error) => tracing::warn!(%error, "empty queues can't be removed"),
+        }
+    }
 }
 
 /// What an agent may do in a queue, by its name.

@@ -201,6 +201,11 @@ impl Authenticators {
         self
     }
 
+    /// Whether signatures that were used are forgotten when the process ends.
+    pub(crate) fn forgets(&self) -> bool {
+        self.nonces.as_ref().is_some_and(|nonces| !nonces.outlives())
+    }
+
     /// Whether requests can be authenticated without a client certificate.
     #[must_use]
     pub fn without_certificate(&self) -> bool {
@@ -234,6 +239,8 @@ pub(crate) struct Gate {
     failures: Buckets<IpAddr>,
     limits: Limits,
     times: Times,
+    /// Signatures that were made before, in Unix seconds, may have been used; nobody remembers.
+    since: u64,
     /// Stands in for the secret of a key that is not there, so that both take the same time.
     nobody: Option<AccessSecret>,
 }
@@ -264,12 +271,13 @@ struct Refused {
 }
 
 impl Gate {
-    pub(crate) fn new(by: Authenticators, limits: Limits) -> Self {
+    pub(crate) fn new(by: Authenticators, limits: Limits, since: u64) -> Self {
         Self {
             identities: by.rate.map(Buckets::new),
             failures: Buckets::new(by.failures.unwrap_or(FAILURES)),
             limits,
             times: Times::default(),
+            since,
             nobody: AccessSecret::new("nobody").ok(),
             by,
         }

@@ -1,6 +1,6 @@
 //! Requests that are signed with an access key, or with an agent's own.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -55,6 +55,9 @@ impl Gate {
         if !claimed.is_by(&owner.secret) {
             return Err(wrong("signature-wrong"));
         }
+        if self.of_this_process(&claimed, credential).await? {
+            return Box::pin(self.signed(request, scheme)).await;
+        }
         let first = nonces.first(claimed.seen(), now).await;
         if !first.map_err(|error| cant(error.0))? {
             let detail = "this signature was used before; sign each request anew";
@@ -95,6 +98,9 @@ impl Gate {
         if !claimed.is_by_agent(&found) {
             return Err(wrong("signature-wrong"));
         }
+        if self.of_this_process(claimed, credential).await? {
+            return Box::pin(self.by_agent(request, claimed, has_body, now)).await;
+        }
         let first = nonces.first(claimed.seen(), now).await;
         if !first.map_err(|error| cant(error.0))? {
             let detail = "this signature was used before; sign each request anew";
@@ -103,6 +109,30 @@ impl Gate {
         let identity = Identity::agent(agent).ok_or_else(|| wrong("agent-key-name"))?;
         self.check_body(request, claimed.digest(), has_body).await?;
         Ok(identity)
+    }
+
+    /// Where used signatures are forgotten with the process: that this one was not used before it began.
+    /// None is used before its own time, and none from before the beginning is taken. Whether that took a
+    /// while, in which its key may have been taken away.
+    async fn of_this_process(
+        &self,
+        claimed: &Claimed,
+        credential: &'static str,
+    ) -> Result<bool, Refused> {
+        let created = claimed.seen().created;
+        if created < self.since {
+            let detail = "the request was signed before this service started; sign it again";
+            let problem = unavailable(detail);
+            return Err(Refused { credential, why: "signature-before-start", problem });
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The clock of who signed it is ahead, by as much as is allowed at the most.
+        let ahead = Duration::from_secs(created).saturating_sub(now);
+        if self.since == 0 || ahead.is_zero() {
+            return Ok(false);
+        }
+        tokio::time::sleep(ahead).await;
+        Ok(true)
     }
 
     /// Reads the body, which must be the one that was signed.

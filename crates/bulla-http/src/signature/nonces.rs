@@ -22,6 +22,12 @@ pub trait Nonces: Send + Sync + 'static {
     ///
     /// It can't be told: the request is refused.
     async fn first(&self, seen: Seen<'_>, now: u64) -> Result<bool, NonceError>;
+
+    /// Whether what was seen is still known after a restart. Where it is not, the listener takes no
+    /// signature from before it began.
+    fn outlives(&self) -> bool {
+        true
+    }
 }
 
 /// A nonce of an access key.
@@ -43,7 +49,7 @@ pub struct Seen<'a> {
 pub struct NonceError(pub String);
 
 /// Remembers in this process alone, within bounds: what comes beyond them is refused, and nothing is
-/// forgotten early.
+/// forgotten early. Several processes behind one address each remember their own.
 #[derive(Default)]
 pub struct MemoryNonces {
     held: Mutex<Held>,
@@ -106,6 +112,10 @@ impl Nonces for MemoryNonces {
         of.order.push_back((seen.until, seen.nonce.into()));
         held.count += 1;
         Ok(true)
+    }
+
+    fn outlives(&self) -> bool {
+        false
     }
 }
 

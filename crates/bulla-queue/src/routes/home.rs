@@ -118,6 +118,7 @@ pub(super) async fn health(asked: &Common<'_>) -> Result<Response, Fault> {
     });
     let health = json!({
         "catalog_reachable": reachable,
+        "refused": { "agent_quota": asked.service.quotas.refused() },
         store.name(): {
             "storage_reachable": reachable,
             "operation_status": { "ping": operation },

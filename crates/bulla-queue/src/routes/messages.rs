@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::events::wants_events;
 use super::params::{self, Params};
 use super::{Asked, empty, events, json as answer, located, once};
+use crate::caller::{AgentMay, Rights};
 use crate::date;
 use crate::fault::Fault;
 use crate::id::Id;
@@ -72,6 +73,9 @@ pub(super) async fn post(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fau
     let watched = watched.filter(|(_, watchers)| !watchers.is_empty());
     let told = watched.as_ref().map(|_| messages.clone());
     let (client, now) = (asked.caller.client, now());
+    if matches!(asked.caller.rights, Rights::Agent(AgentMay::Share)) {
+        take_quota(asked, &messages, now).await?;
+    }
     let ids = match key {
         None => store.post(at, client, messages, now).await?,
         Some(key) => {
@@ -91,6 +95,16 @@ pub(super) async fn post(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fau
         hooks.tell(at, &watchers, &metadata, &messages);
     }
     posted(at, &ids)
+}
+
+/// Counts what an agent posts to a queue for anybody.
+async fn take_quota(asked: &Asked<'_>, messages: &[NewMessage], now: Millis) -> Result<(), Fault> {
+    let agent = asked.parts.extensions.get::<Identity>().map(ToString::to_string);
+    let bytes = messages.iter().map(|message| message.body.len() as u64).sum();
+    let lives = messages.iter().map(|message| message.ttl).max().unwrap_or_default();
+    let what = (asked.at, bytes, now + u64::from(lives) * 1000);
+    let store = asked.service.store.as_ref();
+    asked.service.quotas.take(store, &agent.unwrap_or_default(), what, now).await
 }
 
 fn posted(at: &Place, ids: &[Id]) -> Result<Response, Fault> {

@@ -107,6 +107,7 @@ pub(super) async fn patch(asked: &Asked<'_>, body: Bytes) -> Result<Response, Fa
 
 pub(super) async fn delete(asked: &Asked<'_>) -> Result<Response, Fault> {
     asked.service.store.remove(asked.at).await?;
+    asked.service.quotas.gone(asked.at);
     remove_subscriptions(asked).await?;
     Ok(empty())
 }
