@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
+use bulla_oslo::Ids;
+use bulla_oslo::wire::{Call, Monitor, ReplyQueue};
 use bulla_rpc::Server;
 use bulla_seal::{Detail, MAX_FRAME, MessageId, Outcome, Parsed};
 use bulla_transport::{
@@ -14,10 +16,12 @@ use bulla_transport::{
 };
 use bytes::Bytes;
 use parking_lot::Mutex;
+use pyo3::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::driven::{Driven, Parked};
+use crate::errors::Usage;
 use crate::job::Work;
 use crate::wait::{Cell, Queue};
 
@@ -35,7 +39,7 @@ tokio::task_local! {
 #[derive(Debug)]
 pub(crate) enum Errand {
     /// A reply, or what stands in its place.
-    Reply { way: Way, frame: Bytes, ending: bool },
+    Reply { way: Call, frame: Bytes, ending: bool },
     /// A request, sent again or made by the protocol itself.
     Request {
         to: Address,
@@ -45,16 +49,10 @@ pub(crate) enum Errand {
     },
 }
 
-/// The way back to a caller.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Way {
-    pub(crate) queue: String,
-    pub(crate) message: String,
-    pub(crate) timeout: Option<f64>,
-}
-
 #[derive(Default)]
 pub(crate) struct Bridge {
+    /// For what is published: no two messages have the same.
+    pub(crate) ids: Ids,
     inboxes: Mutex<HashMap<Inbox, mpsc::Sender<Delivery>>>,
     /// For what Python's driver is to publish by itself.
     pub(crate) errands: Queue<Errand>,
@@ -102,7 +100,7 @@ pub(crate) fn kept(work: Work) -> Option<Work> {
 /// What is known of a request beside itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Known {
-    pub(crate) way: Option<Way>,
+    pub(crate) way: Option<Call>,
     /// Which listener of Python's took it.
     pub(crate) listener: u32,
 }
@@ -117,6 +115,18 @@ pub(crate) enum NotTaken {
 }
 
 impl Bridge {
+    /// How a call is answered that has its replies come to this queue.
+    pub(crate) fn call(&self, reply_queue: &str, monitor: Option<f64>) -> PyResult<Call> {
+        let queue = ReplyQueue::parse(reply_queue)
+            .ok_or_else(|| Usage::new_err(format!("`{reply_queue}` is no reply queue's name")))?;
+        let monitor = monitor.filter(|seconds| *seconds != 0.0).map(|seconds| {
+            Monitor::from_secs(seconds).ok_or_else(|| {
+                Usage::new_err("the time between two signs of life is more than 0 s, at most a day")
+            })
+        });
+        Ok(Call { id: self.ids.next(), reply_queue: queue, monitor: monitor.transpose()? })
+    }
+
     /// Requests are taken by this server from now on.
     pub(crate) fn serve(&self, server: &Arc<Server>) {
         *self.server.lock() = Some(Arc::downgrade(server));
@@ -133,7 +143,7 @@ impl Bridge {
         let taker = self.inboxes.lock().get(inbox).cloned().ok_or(NotTaken::NoInbox)?;
         let place = taker.clone().try_reserve_owned().map_err(|_| NotTaken::Full)?;
         let request = id_of(&frame);
-        let hint = known.way.as_ref().and_then(|way| ReplyName::queue(&way.queue));
+        let hint = known.way.as_ref().and_then(|way| ReplyName::queue(way.reply_queue.as_str()));
         if let Some(request) = request {
             self.unjudged.lock().insert(request);
             self.ways.lock().insert(request, known);

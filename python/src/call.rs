@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla::{CallError, Step};
+use bulla_oslo::wire;
 use bulla_rpc::Request;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use tokio::runtime::Handle;
 
-use crate::bridge::SEALED;
+use crate::bridge::{Bridge, SEALED};
 use crate::driven::Driven;
 use crate::errors::{Error, call_error};
 use crate::item::Item;
@@ -33,6 +33,7 @@ pub(crate) enum Way {
 pub(crate) struct Call {
     state: Arc<State>,
     run: Arc<Driven>,
+    bridge: Arc<Bridge>,
 }
 
 struct State {
@@ -108,7 +109,7 @@ impl Asked {
 
     /// Begins it on this thread as far as it goes without waiting, which for a peer that is known is
     /// until it is sealed. A call is driven on by whoever waits for it, the rest by the runtime.
-    pub(crate) fn begin(self, runtime: &Handle) -> Call {
+    pub(crate) fn begin(self, bridge: Arc<Bridge>, runtime: &Handle) -> Call {
         let state = Arc::new(State {
             sealed: Arc::default(),
             done: Cell::default(),
@@ -125,7 +126,7 @@ impl Asked {
         if !run.poll() && !is_call {
             run.spawn();
         }
-        Call { state, run }
+        Call { state, run, bridge }
     }
 }
 
@@ -163,10 +164,20 @@ impl Call {
         self.state.sealed.look(|frame| matches!(frame, Some(Some(_))))
     }
 
-    /// The sealed message, base64, for another to carry; once. None if there is none.
-    fn frame(&self, py: Python<'_>) -> Option<String> {
-        let frame = self.state.sealed.take().flatten()?;
-        Some(detached(py, frame.len(), || BASE64.encode(frame)))
+    /// The body of the sealed message, for another to carry; once. None if there is none. Of a call with
+    /// the queue that replies come to, and the longest time between two signs of life, in seconds.
+    #[pyo3(signature = (reply_queue=None, monitor=None))]
+    fn body<'py>(
+        &self,
+        py: Python<'py>,
+        reply_queue: Option<&str>,
+        monitor: Option<f64>,
+    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let call = reply_queue.map(|queue| self.bridge.call(queue, monitor)).transpose()?;
+        let Some(frame) = self.state.sealed.take().flatten() else { return Ok(None) };
+        let id = self.bridge.ids.next();
+        let body = detached(py, frame.len(), || wire::request(&frame, call.as_ref(), id));
+        Ok(Some(PyBytes::new(py, &body)))
     }
 
     /// Waits for its end; whether it ended.

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla::{Context, MessageKind, RemoteError};
+use bulla_oslo::wire;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::bridge::{Bridge, Known, Way};
+use crate::bridge::{Bridge, Known};
 use crate::driven::Driven;
 use crate::errors::error;
 use crate::item::Item;
@@ -51,7 +51,7 @@ pub(crate) struct Job {
     args: Mutex<Option<Item>>,
     done: Mutex<Option<oneshot::Sender<Ran>>>,
     rest: Option<Arc<Driven>>,
-    way: Option<Way>,
+    way: Option<wire::Call>,
     /// Which listener of Python's took it; 0 if it came natively.
     #[pyo3(get)]
     listener: u32,
@@ -96,7 +96,7 @@ impl Job {
         {
             rest.spawn();
         }
-        Answer(cell)
+        Answer(cell.zip(self.way.as_ref().map(|way| way.id)), self.bridge.clone())
     }
 }
 
@@ -139,7 +139,9 @@ impl Job {
     /// life; None if it came natively or is not answered.
     #[getter]
     fn way(&self) -> Option<(String, String, Option<f64>)> {
-        self.way.as_ref().map(|way| (way.queue.clone(), way.message.clone(), way.timeout))
+        let way = self.way.as_ref()?;
+        let monitor = way.monitor.map(wire::Monitor::secs);
+        Some((way.reply_queue.to_string(), way.id.to_string(), monitor))
     }
 
     /// Whether the caller gave up.
@@ -202,29 +204,32 @@ impl Job {
 
 /// The sealed answer to a request, on its way.
 #[pyclass(frozen, module = "bulla")]
-pub(crate) struct Answer(Option<Arc<Cell<Option<Bytes>>>>);
+pub(crate) struct Answer(Option<(Arc<Cell<Option<Bytes>>>, wire::Id)>, Arc<Bridge>);
 
 #[pymethods]
 impl Answer {
     /// Whether it is there, or that there is none is known.
     fn done(&self) -> bool {
-        self.0.as_ref().is_none_or(|cell| cell.is_set())
+        self.0.as_ref().is_none_or(|(cell, _)| cell.is_set())
     }
 
     /// Waits for it.
     #[pyo3(signature = (timeout=None))]
     fn wait(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        self.0.as_ref().map_or(Ok(true), |cell| cell.wait(py, timeout))
+        self.0.as_ref().map_or(Ok(true), |(cell, _)| cell.wait(py, timeout))
     }
 
     /// Readable once it is there.
     fn fileno(&self) -> PyResult<i32> {
-        self.0.as_ref().map_or(Ok(-1), |cell| cell.fileno())
+        self.0.as_ref().map_or(Ok(-1), |(cell, _)| cell.fileno())
     }
 
-    /// The sealed message, base64, for another to carry; once. None if nothing is to be sent.
-    fn frame(&self, py: Python<'_>) -> Option<String> {
-        let frame = self.0.as_ref()?.take().flatten()?;
-        Some(detached(py, frame.len(), || BASE64.encode(frame)))
+    /// The body of the sealed reply, for another to carry; once. None if nothing is to be sent.
+    fn body<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let (cell, call) = self.0.as_ref()?;
+        let frame = cell.take().flatten()?;
+        let id = self.1.ids.next();
+        let body = detached(py, frame.len(), || wire::reply(&frame, true, *call, id));
+        Some(PyBytes::new(py, &body))
     }
 }

@@ -4,8 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bulla::{
     Claims, Client, Connection, Context, EndpointOptions, Method, RemoteError, Router,
     ServeOptions, Serving, SharedClaims,
@@ -13,18 +11,20 @@ use bulla::{
 use bulla_oslo::wire::Malformed;
 use bulla_rpc::{NamedGroup, Version};
 use bulla_seal::Refusal;
-use bulla_transport::Inbox;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict};
+use pyo3::types::{PyBool, PyBytes, PyDict};
 use tokio::sync::oneshot;
 
 use crate::bodies;
-use crate::bridge::{self, Bridge, Carriers, Errand, Handed, Known, NotTaken};
+use crate::bridge::{self, Bridge, Carriers, Handed, Known, NotTaken};
 use crate::call::{self, Asked, Call};
+use crate::errand::PyErrand;
 use crate::errors::{Error, Usage, error, refused};
 use crate::item::Item;
 use crate::job::{Job, Work};
+use crate::place::{Place, Sealed};
 use crate::runtime::Runtime;
 use crate::target::Target;
 use crate::wait::{Queue, detached};
@@ -74,6 +74,17 @@ impl Peer {
         })
     }
 
+    /// Hands a reply over to whom it answers.
+    fn take(&self, py: Python<'_>, reply_queue: &str, frame: Bytes) -> PyResult<()> {
+        self.runtime.check()?;
+        let client = self.client(Some(reply_queue))?;
+        detached(py, frame.len(), || {
+            let _inside = self.runtime.handle().enter();
+            client.take_reply(frame);
+        });
+        Ok(())
+    }
+
     /// Counts what is not in the form that a carrier's messages have.
     fn malformed(&self, py: Python<'_>, malformed: Malformed) -> PyErr {
         let name = Refusal::Malformed.as_str();
@@ -113,7 +124,7 @@ impl Peer {
             way,
         };
         let weight = asked.args.weight() + asked.context.as_ref().map_or(0, Item::weight);
-        Ok(detached(py, weight, || asked.begin(self.runtime.handle())))
+        Ok(detached(py, weight, || asked.begin(self.bridge.clone(), self.runtime.handle())))
     }
 }
 
@@ -275,46 +286,66 @@ impl Peer {
         consumed.map_err(error)
     }
 
-    /// Hands over the body of a sealed message that was taken from that place. It gives the request to run,
+    /// Reads the body of a sealed request that came; nothing of it is believed yet.
+    fn read(&self, py: Python<'_>, body: &[u8]) -> PyResult<Sealed> {
+        let read = detached(py, body.len(), || bodies::request(body));
+        let (frame, way) = read.map_err(|malformed| self.malformed(py, malformed))?;
+        Ok(Sealed { frame, way })
+    }
+
+    /// The same; None if it is no sealed request, or not in the form that one has.
+    #[staticmethod]
+    fn read_if_sealed(py: Python<'_>, body: &Bound<'_, PyAny>) -> Option<Sealed> {
+        let body = body.cast::<PyBytes>().ok()?.as_bytes();
+        let (frame, way) = detached(py, body.len(), || bodies::request(body)).ok()?;
+        Some(Sealed { frame, way })
+    }
+
+    /// Hands a request over that was taken from that place. It gives the request to run,
     /// if it may run at once; True if it is on its way; False if it has to wait because too many do.
     /// `listener` says on the job who took it.
-    #[pyo3(signature = (place, body, listener=0))]
+    #[pyo3(signature = (place, sealed, listener=0))]
     fn deliver(
         &self,
         py: Python<'_>,
         place: &Place,
-        body: &[u8],
+        sealed: &Sealed,
         listener: u32,
     ) -> PyResult<Py<PyAny>> {
         self.runtime.check()?;
         let runtime = self.runtime.handle();
-        let handed = detached(py, body.len(), || {
-            let (frame, way) = bodies::request(body)?;
-            Ok(self.bridge.deliver(&place.0, frame, Known { way, listener }, runtime))
-        });
+        let (frame, known) = (sealed.frame.clone(), Known { way: sealed.way.clone(), listener });
+        let handed =
+            detached(py, frame.len(), || self.bridge.deliver(&place.0, frame, known, runtime));
         let flag = |flag: bool| Ok(PyBool::new(py, flag).to_owned().into_any().unbind());
         match handed {
-            Err(malformed) => Err(self.malformed(py, malformed)),
-            Ok(Ok(Handed::Work(work))) => {
+            Ok(Handed::Work(work)) => {
                 Ok(Py::new(py, Job::new(*work, &self.bridge, runtime))?.into_any())
             }
-            Ok(Ok(Handed::On)) => flag(true),
-            Ok(Err(NotTaken::Full)) => flag(false),
-            Ok(Err(NotTaken::NoInbox)) => Err(Usage::new_err("nobody listens there")),
+            Ok(Handed::On) => flag(true),
+            Err(NotTaken::Full) => flag(false),
+            Err(NotTaken::NoInbox) => Err(Usage::new_err("nobody listens there")),
         }
     }
 
     /// Hands over the body of a sealed reply that was taken from that reply queue.
     fn deliver_reply(&self, py: Python<'_>, reply_queue: &str, body: &[u8]) -> PyResult<()> {
-        self.runtime.check()?;
-        let client = self.client(Some(reply_queue))?;
-        let handed = detached(py, body.len(), || {
-            let frame = bodies::reply(body)?;
-            let _inside = self.runtime.handle().enter();
-            client.take_reply(frame);
-            Ok(())
-        });
-        handed.map_err(|malformed| self.malformed(py, malformed))
+        let read = detached(py, body.len(), || bodies::reply(body));
+        let frame = read.map_err(|malformed| self.malformed(py, malformed))?;
+        self.take(py, reply_queue, frame)
+    }
+
+    /// The same; False if it is no sealed reply, or not in the form that one has.
+    fn deliver_if_sealed(
+        &self,
+        py: Python<'_>,
+        reply_queue: &str,
+        body: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
+        let Ok(body) = body.cast::<PyBytes>() else { return Ok(false) };
+        let body = body.as_bytes();
+        let Ok(frame) = detached(py, body.len(), || bodies::reply(body)) else { return Ok(false) };
+        self.take(py, reply_queue, frame).map(|()| true)
     }
 
     /// The next request to run, or what was pushed, waited for; None after the timeout.
@@ -355,7 +386,7 @@ impl Peer {
             Some(0.0) => self.bridge.errands.take(),
             timeout => self.bridge.errands.wait(py, timeout)?,
         };
-        Ok(errand.map(PyErrand::from))
+        Ok(errand.map(|errand| PyErrand::new(errand, &self.bridge)))
     }
 
     /// Readable while there is such a message.
@@ -449,118 +480,4 @@ fn router(
         method = if to_agents { method.open_to_agents() } else { method };
         Some(if to_components { method.open_to_components() } else { method })
     })
-}
-
-/// Where messages are taken from.
-#[pyclass(frozen, module = "bulla")]
-pub(crate) struct Place(Inbox);
-
-#[pymethods]
-impl Place {
-    /// The queue of a topic, that of one of its servers, or that of one member behind its fanout.
-    #[new]
-    #[pyo3(signature = (exchange, topic, *, server=None, member=None))]
-    fn new(
-        exchange: String,
-        topic: String,
-        server: Option<String>,
-        member: Option<String>,
-    ) -> Self {
-        Self(match (server, member) {
-            (Some(server), _) => Inbox::Server { exchange, topic, server },
-            (None, Some(member)) => Inbox::Fanout { exchange, topic, member },
-            (None, None) => Inbox::Topic { exchange, topic },
-        })
-    }
-}
-
-/// Something to publish that no thread waits to publish.
-#[pyclass(frozen, module = "bulla", name = "Errand")]
-pub(crate) struct PyErrand {
-    /// `reply` or `request`.
-    #[pyo3(get)]
-    kind: &'static str,
-    /// The sealed message, base64.
-    #[pyo3(get)]
-    frame: String,
-    /// Of a reply: where it goes, and to which message of the driver's; of a call: where replies go.
-    #[pyo3(get)]
-    reply_queue: Option<String>,
-    #[pyo3(get)]
-    message: Option<String>,
-    #[pyo3(get)]
-    ending: bool,
-    /// Of a request.
-    #[pyo3(get)]
-    exchange: Option<String>,
-    #[pyo3(get)]
-    topic: Option<String>,
-    #[pyo3(get)]
-    server: Option<String>,
-    #[pyo3(get)]
-    fanout: bool,
-    sent: Mutex<Option<oneshot::Sender<Result<(), String>>>>,
-}
-
-#[pymethods]
-impl PyErrand {
-    /// It was published, or why not.
-    #[pyo3(signature = (error=None))]
-    fn done(&self, error: Option<String>) {
-        if let Some(sent) = self.sent.lock().take() {
-            // Who waited for it may have given up.
-            drop(sent.send(error.map_or(Ok(()), Err)));
-        }
-    }
-}
-
-impl From<Errand> for PyErrand {
-    fn from(errand: Errand) -> Self {
-        use bulla_transport::Address;
-        let blank = Self {
-            kind: "reply",
-            frame: String::new(),
-            reply_queue: None,
-            message: None,
-            ending: false,
-            exchange: None,
-            topic: None,
-            server: None,
-            fanout: false,
-            sent: Mutex::default(),
-        };
-        match errand {
-            Errand::Reply { way, frame, ending } => Self {
-                frame: BASE64.encode(frame),
-                reply_queue: Some(way.queue),
-                message: Some(way.message),
-                ending,
-                ..blank
-            },
-            Errand::Request { to, frame, reply_queue, sent } => {
-                let fanout = matches!(to, Address::Fanout { .. });
-                let (exchange, topic, server) = match to {
-                    Address::Topic { exchange, topic } | Address::Fanout { exchange, topic } => {
-                        (exchange, topic, None)
-                    }
-                    Address::Server { exchange, topic, server } => (exchange, topic, Some(server)),
-                    Address::Reply { exchange, to, .. } => (exchange, to.as_str().to_owned(), None),
-                    Address::Foreign { exchange, key } => {
-                        (exchange.map(|it| it.name.clone()).unwrap_or_default(), key, None)
-                    }
-                };
-                Self {
-                    kind: "request",
-                    frame: BASE64.encode(frame),
-                    reply_queue,
-                    exchange: Some(exchange),
-                    topic: Some(topic),
-                    server,
-                    fanout,
-                    sent: Mutex::new(Some(sent)),
-                    ..blank
-                }
-            }
-        }
-    }
 }

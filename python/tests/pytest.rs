@@ -116,6 +116,7 @@ fn with_debians_oslo_messaging() -> Outcome {
         &["test_migration.py"],
         &["test_attacks.py", "test_trove.py"],
         &["test_oslo.py", "test_eventlet.py", "test_fanout.py", "test_notifications.py"],
+        &["test_connection.py"],
     ];
     pytest("oslo-debian", lots)
 }
@@ -126,7 +127,7 @@ fn with_the_newest_oslo_messaging() -> Outcome {
         &["test_migration.py"],
         &["test_attacks.py"],
         &["test_oslo.py", "test_eventlet.py", "test_settings.py", "test_stubs.py", "test_aio.py"],
-        &["test_fanout.py", "test_notifications.py"],
+        &["test_fanout.py", "test_notifications.py", "test_connection.py"],
     ];
     pytest("oslo-newest", lots)
 }

@@ -105,6 +105,7 @@ def test_a_restart_under_traffic_loses_nothing(deployment):
         {"amqp_durable_queues": "true"},
         {"rabbit_quorum_queue": "true"},
         {"amqp_auto_delete": "true", "rabbit_qos_prefetch_count": "5"},
+        {"kombu_compression": "gzip"},
         {"use_queue_manager": "true", "hostname": "host-7", "processname": "conductor"},
     ],
     ids=lambda options: next(iter(options)),

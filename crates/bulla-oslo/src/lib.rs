@@ -28,6 +28,7 @@ pub use carriers::Carriers;
 pub use clear::{
     ClearClient, ClearError, ClearRequest, Form, LegacyPeer, LegacyReader, Peer, Rule,
 };
+pub use ids::Ids;
 pub use legacy::{LegacyFile, LegacyFileError};
 pub use queues::Queues;
 pub use transport::OsloTransport;

@@ -39,7 +39,7 @@ impl OsloTransport {
     pub fn new(inner: Arc<dyn Transport>, queues: Queues, max_frame: usize) -> Self {
         let events = broadcast::Sender::new(256);
         let from = inner.events();
-        let shared = Arc::new(Shared { inner, queues, max_frame, ids: Ids::new() });
+        let shared = Arc::new(Shared { inner, queues, max_frame, ids: Ids::default() });
         tokio::spawn(translate(from, events.clone(), max_frame));
         Self { shared, events }
     }

@@ -8,12 +8,13 @@ import uuid
 
 import oslo_messaging
 from oslo_messaging import transport as oslo_transport
-from oslo_messaging._drivers import amqp, amqpdriver, base, common, impl_rabbit
+from oslo_messaging._drivers import amqpdriver, base, common, impl_rabbit
 from oslo_serialization import jsonutils
 
 import bulla
 from bulla.oslo import failures, waiting
 from bulla.oslo.census import Census
+from bulla.oslo.connection import Connection, Encoded
 from bulla.oslo.listener import SealedListener, SealedNotificationListener, body_of
 from bulla.oslo.settings import Settings
 
@@ -22,6 +23,8 @@ LOG = logging.getLogger(__name__)
 SCHEME = "bulla+rabbit"
 # Targets that are looked up once.
 TARGETS = 10_000
+# How long a thread waits for what comes before it looks whether it is to end, in seconds.
+LONGEST = 1.0
 
 
 class BullaRabbitDriver(impl_rabbit.RabbitDriver):
@@ -47,9 +50,9 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
             query=url.query,
         )
         super().__init__(conf, plain, default_exchange, allowed_remote_exmods or [])
+        self._connection_pool.connection_cls = Connection
         self._sessions = {}
         self._sessions_lock = threading.Lock()
-        self._current = threading.local()
         self._targets = {}
 
     # What a process has of Bulla: opened when it is needed, in the process that needs it.
@@ -118,22 +121,35 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
                 transport_options=transport_options,
             )
         call = self._seal(target, ctxt, message, wait_for_reply, timeout)
-        self._current.call = call
         try:
-            return self._send(
-                target,
-                {},
-                {"bulla": call.frame()},
-                wait_for_reply,
-                timeout,
-                call_monitor_timeout,
+            body = call.body(self._reply_q if wait_for_reply else None, call_monitor_timeout)
+            self.publish(
+                Encoded(body),
+                self._get_exchange(target),
+                target.topic,
+                target.server,
+                target.fanout,
+                timeout=timeout,
                 retry=retry,
                 transport_options=transport_options,
             )
+            if not wait_for_reply:
+                return None
+            result = self.finish_call(call, message["method"], call_monitor_timeout)
+            if isinstance(result, Exception):
+                raise result
+            return result
         finally:
-            self._current.call = None
             if not call.done():
                 call.cancel()
+
+    def publish(self, body, exchange, topic, server, fanout, *, timeout=None, retry=None, **options):
+        """Has the rabbit driver publish a sealed request."""
+        with self._get_connection(common.PURPOSE_SEND, retry) as conn:
+            if fanout:
+                return conn.fanout_send(topic, body, retry=retry)
+            topic = f"{topic}.{server}" if server else topic
+            return conn.topic_send(exchange, topic, body, timeout=timeout, retry=retry, **options)
 
     def _seal(self, target, ctxt, message, wait_for_reply, timeout):
         to, method, args = self.target_of(target), message["method"], message.get("args") or {}
@@ -199,7 +215,9 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
         )
         try:
             # Both drivers' messages look the same under the seal.
-            self._send(target, {}, {"bulla": call.frame()}, notify=True, retry=retry)
+            body, exchange = Encoded(call.body()), self._get_exchange(target)
+            with self._get_connection(common.PURPOSE_SEND, retry) as conn:
+                conn.notify_send(exchange, target.topic, body, retry=retry)
         finally:
             if not call.done():
                 call.cancel()
@@ -209,7 +227,7 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
         principal = self.settings.topics.principal
         return principal(topic) or principal(topic.rpartition(".")[0])
 
-    def finish_call(self, call, msg_id, call_monitor_timeout):
+    def finish_call(self, call, method, call_monitor_timeout):
         """Waits for a call's end: its result, or the exception to raise."""
         while True:
             patience = None
@@ -217,7 +235,7 @@ class BullaRabbitDriver(impl_rabbit.RabbitDriver):
                 patience = call_monitor_timeout - call.silent_for()
                 if patience <= 0:
                     return oslo_messaging.MessagingTimeout(
-                        f"No sign of life from the receiver of message ID {msg_id}."
+                        f"No sign of life from the receiver of the call of {method}."
                     )
             if waiting.until(call.done, call.wait, call.fileno, patience):
                 break
@@ -262,8 +280,34 @@ class Waiter(amqpdriver.ReplyWaiter):
     def __init__(self, reply_q, conn, allowed_remote_exmods, driver):
         self._driver = driver
         self._queue = reply_q
-        self._calls = {}
+        self._last = None
+        conn.connection.on_taken = self._acknowledge
         super().__init__(reply_q, conn, allowed_remote_exmods)
+
+    def take_raw(self, message):
+        """Whether it is a sealed reply, which is handed over then."""
+        try:
+            if not self._driver.session.peer.deliver_if_sealed(self._queue, message.body):
+                return False
+        except (bulla.Error, TypeError) as error:
+            LOG.warning("A reply was refused: %s", error)
+        self._last = message
+        return True
+
+    def _acknowledge(self):
+        """All that was taken, at once."""
+        last, self._last = self._last, None
+        if last is not None:
+            last.channel.basic_ack(last.delivery_tag, multiple=True)
+
+    def poll(self):
+        while not self._thread_exit_event.is_set():
+            try:
+                self.conn.consume(timeout=LONGEST)
+            except common.Timeout:
+                pass
+            except Exception:
+                LOG.exception("Taking replies failed; it is tried again.")
 
     def __call__(self, message):
         sealed = message.get("result")
@@ -277,23 +321,6 @@ class Waiter(amqpdriver.ReplyWaiter):
             self._driver.session.peer.deliver_reply(self._queue, body_of(message))
         except (bulla.Error, TypeError, ValueError) as error:
             LOG.warning("A reply was refused: %s", error)
-
-    def listen(self, msg_id):
-        call = getattr(self._driver._current, "call", None)
-        if call is None:
-            super().listen(msg_id)
-        else:
-            self._calls[msg_id] = call
-
-    def unlisten(self, msg_id):
-        if self._calls.pop(msg_id, None) is None:
-            super().unlisten(msg_id)
-
-    def wait(self, msg_id, timeout, call_monitor_timeout, *more):
-        call = self._calls.get(msg_id)
-        if call is None:
-            return super().wait(msg_id, timeout, call_monitor_timeout, *more)
-        return self._driver.finish_call(call, msg_id, call_monitor_timeout)
 
 
 class Session:
@@ -396,29 +423,9 @@ class Session:
                 errand.done(str(error))
 
     def _publish(self, errand):
-        sealed = {"bulla": errand.frame}
-        if errand.kind == "reply":
-            message = {
-                "result": sealed,
-                "failure": None,
-                "ending": errand.ending,
-                "_msg_id": errand.message,
-            }
-        else:
-            message = sealed
-            if errand.reply_queue:
-                message["_msg_id"] = uuid.uuid4().hex
-                message["_reply_q"] = errand.reply_queue
-                message["_timeout"] = None
-        amqp._add_unique_id(message)
-        body = common.serialize_msg(message)
+        body = Encoded(errand.body())
+        if errand.kind == "request":
+            where = errand.exchange, errand.topic, errand.server, errand.fanout
+            return self._driver.publish(body, *where)
         with self._driver._get_connection(common.PURPOSE_SEND) as conn:
-            if errand.kind == "reply":
-                conn.direct_send(errand.reply_queue, body)
-            elif errand.fanout:
-                conn.fanout_send(errand.topic, body)
-            else:
-                topic = errand.topic
-                if errand.server:
-                    topic = f"{topic}.{errand.server}"
-                conn.topic_send(exchange_name=errand.exchange, topic=topic, msg=body)
+            return conn.direct_send(errand.reply_queue, body)

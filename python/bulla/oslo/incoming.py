@@ -6,6 +6,7 @@ from oslo_messaging._drivers import amqpdriver, base
 from oslo_serialization import jsonutils
 
 from bulla.oslo import failures, waiting
+from bulla.oslo.connection import Encoded
 
 LOG = logging.getLogger(__name__)
 
@@ -35,9 +36,12 @@ class SealedIncoming(amqpdriver.AMQPIncomingMessage):
     def reply(self, reply=None, failure=None):
         answer = self._end(reply, failure)
         waiting.until(answer.done, answer.wait, answer.fileno)
-        frame = answer.frame()
-        if frame is not None:
-            super().reply({"bulla": frame}, None)
+        body = answer.body()
+        if body is not None:
+            super().reply(Encoded(body), None)
+
+    def _send_reply(self, conn, reply=None, failure=None, ending=True):
+        conn.direct_send(self.reply_q, reply)
 
     def _end(self, reply, failure):
         to_primitive = jsonutils.to_primitive

@@ -20,6 +20,8 @@ LOG = logging.getLogger(__name__)
 
 # How long what was taken from the bus may take to be judged when a server stops, in seconds.
 LAST_GRACE = 15
+# How long a thread waits for a message before it looks whether it is to stop, at the most, in seconds.
+LONGEST = 1.0
 # How long a notification that is put back waits, in seconds.
 AGAIN_AFTER = 1.0
 
@@ -30,37 +32,89 @@ def body_of(message):
     return body.encode() if isinstance(body, str) else bytes(body)
 
 
+class Taker:
+    """What the rabbit driver calls for a message from a place."""
+
+    def __init__(self, listener, place):
+        self._listener, self._place = listener, place
+
+    def __call__(self, message):
+        return self._listener.take(self._place, message)
+
+    def take_raw(self, message):
+        """Takes a message that nothing was made of yet, if it is sealed."""
+        return self._listener.take_raw(self._place, message)
+
+
 class Taking:
     """What listeners have in common: taking one message from the bus."""
 
+    # The least time that a thread waits for a message before it looks what else is to be done, in seconds.
+    shortest = LONGEST
+    # Whether messages can be acknowledged together: not where some in clear are, later.
+    acknowledges_together = True
+
     def taker(self, place):
         """A callback for what comes from `place`; None for where nothing sealed is taken."""
+        return Taker(self, place)
 
-        def take(message):
-            if self._shutdown.is_set():
-                # Nobody would run it. Not acknowledged, it goes back to its queue.
-                return None
-            if "bulla" not in message and self.may_be_plain:
-                return self._take_plain(message)
+    def take(self, place, message):
+        """Takes what oslo.messaging read."""
+        if self._shutdown.is_set():
+            # Nobody would run it. Not acknowledged, it goes back to its queue.
+            return None
+        if "bulla" not in message and self.may_be_plain:
+            return self._take_plain(message)
+        try:
+            message.acknowledge()
+        except Exception as error:
+            return LOG.warning("A message was given up, its acknowledgement failed: %s", error)
+        if "bulla" not in message:
+            return self.refuse("it is not sealed")
+        try:
+            # Why it can't be read is told, and counted.
+            self._hand(place, self._peer.read(body_of(message)))
+        except (bulla.Error, TypeError, ValueError) as error:
+            self.refuse(str(error))
+
+    def take_raw(self, place, message):
+        """Whether it is sealed; then it is handed over with what came beside it."""
+        if self._shutdown.is_set():
+            return True
+        sealed = self._peer.read_if_sealed(message.body)
+        if sealed is not None:
+            self._came.append((place, message, sealed))
+        return sealed is not None
+
+    def _take_all(self):
+        """Acknowledges what came at once, and hands it over."""
+        came, self._came = self._came, []
+        if not came:
+            return
+        try:
+            if self.acknowledges_together:
+                last = came[-1][1]
+                last.channel.basic_ack(last.delivery_tag, multiple=len(came) > 1)
+            else:
+                for _, message, _ in came:
+                    message.channel.basic_ack(message.delivery_tag)
+        except Exception as error:
+            return LOG.warning(
+                "%d messages were given up, their acknowledgement failed: %s", len(came), error
+            )
+        for place, _, sealed in came:
             try:
-                message.acknowledge()
-            except Exception as error:
-                return LOG.warning("A message was given up, its acknowledgement failed: %s", error)
-            if "bulla" not in message:
-                return self.refuse("it is not sealed")
-            try:
-                self._take_sealed(place, message)
+                self._hand(place, sealed)
             except (bulla.Error, TypeError, ValueError) as error:
                 self.refuse(str(error))
+            except Exception:
+                LOG.exception("A request could not be handed over")
 
-        return take
-
-    def _take_sealed(self, place, message):
+    def _hand(self, place, sealed):
         if place is None:
             return self.refuse("nothing sealed is taken here")
-        body = body_of(message)
         while True:
-            taken = self._peer.deliver(place, body, self.number)
+            taken = self._peer.deliver(place, sealed, self.number)
             if taken is not False:
                 break
             waiting.pause()
@@ -84,22 +138,23 @@ class Taking:
 
     def take_from_bus(self):
         """Takes until it is stopped."""
-        timeout = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN
+        timeout = self.shortest
         while not self._shutdown.is_set():
             self._message_operations_handler.process()
             try:
                 self.conn.consume(timeout=timeout)
             except common.Timeout:
-                timeout = min(timeout * 2, amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MAX)
+                timeout = min(timeout * 2, LONGEST)
             except Exception:
                 LOG.exception("Taking messages failed; it is tried again.")
                 waiting.pause(1.0)
             else:
-                timeout = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN
+                timeout = self.shortest
 
     def join(self, driver, topic):
         self.session, self.topic = driver.session, topic
-        self._peer = self.session.peer
+        self._peer, self._came = self.session.peer, []
+        self.conn.connection.on_taken = self._take_all
         self._thread = threading.Thread(target=self.take_from_bus, daemon=True)
         self.number = self.session.serve(self)
 
@@ -179,9 +234,14 @@ class SealedListener(Taking, amqpdriver.RpcAMQPListener):
 class SealedNotificationListener(Taking, amqpdriver.NotificationAMQPListener):
     """The queues of notifications of some topics and priorities."""
 
+    # Those in clear are acknowledged when they were worked on, by the thread that takes.
+    acknowledges_together = False
+
     def __init__(self, driver, targets_and_priorities, pool):
         super().__init__(driver, driver._get_connection(common.PURPOSE_LISTEN))
         self._ready = queue.Queue()
+        if self.may_be_plain:
+            self.shortest = amqpdriver.ACK_REQUEUE_EVERY_SECONDS_MIN
         topics = sorted({target.topic for target, _ in targets_and_priorities})
         self.join(driver, ",".join(topics))
         for target, priority in targets_and_priorities:

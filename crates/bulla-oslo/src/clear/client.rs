@@ -129,7 +129,7 @@ impl ClearClient {
     /// # Errors
     /// The name of the reply queue can't be made.
     pub fn new(endpoint: Endpoint, transport: Arc<OsloTransport>) -> Result<Self, ClearError> {
-        let ids = Ids::new();
+        let ids = Ids::default();
         let name = format!("reply_{}", ids.next());
         let reply_queue = ReplyQueue::parse(&name).ok_or(ClearError::Closed)?;
         let stop = CancellationToken::new();

@@ -51,7 +51,7 @@ pub struct LegacyReader {
 impl LegacyReader {
     /// By these rules, for messages of at most `max_frame` bytes. A topic may have several.
     pub fn new(rules: Vec<Rule>, max_frame: usize) -> Self {
-        Self { rules, max_frame, reader: legacy::Reader::default(), ids: Arc::new(Ids::new()) }
+        Self { rules, max_frame, reader: legacy::Reader::default(), ids: Arc::new(Ids::default()) }
     }
 
     fn peers<'a>(&'a self, inbox: &Inbox) -> impl Iterator<Item = &'a LegacyPeer> {
