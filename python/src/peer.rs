@@ -14,7 +14,7 @@ use bulla_seal::Refusal;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict};
+use pyo3::types::{PyBool, PyDict};
 use tokio::sync::oneshot;
 
 use crate::bodies;
@@ -296,7 +296,7 @@ impl Peer {
     /// The same; None if it is no sealed request, or not in the form that one has.
     #[staticmethod]
     fn read_if_sealed(py: Python<'_>, body: &Bound<'_, PyAny>) -> Option<Sealed> {
-        let body = body.cast::<PyBytes>().ok()?.as_bytes();
+        let body = bodies::bytes_of(body)?;
         let (frame, way) = detached(py, body.len(), || bodies::request(body)).ok()?;
         Some(Sealed { frame, way })
     }
@@ -342,8 +342,7 @@ impl Peer {
         reply_queue: &str,
         body: &Bound<'_, PyAny>,
     ) -> PyResult<bool> {
-        let Ok(body) = body.cast::<PyBytes>() else { return Ok(false) };
-        let body = body.as_bytes();
+        let Some(body) = bodies::bytes_of(body) else { return Ok(false) };
         let Ok(frame) = detached(py, body.len(), || bodies::reply(body)) else { return Ok(false) };
         self.take(py, reply_queue, frame).map(|()| true)
     }

@@ -7,9 +7,11 @@ import socket
 import sys
 import threading
 
+import amqp.exceptions
 import kombu
 import oslo_messaging
 import pytest
+from oslo_messaging._drivers import impl_rabbit
 
 import oslo_peers as peers
 from bulla.oslo import connection
@@ -18,14 +20,12 @@ from deployment import eventually
 
 class Endpoint:
     def __init__(self):
-        self.ran, self.gate = [], None
+        self.ran = []
 
     def add(self, ctxt, a, b):
         return a + b
 
     def note(self, ctxt, n):
-        if self.gate:
-            self.gate.wait(30)
         self.ran.append(n)
 
 
@@ -116,19 +116,60 @@ def test_lines_are_cut_under_traffic(both):
     assert set(outcomes) == {2}
 
 
+def test_queues_are_deleted(both, deployment):
+    """The broker says once that it is so."""
+    assert both.client.call({}, "add", a=1, b=1) == 2
+    queues = [both.name, both.calling._driver._reply_q]
+    with kombu.Connection(deployment.amqp) as broker:
+        for queue in queues:
+            broker.default_channel.queue_delete(queue)
+
+    def is_served(queue):
+        with contextlib.suppress(amqp.exceptions.NotFound):
+            with kombu.Connection(deployment.amqp) as broker:
+                declared = broker.default_channel.queue_declare(queue, passive=True)
+                return declared.consumer_count == 1
+
+    for queue in queues:
+        eventually(lambda queue=queue: is_served(queue))
+    assert both.client.call({}, "add", a=1, b=2) == 3
+
+
 def test_what_came_together_is_acknowledged_and_runs_once(both, deployment):
     assert both.client.call({}, "add", a=1, b=1) == 2
-    both.endpoint.gate = threading.Event()
+    listener, gate, together = both.server.listener, threading.Event(), []
+    accept, taking = listener.accept, listener.conn.connection
+    take_all = taking.on_taken
+
+    def accept_later(job):
+        gate.wait(30)
+        accept(job)
+
+    def counted():
+        together.append(len(listener._came))
+        take_all()
+
+    listener.accept, taking.on_taken = accept_later, counted
     for n in range(300):
         both.client.cast({}, "note", n=n)
-    both.endpoint.gate.set()
+    gate.set()
     eventually(lambda: len(both.endpoint.ran) == 300)
     assert sorted(both.endpoint.ran) == list(range(300))
-    name = both.name
+    assert max(together) > 1
     peers.stop(both.server)
     with kombu.Connection(deployment.amqp) as broker:
         # What was not acknowledged would be back in its queue.
-        assert broker.default_channel.queue_declare(name, passive=True).message_count == 0
+        assert broker.default_channel.queue_declare(both.name, passive=True).message_count == 0
+
+
+def test_nothing_is_made_of_what_is_sealed(both, monkeypatch):
+    """What is sealed goes to who opens it as it came, and oslo.messaging reads none of it."""
+    assert both.client.call({}, "add", a=1, b=1) == 2
+    read = []
+    monkeypatch.setattr(impl_rabbit, "RabbitMessage", read.append)
+    for n in range(3):
+        assert both.client.call({}, "add", a=n, b=1) == n + 1
+    assert not read
 
 
 def test_one_read_brings_a_message(both):

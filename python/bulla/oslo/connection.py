@@ -38,11 +38,12 @@ class Producer(kombu.messaging.Producer):
 class Connection(impl_rabbit.Connection):
     """A connection for sending, or for taking messages."""
 
-    # Called when everything that came at once was given to the callbacks.
-    on_taken = None
     _failed = None
     _timed = None
     _beaten = 0.0
+
+    def on_taken(self):
+        """Called when everything that came at once was given to the callbacks. A listener puts its own here."""
 
     def __init__(self, *args, **named):
         super().__init__(*args, **named)
@@ -110,14 +111,16 @@ class Connection(impl_rabbit.Connection):
         except socket.timeout:
             raise common.Timeout() from None
         except Exception as error:
-            # The rabbit driver finds it where it would have come.
-            self._failed = error
+            # The rabbit driver finds it where it would have come, or that the line is gone.
+            self._failed = error if self.connection.connected else None
         return super().consume(timeout)
 
     def _drain(self, timeout=None):
         failed, self._failed = self._failed, None
         if failed is not None:
             raise failed
+        # Some may have come while consumers were told of to the broker.
+        self.on_taken()
         connection = self.connection.connection
         connection.drain_events(timeout=timeout)
         try:
@@ -126,8 +129,7 @@ class Connection(impl_rabbit.Connection):
                     break
                 connection.drain_events(timeout=timeout)
         finally:
-            if self.on_taken is not None:
-                self.on_taken()
+            self.on_taken()
 
 
 def _call(method, exchange, msg, routing_key=None, timeout=None, retry=None, transport_options=None):
@@ -144,6 +146,11 @@ def _give(take, otherwise, message):
     """Gives a message to who takes it as it is, or else makes of it what oslo.messaging does."""
     if (message.properties.get("application_headers") or {}).get("compression") or not take(message):
         otherwise(message)
+
+
+def is_open(message):
+    """Whether the line that a message came over is there. If not, the broker gives it out again."""
+    return message.channel.connection is not None
 
 
 def _read_ahead(channel):

@@ -14,7 +14,7 @@ from oslo_serialization import jsonutils
 import bulla
 from bulla.oslo import failures, waiting
 from bulla.oslo.census import Census
-from bulla.oslo.connection import Connection, Encoded
+from bulla.oslo.connection import Connection, Encoded, is_open
 from bulla.oslo.listener import SealedListener, SealedNotificationListener, body_of
 from bulla.oslo.settings import Settings
 
@@ -297,7 +297,7 @@ class Waiter(amqpdriver.ReplyWaiter):
     def _acknowledge(self):
         """All that was taken, at once."""
         last, self._last = self._last, None
-        if last is not None:
+        if last is not None and is_open(last):
             last.channel.basic_ack(last.delivery_tag, multiple=True)
 
     def poll(self):

@@ -14,6 +14,7 @@ from oslo_messaging._drivers import amqpdriver, base, common
 
 import bulla
 from bulla.oslo import failures, waiting
+from bulla.oslo.connection import is_open
 from bulla.oslo.incoming import SealedIncoming, SealedNotification
 
 LOG = logging.getLogger(__name__)
@@ -89,6 +90,7 @@ class Taking:
     def _take_all(self):
         """Acknowledges what came at once, and hands it over."""
         came, self._came = self._came, []
+        came = [one for one in came if is_open(one[1])]
         if not came:
             return
         try:
