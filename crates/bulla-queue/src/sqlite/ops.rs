@@ -472,24 +472,37 @@ impl<'t> Turn<'t> {
         self.free_due(queue.n, now).await?;
         static TEXT: LazyLock<String> = LazyLock::new(|| {
             format!(
-                "UPDATE message SET claim = ?, claim_tag = ?, free_ms = ?, claims = claims + 1, \
-                 expires_ms = max(expires_ms, ?) WHERE seq IN (SELECT seq FROM message \
+                "UPDATE message SET claim = ?, claim_tag = ?, free_ms = ?, claims = claims + 1 \
+                 WHERE seq IN (SELECT seq FROM message \
                  WHERE queue = ? AND free_ms = 0 AND expires_ms > ? ORDER BY seq LIMIT ?) \
-                 RETURNING {COLUMNS}"
+                 RETURNING {COLUMNS}, expires_ms < ?"
             )
         });
         let id = self.id(now)?;
         let until = now + u64::from(terms.ttl) * 1000;
         let alive = until + u64::from(terms.grace) * 1000;
         let query = sqlx::query(TEXT.as_str()).bind(signed(id.seq())).bind(signed(id.tag()));
-        let query = query.bind(signed(until)).bind(signed(alive)).bind(queue.n);
-        let query = query.bind(signed(now)).bind(signed(limit as u64));
+        let query = query.bind(signed(until)).bind(queue.n).bind(signed(now));
+        let query = query.bind(signed(limit as u64)).bind(signed(alive));
         let rows = query.fetch_all(&mut *self.conn).await?;
         if rows.is_empty() {
             return Ok(None);
         }
-        let messages = rows.iter().map(|row| message(row, now)).collect::<Result<Vec<_>, _>>();
-        let mut messages = messages?;
+        let (mut messages, mut short) = (Vec::with_capacity(rows.len()), Vec::new());
+        for row in &rows {
+            let message = message(row, now)?;
+            if row.try_get(COLUMNS.split(',').count())? {
+                short.push(signed(message.id.seq()));
+            }
+            messages.push(message);
+        }
+        // Apart: whoever lives long enough keeps its place among the ends, which is a page elsewhere.
+        for (mut sql, chunk) in
+            chunks("UPDATE message SET expires_ms = ? WHERE seq IN (", ")", &short)
+        {
+            sql.query = sql.query.bind(signed(alive));
+            sql.bind_all(chunk).execute(&mut *self.conn).await?;
+        }
         messages.sort_unstable_by_key(|message| message.id.seq());
         self.seqs.due.note(queue.n, signed(until));
         let (ttl, seqs) = (terms.ttl, write_seqs(&messages));
