@@ -126,6 +126,33 @@ async fn what_was_answered_survives_a_killed_redis_and_other_hosts_hear_of_posts
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_nobody_waits_for_is_given_up() {
+    let Some(redis) = require(Redis::start()) else { return };
+    let store = RedisQueues::open(RedisOptions::new(redis.url())).await.unwrap();
+    let (at, terms) = (place("q"), ClaimTerms { ttl: 100, grace: 60 });
+    store.post(&at, client(), vec![text("a"), text("b")], now()).await.unwrap();
+    for _ in 0..50 {
+        // It is on its way, and then whoever asked is gone.
+        tokio::select! {
+            biased;
+            claimed = store.claim(&at, 1, terms, now()) => {
+                let claimed = claimed.unwrap().map(|claim| claim.id);
+                store.release(&at, claimed.unwrap(), now()).await.unwrap();
+            }
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    eventually("both are free", || async {
+        let stats = store.stats(&at, now()).await.unwrap();
+        let claim = store.claim(&at, 2, terms, now()).await.unwrap();
+        let Some(claim) = claim else { return false };
+        store.release(&at, claim.id, now()).await.unwrap();
+        stats.free == 2 && claim.messages.len() == 2
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_over_is_swept_away() {
     let Some(redis) = require(Redis::start()) else { return };
     let old = RedisOptions::new(redis.url()).with_clock_of_requests();

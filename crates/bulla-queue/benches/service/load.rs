@@ -9,7 +9,9 @@ use crate::client::{Client, posted};
 use crate::served::Served;
 
 const LONG: Duration = Duration::from_secs(3);
-const CONNECTIONS: [usize; 3] = [1, 16, 64];
+const CONNECTIONS: &[usize] = &[1, 16, 64];
+/// How many connections there are, if not each of those.
+pub(crate) const ONE: &str = "at-1";
 /// Messages in each of many queues.
 const EACH: usize = 100;
 
@@ -72,17 +74,18 @@ pub(crate) fn run_for(
 }
 
 pub(crate) fn measure(name: &str, served: &Served, stock: usize) {
+    let all = if std::env::args().any(|arg| arg == ONE) { &CONNECTIONS[..1] } else { CONNECTIONS };
     let mut client = Client::new(served.port);
     assert_eq!(client.ask("POST", "/v2/queues/listed/messages", &posted(10)).0, 201);
     let (one, bulk) = (posted(1), posted(20));
-    for connections in CONNECTIONS {
+    for &connections in all {
         let one = one.clone();
         run((name, "post", connections), served, move |client| post(client, &one));
     }
-    for connections in CONNECTIONS {
+    for &connections in all {
         run((name, "list of 10", connections), served, list);
     }
-    for connections in CONNECTIONS {
+    for &connections in all {
         let queue = format!("claimed{connections}");
         let path = format!("/v2/queues/{queue}/messages");
         for _ in 0..stock / 20 {

@@ -3,7 +3,8 @@
 //! loopback, the service in a process of its own; its processor time is counted, a server's beside it is not.
 //! `NAME:PORT:PID` is another service, asked the same in the same run; that process and its children are counted.
 //! `many` compares 10 queues of 100 messages with 10,000 of them; `polls` and `tls-polls` hold 10,000 requests
-//! that wait, over plain HTTP and over TLS; `encrypted` compares stores with and without encryption at rest.
+//! that wait, over plain HTTP and over TLS; `encrypted` compares stores with and without encryption at rest. With
+//! `at-1` there is one connection at a time, and not 16 and 64, too.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -29,7 +30,8 @@ fn main() {
     if served::is_to_serve() {
         return served::serve();
     }
-    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let asked: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-') && arg != load::ONE).collect();
     let wanted = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
     println!(
         "store     what          conn   requests/s  messages/s   p50 ms   p99 ms   cpu ms/req"

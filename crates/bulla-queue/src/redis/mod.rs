@@ -4,12 +4,15 @@ mod link;
 mod read;
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::link::{Act, Args, Link};
@@ -292,6 +295,41 @@ async fn claim(
     Ok(Some(Claim { id, ttl: terms.ttl, created, messages }))
 }
 
+type Claimed = (Arc<Link>, Place, Result<Option<Claim>, StoreError>);
+
+/// A claim on its way. If nobody waits for it any more it goes on in a task of its own, and is given up; a
+/// task for each would be handed to another thread each time.
+struct Claiming(Option<Pin<Box<dyn Future<Output = Claimed> + Send>>>);
+
+impl Claiming {
+    fn new(claiming: impl Future<Output = Claimed> + Send + 'static) -> Self {
+        Self(Some(Box::pin(claiming)))
+    }
+}
+
+impl Future for Claiming {
+    type Output = Result<Option<Claim>, StoreError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(claiming) = &mut self.0 else { return Poll::Ready(Err(StoreError::Closed)) };
+        let (_, _, claimed) = std::task::ready!(claiming.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(claimed)
+    }
+}
+
+impl Drop for Claiming {
+    fn drop(&mut self) {
+        let (Some(claiming), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            if let (link, at, Ok(Some(claim))) = claiming.await {
+                // It ends by itself at the latest.
+                let _ = release(&link, &at, claim.id, crate::service::now()).await;
+            }
+        });
+    }
+}
+
 /// What there is of a record, with value and end at these places of an answer.
 fn read_record(
     answer: &Reader,
@@ -535,16 +573,12 @@ impl Store for RedisQueues {
         if self.stop.is_cancelled() {
             return Err(StoreError::Closed);
         }
-        let (to, answer) = tokio::sync::oneshot::channel();
         let (link, at) = (self.link.clone(), at.clone());
-        tokio::spawn(async move {
+        Claiming::new(async move {
             let claimed = claim(&link, &at, limit, terms, now).await;
-            if let Err(Ok(Some(claim))) = to.send(claimed) {
-                // It ends by itself at the latest.
-                let _ = release(&link, &at, claim.id, now).await;
-            }
-        });
-        answer.await.map_err(|_| StoreError::Closed)?
+            (link, at, claimed)
+        })
+        .await
     }
 
     async fn claimed(&self, at: &Place, id: Id, now: Millis) -> Result<Option<Claim>, StoreError> {
