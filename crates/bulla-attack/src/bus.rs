@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bulla_transport::memory::{MemoryBus, Tap, Tapped};
-use bulla_transport::{RabbitOptions, RabbitTap, RabbitTransport, Transport};
+use bulla_transport::{RabbitOptions, RabbitTap, RabbitTransport, ReplyName, Transport};
 
 use crate::trouble::Trouble;
 
@@ -69,12 +69,17 @@ impl Bus {
     }
 
     /// A copy of everything that is published to `exchange`, its replies and the fanout exchanges
-    /// of `topics`.
-    pub async fn tap(&self, exchange: &str, topics: &[String]) -> Result<AnyTap, Trouble> {
+    /// of `topics`; on a broker an answer to somebody else than `callers` may be missed once.
+    pub async fn tap(
+        &self,
+        exchange: &str,
+        topics: &[String],
+        callers: &[ReplyName],
+    ) -> Result<AnyTap, Trouble> {
         Ok(match self {
             Self::Memory(bus) => AnyTap::Memory(bus.tap()),
             Self::Rabbit(rabbit) => {
-                let tap = RabbitTap::open(&rabbit.options, exchange, topics).await?;
+                let tap = RabbitTap::open(&rabbit.options, exchange, topics, callers).await?;
                 AnyTap::Rabbit(Box::new(tap))
             }
         })

@@ -12,7 +12,7 @@
 //! (`docs/adr/0010-exchanges-by-who-writes.md`).
 
 use bulla_transport::address::routing_word;
-use bulla_transport::{Address, Inbox, ReplyName};
+use bulla_transport::{Address, ExchangeKind, Inbox, ReplyName};
 
 /// The topic of requests to join.
 const ENROL: &str = "enrol.control";
@@ -77,11 +77,6 @@ impl Rights {
                 write: nothing(),
                 read: whole(&format!(r"{own}\.{PROCESS}\.#")),
             },
-            TopicRights {
-                exchange: replies,
-                write: whole(&format!(r"component\.[^.]+\.{PROCESS}\.{own}")),
-                read: nothing(),
-            },
         ];
         topics.extend(called.into_iter().map(|(exchange, topic)| TopicRights {
             exchange,
@@ -97,18 +92,14 @@ pub(crate) fn exchanges(
     exchange: &str,
     components: &[String],
     groups: &[String],
-) -> Vec<(String, &'static str)> {
+) -> Vec<(String, ExchangeKind)> {
     let nobody = Agent { id: "x".to_owned(), groups: Vec::new() };
     let names = Names { exchange, agent: &nobody, own: "agent.x".to_owned() };
-    let mut all = vec![
-        names.of_topic(&names.own),
-        names.of_topic(ENROL),
-        names.reply("component.x.1"),
-        names.reply("agent.x.1"),
-    ];
-    all.extend(components.iter().map(|name| names.component(name).0));
-    let mut all: Vec<_> = all.into_iter().map(|name| (name, "topic")).collect();
-    all.extend(groups.iter().map(|group| (names.fanout(group), "fanout")));
+    let topics = [names.of_topic(&names.own), names.of_topic(ENROL), names.reply("agent.x.1")];
+    let topics = topics.into_iter().chain(components.iter().map(|name| names.component(name).0));
+    let mut all: Vec<_> = topics.map(|name| (name, ExchangeKind::Topic)).collect();
+    all.push((names.reply("component.x.1"), ExchangeKind::Direct));
+    all.extend(groups.iter().map(|group| (names.fanout(group), ExchangeKind::Fanout)));
     all
 }
 
@@ -211,7 +202,6 @@ mod tests {
             [
                 ("bulla.agent", "^$", r"^agent\.db~1\z"),
                 ("bulla.agent.reply", "^$", r"^agent\.db~1\.[0-9A-Za-z]+\.#\z"),
-                ("bulla.reply", r"^component\.[^.]+\.[0-9A-Za-z]+\.agent\.db~1\z", "^$"),
                 ("bulla.component.control", r"^component\.control\z", "^$"),
             ]
         );
@@ -225,15 +215,16 @@ mod tests {
         assert_eq!(inbox.queue_name(), "reply.agent.db~1.9f3a");
         assert_eq!(inbox.binding_key(), "agent.db~1.9f3a.#");
         let all = exchanges("bulla", &["control".into()], &["all".into()]);
-        let names: Vec<_> = all.iter().map(|(name, kind)| format!("{name} {kind}")).collect();
+        let names: Vec<_> =
+            all.iter().map(|(name, kind)| format!("{name} {}", kind.as_str())).collect();
         assert_eq!(
             names,
             [
                 "bulla.agent topic",
                 "bulla.enrol topic",
-                "bulla.reply topic",
                 "bulla.agent.reply topic",
                 "bulla.component.control topic",
+                "bulla.reply direct",
                 "group.all_fanout fanout"
             ]
         );

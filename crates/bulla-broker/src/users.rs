@@ -353,7 +353,7 @@ impl BrokerUsers {
         let made = all.into_iter().map(|(name, kind)| NewExchange {
             name,
             vhost: vhost.clone(),
-            kind,
+            kind: kind.as_str(),
             durable: true,
             auto_delete: false,
             internal: false,

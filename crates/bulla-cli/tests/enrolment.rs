@@ -133,7 +133,7 @@ fn who_hears_everything_learns_and_forges_nothing() {
     let _control = deployment.serve();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let options = RabbitOptions::new(&rabbit.url()).unwrap();
-    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &[])).unwrap();
+    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &[], &[])).unwrap();
     let bus = runtime.block_on(RabbitTransport::connect(options)).unwrap();
     let file = invite(&deployment, "db-1", &[]);
     let given = fs::read_to_string(&file).unwrap();

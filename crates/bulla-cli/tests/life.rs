@@ -415,7 +415,7 @@ impl Tap {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let options = RabbitOptions::new(url).unwrap();
         let topics = ["component.control".to_owned(), "group.all".to_owned()];
-        let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &topics)).unwrap();
+        let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &topics, &[])).unwrap();
         let frames = Arc::<Mutex<Vec<Frame>>>::default();
         let kept = frames.clone();
         runtime.spawn(async move {

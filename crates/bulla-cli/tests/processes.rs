@@ -58,7 +58,7 @@ fn agents_answer_over_rabbitmq_and_the_bus_sees_only_sealed_bytes() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let options = RabbitOptions::new(&rabbit.url()).unwrap();
     let topics = ["group.all".to_owned()];
-    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &topics)).unwrap();
+    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &topics, &[])).unwrap();
 
     // Real facts of that process's machine.
     let facts = deployment.call("agent/db-1", "host.facts", "{}");
@@ -197,7 +197,7 @@ fn another_agent_can_neither_read_nor_answer() {
     let intruder = deployment.add_agent("intruder", &[]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let options = RabbitOptions::new(&rabbit.url()).unwrap();
-    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &[])).unwrap();
+    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &[], &[])).unwrap();
     let bus = runtime.block_on(RabbitTransport::connect(options)).unwrap();
 
     // The victim has a queue and is away; the intruder takes the call, re-directs it to itself,

@@ -89,7 +89,7 @@ fn one_trace_spans_api_caller_agent_and_reply() {
     let agent = deployment.agent(&key, &["--metrics", "127.0.0.1:0"]);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let options = RabbitOptions::new(&rabbit.url()).unwrap();
-    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &[])).unwrap();
+    let mut tap = runtime.block_on(RabbitTap::open(&options, "bulla", &[], &[])).unwrap();
     let secret = r#"{"password":"correct-horse-battery"}"#;
     deployment.call("agent/db-1", "agent.ping", secret);
     let said = deployment.fails(1, &["call", "agent/db-1", "agent.no-such"]);

@@ -1,9 +1,9 @@
 //! Where messages go and where they are taken from.
 //!
 //! The names follow oslo.messaging: an exchange with a queue for a topic, one for a server of the
-//! topic, and a fanout exchange. Replies go through an exchange of their own, never the broker's
-//! default exchange, with a routing key that names who asked and who answers, so that a broker
-//! user can be confined to answering as itself.
+//! topic, and a fanout exchange. Replies go through exchanges of their own, never the broker's
+//! default exchange, with a routing key that names who asked, so that a broker user who answers can
+//! be kept from all other queues.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,8 +43,8 @@ pub enum Address {
         exchange: String,
         /// Whose reply inbox.
         to: ReplyName,
-        /// Who answers: the short form of the principal. Part of the routing key, so that a
-        /// broker can hold each user to answering in its own name.
+        /// Who answers: the short form of the principal. Part of the routing key of answers to
+        /// agents.
         from: String,
     },
     /// Where somebody else's names lead.

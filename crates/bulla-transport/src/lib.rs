@@ -26,6 +26,7 @@ pub use memory::{MemoryBus, MemoryTransport};
 pub use queue::{QueueOptions, QueueTransport, QueueUse, RequestKey};
 #[cfg(feature = "rabbit")]
 pub use rabbit::{RabbitOptions, RabbitTap, RabbitTransport};
+pub use topology::ExchangeKind;
 pub use transport::{
     Acker, Capabilities, ConsumeOptions, Consumer, DEFAULT_MAX_MESSAGE, Delivery, Outbound, Settle,
     Transport, TransportEvent, next_delivery,

@@ -146,9 +146,9 @@ pub(super) const SQUAT_REPLIES: Row = Row {
 };
 
 async fn squat_replies(world: Stage) -> Result<Seen, Trouble> {
-    let mut tap = world.bus.tap(world.exchange(), &[]).await?;
     let target = Target::Principal(world.agent.keys.party.principal.clone());
     let name = hint_of(&world)?;
+    let mut tap = world.bus.tap(world.exchange(), &[], std::slice::from_ref(&name)).await?;
     let inbox = Inbox::Reply { exchange: world.exchange().to_owned(), name: name.clone() };
     if world.intruder.consume(&inbox, &ConsumeOptions::default()).await.is_ok() {
         return Ok(Seen::GotThrough("the intruder holds the caller's reply queue".to_owned()));

@@ -148,13 +148,14 @@ async fn first_call(running: &Running) -> Result<First> {
     let exchange = node.client.endpoint().options().exchange.clone();
     // A queue service shows nobody what passes, nor does the oslo carrier's default exchange.
     let watched = node.bus.can_be_tapped();
-    let mut tap = if watched { Some(node.bus.tap(&exchange, &[]).await?) } else { None };
+    let reply = node.client.reply_name();
+    let mut tap = if watched { Some(node.bus.tap(&exchange, &[], reply).await?) } else { None };
     let target: Target = format!("agent/{LOCAL}").parse()?;
     let begun = Instant::now();
     let request = node.client.request(&target, "facts").namespace("host").timeout(FIRST_CALL);
     let facts: Value = request.call(&json!({})).await?;
     let took = begun.elapsed();
-    let (reply, mut seen) = (node.client.reply_name(), Vec::new());
+    let mut seen = Vec::new();
     // Request and reply; a lookup of the agent's own may pass in between.
     while let Some(tap) = &mut tap
         && let Ok(Some(tapped)) = tokio::time::timeout(FIRST_TAP, tap.next()).await

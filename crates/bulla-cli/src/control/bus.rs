@@ -9,7 +9,7 @@ use bulla_rpc::identity::BusEntry;
 use bulla_transport::memory::{Tap, Tapped};
 use bulla_transport::{
     ConsumeOptions, Logins, MemoryBus, QueueOptions, QueueTransport, RabbitOptions, RabbitTap,
-    RabbitTransport, Transport, TransportError,
+    RabbitTransport, ReplyName, Transport, TransportError,
 };
 
 use bulla::QUEUE_SCHEME;
@@ -167,12 +167,19 @@ impl Bus {
         matches!(self, Self::Memory(_) | Self::Rabbit(_))
     }
 
-    /// Watches what is published, fanouts of `topics` too.
-    pub(crate) async fn tap(&self, exchange: &str, topics: &[String]) -> Result<AnyTap> {
+    /// Watches what is published, fanouts of `topics` and answers to `caller` too.
+    pub(crate) async fn tap(
+        &self,
+        exchange: &str,
+        topics: &[String],
+        caller: &ReplyName,
+    ) -> Result<AnyTap> {
         Ok(match self {
             Self::Memory(bus) => AnyTap::Memory(bus.tap()),
             Self::Rabbit(options) => {
-                AnyTap::Rabbit(Box::new(RabbitTap::open(options, exchange, topics).await?))
+                let callers = std::slice::from_ref(caller);
+                let tap = RabbitTap::open(options, exchange, topics, callers).await?;
+                AnyTap::Rabbit(Box::new(tap))
             }
             Self::Queue(_) => {
                 return Err(Failure::new(

@@ -156,7 +156,7 @@ impl ControlPlane for Plane {
         let tap = self
             .0
             .bus
-            .tap(exchange, &topics)
+            .tap(exchange, &topics, self.0.client.reply_name())
             .await
             .map_err(|error| CallFailure::NotPermitted { why: error.to_string() })?;
         Ok(Box::pin(futures_util::stream::unfold((tap, 0), |(mut tap, told)| async move {

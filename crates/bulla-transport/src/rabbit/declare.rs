@@ -8,6 +8,7 @@ use crate::amqp::{
     AmqpError, Channel, Connection, ExchangeDeclare, QueueDeclare, QueueState, Value,
 };
 use crate::error::TransportError;
+use crate::topology::ExchangeKind;
 use crate::transport::ConsumeOptions;
 
 const ACCESS_REFUSED: u16 = 403;
@@ -20,15 +21,15 @@ const PRECONDITION_FAILED: u16 = 406;
 #[derive(Debug, Default)]
 pub(super) struct Confined(AtomicBool);
 
-/// The exchange of `name`, which holds fanouts or topics.
+/// The exchange of `name`.
 pub(super) async fn exchange(
     connection: &Connection,
     confined: &Confined,
     name: &str,
-    fanout: bool,
+    kind: ExchangeKind,
 ) -> Result<(), TransportError> {
     let what = || format!("to declare the exchange {name}");
-    let kind = if fanout { "fanout" } else { "topic" };
+    let kind = kind.as_str();
     let first = confined.0.load(Ordering::Relaxed);
     for passive in [first, !first] {
         let channel = open(connection).await?;
@@ -57,7 +58,7 @@ pub(super) async fn exchange_of(
         // The broker's own.
         Address::Foreign { exchange: None, .. } => Ok(()),
         Address::Foreign { exchange: Some(it), .. } => foreign::exchange(connection, it).await,
-        _ => exchange(connection, confined, name, matches!(to, Address::Fanout { .. })).await,
+        _ => exchange(connection, confined, name, to.exchange_kind()).await,
     }
 }
 
@@ -72,7 +73,7 @@ pub(super) async fn inbox(
         return foreign::queue(connection, queue).await;
     }
     let (queue, from) = (inbox.queue_name(), inbox.exchange_name());
-    exchange(connection, confined, &from, matches!(inbox, Inbox::Fanout { .. })).await?;
+    exchange(connection, confined, &from, inbox.exchange_kind()).await?;
     let what = || format!("to declare the queue {queue}");
     let channel = open(connection).await?;
     let mut arguments = Vec::with_capacity(2);

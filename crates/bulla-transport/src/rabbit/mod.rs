@@ -9,11 +9,13 @@
 //! | topic, server queue | `<topic>`, `<topic>.<server>` | durable, bound with its own name |
 //! | fanout exchange | `<topic>_fanout` | fanout, durable |
 //! | fanout queue | `<topic>_fanout_<member>` | durable, one for each member |
-//! | reply exchange | `<exchange>.reply`; to agents `<exchange>.agent.reply` | topic, durable |
-//! | reply queue | `reply.<name>` | exclusive, auto-delete, bound with `<name>.#` |
+//! | exchange of answers to components | `<exchange>.reply` | direct, durable |
+//! | their reply queue | `reply.<name>` | exclusive, auto-delete, bound with `<name>` |
+//! | exchange of answers to agents | `<exchange>.agent.reply` | topic, durable |
+//! | their reply queue | `reply.<name>` | exclusive, auto-delete, bound with `<name>.#` |
 //!
-//! A reply is published with the key `<name>.<who answers>`, never through the default exchange,
-//! so that a broker user can be confined to answering as itself.
+//! A reply is published with the key `<name>`, to agents `<name>.<who answers>`, never through the default
+//! exchange, so that a broker user who answers can be kept from all other queues.
 //!
 //! A message that was sent without waiting for the broker's confirmation may be lost with the
 //! connection, which [`TransportEvent::Lost`] tells; one that was confirmed is not.
