@@ -63,6 +63,9 @@ pub struct EndpointOptions {
     /// Unknown key ids that are looked up per second at the most; half as many more are kept for
     /// those that named a key here before.
     pub lookups_per_second: u32,
+    /// Sessions to peers whose keys are kept ready, some 5 KiB each; the others, with less than one, rest
+    /// until they are used again, which takes some microseconds.
+    pub awake_sessions: usize,
     /// How queues of topics, servers and group members are declared; the same for everyone who
     /// declares one.
     pub queues: ConsumeOptions,
@@ -117,6 +120,7 @@ impl Default for EndpointOptions {
             offer_life: 3600,
             offers_per_second: 2000,
             lookups_per_second: 500,
+            awake_sessions: 4096,
             queues: ConsumeOptions::default(),
             renews: false,
             floors: None,
@@ -162,8 +166,8 @@ impl Endpoint {
             transport,
             clock,
             incoming: Incoming::new(&options),
+            outgoing: Outgoing::new(&options),
             options,
-            outgoing: Outgoing::default(),
             revocation: Revocation::default(),
             floors: Floors::new(floors),
             counters: Counters::default(),

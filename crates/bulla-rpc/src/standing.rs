@@ -135,6 +135,12 @@ impl Standing {
         &self.subject.party
     }
 
+    /// The same for another form of its session.
+    pub(crate) fn again(&self) -> Self {
+        let judged_at = AtomicU64::new(self.judged_at.load(Ordering::Relaxed));
+        Self { subject: self.subject.clone(), own: self.own.clone(), judged_at }
+    }
+
     fn judge(&self, known: &Known) -> Result<(), Refusal> {
         known.judge(&self.subject)?;
         self.own.as_ref().map_or(Ok(()), |own| known.judge(own))

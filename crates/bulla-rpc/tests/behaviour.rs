@@ -36,6 +36,36 @@ fn short<'a>(client: &'a Client, to: &'a Target, method: &'a str) -> client::Req
     client.request(to, method).timeout(Duration::from_millis(300))
 }
 
+/// More peers than keys are kept ready for: whoever rested goes on in the session that it had.
+#[tokio::test]
+async fn sessions_that_rest_go_on_when_they_are_used() {
+    let world = World::new();
+    let mut agents: Vec<_> = (0..4).map(|n| world.agent(&format!("a-{n}"))).collect();
+    agents.push(world.shared_agent("shared", "api"));
+    let mut servers = Vec::new();
+    for agent in &agents {
+        servers.push(Server::start(agent.clone(), echo(), options()).await.unwrap());
+    }
+    let identity = world.component_identity("api", "h1", 1, validity());
+    let few = EndpointOptions { awake_sessions: 2, ..EndpointOptions::default() };
+    let transport = Arc::new(world.bus.transport());
+    let api = Endpoint::new(identity, world.directory.clone(), transport, few).unwrap();
+    let client = Client::new(api);
+    for round in 0..4 {
+        for agent in &agents {
+            let to = target(agent.identity().principal().as_str());
+            let said: Value = client.call(&to, "echo", &json!({ "round": round })).await.unwrap();
+            assert_eq!(said["round"], round);
+        }
+    }
+    let offers: Vec<_> = agents.iter().map(|agent| agent.counters().offers.get()).collect();
+    assert_eq!(offers, [1, 1, 1, 1, 0], "sessions that were opened");
+    // Who lost it is offered it again, by the one that rested.
+    agents[0].drop_sessions();
+    let _: Value = client.call(&target("agent/a-0"), "echo", &json!({})).await.unwrap();
+    assert_eq!(agents[0].counters().offers.get(), 2);
+}
+
 #[tokio::test]
 async fn the_default_rule_pair_by_pair() {
     let world = World::new();

@@ -160,7 +160,7 @@ pub use root::RootAnnouncement;
 pub use route::{Audience, Route};
 pub use seal::{MAX_LIFE, Protection, ReplySpec, RequestSpec, SealError};
 pub use secret::Secret;
-pub use session::{Session, Window};
+pub use session::{Resting, Session, Window};
 pub use sign::{SigningKey, VerifyingKey};
 pub use statement::{Lowest, Revoked, SignedStatement, Statement};
 pub use wire::{Level, MessageKind, Outcome, Suite, SuiteSet};

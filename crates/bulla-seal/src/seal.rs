@@ -234,7 +234,7 @@ impl Author<'_> {
         if buf.len() > MAX_FRAME {
             return Err(SealError::TooLarge);
         }
-        buf.assign_id(&self.direction.id, (hedge, self.incarnation), draft, aad)
+        buf.assign_id(self.direction.id(), (hedge, self.incarnation), draft, aad)
             .ok_or(SealError::Header)
     }
 }

@@ -2,7 +2,7 @@
 //! section 3). Where they come from is in [`crate::offer`] and [`crate::shared`].
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::cbor::Writer;
 use crate::credential::SignedCredential;
@@ -40,22 +40,50 @@ pub struct Window {
     pub exp: u64,
 }
 
+/// A session whose keys are put away: some 200 bytes, where a [`Session`] has some 4 KiB with what
+/// its ciphers hold. [`Resting::wake`] makes them again, in a few microseconds.
+pub struct Resting {
+    parts: SessionParts,
+    request: Secret<32>,
+    reply: Secret<32>,
+}
+
+impl Resting {
+    /// The session as it was.
+    pub fn wake(&self) -> Session {
+        Session::of(self.parts.clone(), self.request.clone(), self.reply.clone())
+    }
+
+    /// When it may start messages; `None` for a pair key.
+    pub fn window(&self) -> Option<Window> {
+        self.parts.window
+    }
+}
+
+impl fmt::Debug for Resting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resting").field("handle", &self.parts.handle).finish_non_exhaustive()
+    }
+}
+
 /// The keys of one direction.
 pub(crate) struct Direction {
     /// Of messages' keys and IVs.
     pub(crate) message: MessagePrf,
-    /// Of messages' ids.
-    pub(crate) id: MessagePrf,
+    /// Of messages' ids: made by the end that writes in this direction.
+    id: OnceLock<Box<MessagePrf>>,
     secret: Secret<32>,
 }
 
 impl Direction {
     pub(crate) fn new(secret: Secret<32>, label: &str) -> Self {
-        Self {
-            message: MessagePrf::new(&secret, label),
-            id: MessagePrf::new(&secret, "bulla/1 id"),
-            secret,
-        }
+        Self { message: MessagePrf::new(&secret, label), id: OnceLock::new(), secret }
+    }
+
+    /// Of messages' ids.
+    #[inline]
+    pub(crate) fn id(&self) -> &MessagePrf {
+        self.id.get_or_init(|| Box::new(MessagePrf::new(&self.secret, "bulla/1 id")))
     }
 
     /// The key for level `signed` where there is no key pair, made only when it is needed.
@@ -69,6 +97,7 @@ impl Direction {
 }
 
 /// What names a session and who its ends are.
+#[derive(Clone)]
 pub(crate) struct SessionParts {
     pub(crate) handle: Handle,
     pub(crate) suite: Suite,
@@ -80,9 +109,9 @@ pub(crate) struct SessionParts {
 
 impl Session {
     pub(crate) fn derive(secret: &Secret<32>, parts: SessionParts) -> Self {
-        let direction = |word: &str, label| {
+        let direction = |word: &str| {
             if off(Check::Directions) {
-                return Direction::new(kdf::expand(secret, b"any"), "bulla/1 msg");
+                return kdf::expand(secret, b"any");
             }
             let mut info = Vec::with_capacity(224);
             let mut w = Writer::new(&mut info);
@@ -94,10 +123,15 @@ impl Session {
                 w.text(party.principal.as_str());
                 w.uint(party.incarnation.into());
             }
-            Direction::new(kdf::expand(secret, &info), label)
+            kdf::expand(secret, &info)
         };
-        let request = direction("request", "bulla/1 msg");
-        let reply = direction("reply", "bulla/1 reply");
+        let (request, reply) = (direction("request"), direction("reply"));
+        Self::of(parts, request, reply)
+    }
+
+    /// From the secrets of its directions.
+    fn of(parts: SessionParts, request: Secret<32>, reply: Secret<32>) -> Self {
+        let of_replies = if off(Check::Directions) { "bulla/1 msg" } else { "bulla/1 reply" };
         let SessionParts { handle, suite, requester, responder, window, requester_credential } =
             parts;
         let encoded_requester = EncodedParty::new(&requester);
@@ -112,9 +146,23 @@ impl Session {
             encoded_requester,
             request_stem,
             reply_stem: HeaderStem::reply(handle),
-            request,
-            reply,
+            request: Direction::new(request, "bulla/1 msg"),
+            reply: Direction::new(reply, of_replies),
         }
+    }
+
+    /// The same with its keys put away, for when nothing is sent for a while.
+    pub fn rest(&self) -> Resting {
+        let parts = SessionParts {
+            handle: self.handle,
+            suite: self.suite,
+            requester: self.requester.clone(),
+            responder: self.responder.clone(),
+            window: self.window,
+            requester_credential: self.requester_credential.clone(),
+        };
+        let secret = |direction: &Direction| direction.secret().clone();
+        Resting { parts, request: secret(&self.request), reply: secret(&self.reply) }
     }
 
     /// Its name in headers.

@@ -15,6 +15,12 @@ fn requests_and_replies_allocate_only_their_output() {
     let agent = world.agent("db-1", Suite::X25519);
     let (ours, theirs, _) = sessions(&mut world, &component, &agent);
     let route = route_to(&agent.party);
+    // Each end makes the key of its messages' ids with the first that it writes.
+    let first = ours.seal_request(&spec(&route), &hedge(0), request_plaintext(&[0xa0])).unwrap();
+    let parsed = Parsed::parse(first.into_frame(None).bytes().clone(), DEFAULT_MAX_FRAME).unwrap();
+    let binding = theirs.open_request(parsed, &expected(&route)).unwrap().reply_binding();
+    let first = ReplySpec { outcome: Outcome::Value, index: 0 };
+    theirs.seal_reply(&binding, first, &hedge(0), MessageBuf::from_plaintext(&[0])).unwrap();
     let mut args = Vec::new();
     cbor::Writer::new(&mut args).bytes(&[5; 1024]);
     let value = ReplySpec { outcome: Outcome::Value, index: 0 };

@@ -47,6 +47,9 @@ fn key_pair_calls() {
         println!("offer: {} bytes", offer.len());
         call_and_reply(&ours, &theirs, Some(&offer), &agent.party);
         call_and_reply(&ours, &theirs, None, &agent.party);
+        // Either end may have rested in between.
+        call_and_reply(&ours.rest().wake(), &theirs, None, &agent.party);
+        call_and_reply(&ours, &Arc::new(theirs.rest().wake()), None, &agent.party);
     }
 }
 

@@ -22,7 +22,7 @@ impl Endpoint {
     /// credentials that were verified.
     pub(crate) fn drop_refused(&self) {
         let stands = |standing: &Standing| self.check_standing(standing).is_ok();
-        self.outgoing.sessions.lock().retain(|_, session| stands(&session.standing));
+        self.outgoing.retain(stands);
         let mut state = self.incoming.state.lock();
         let state = &mut *state;
         state.sessions.retain(|_, session| stands(&session.standing));
@@ -36,7 +36,7 @@ impl Endpoint {
 
     /// Opens new sessions from now on: after this process's own credential was renewed.
     pub fn forget_sessions(&self) {
-        self.outgoing.sessions.lock().clear();
+        self.outgoing.forget_all();
     }
 
     /// Opens a new session to `peer` next time: one that shows this process's present credential.
@@ -80,8 +80,7 @@ impl Endpoint {
     /// The session with this name to whomever, where replies of anybody are taken.
     #[cfg(bulla_mutants)]
     pub(crate) fn any_outgoing(&self, handle: Handle) -> Option<Arc<OutSession>> {
-        let sessions = self.outgoing.sessions.lock();
-        let named = sessions.values().find(|open| open.session.handle() == handle);
-        named.filter(|_| off(Check::ReplyParty)).cloned()
+        let named = self.outgoing.find(|open| open.session.handle() == handle);
+        named.filter(|_| off(Check::ReplyParty))
     }
 }

@@ -1,12 +1,12 @@
 //! Sessions that this process opened.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bulla_seal::{
-    Audience, GroupName, OsRandom, Party, Principal, Route, Session, SignedStatement, UnixTime,
-    shared,
+    Audience, GroupName, OsRandom, Party, Principal, Resting, Route, Session, SignedStatement,
+    UnixTime, Window, shared,
 };
 use bulla_transport::Address;
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use foldhash::quality::RandomState;
 use parking_lot::Mutex;
 
 use crate::directory::PeerKeys;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, EndpointOptions};
 use crate::error::CallError;
 use crate::standing::Standing;
 use crate::target::Target;
@@ -34,6 +34,8 @@ pub(crate) struct OutSession {
     pub(crate) standing: Standing,
     /// The epoch of the newest statement that the peer has shown to hold.
     shown: AtomicU64,
+    /// Used since somebody looked for sessions that rest.
+    used: AtomicBool,
 }
 
 /// Where messages of a session go: on the bus, and as they are sealed for it.
@@ -78,7 +80,7 @@ impl OutSession {
     /// Whether messages made at `now` may start in it; a clock that was set back has to catch up
     /// with an offer first.
     fn is_usable(&self, now: u64) -> bool {
-        now < self.renew_at && self.session.window().is_none_or(|window| now >= window.iat)
+        is_usable(self.renew_at, self.session.window(), now)
     }
 
     /// The statement to send along with a message: until the peer has shown that it holds it.
@@ -99,6 +101,17 @@ impl OutSession {
         }
     }
 
+    fn rest(&self) -> Rested {
+        Rested {
+            session: self.session.rest(),
+            offer: self.offer.clone(),
+            proven: self.proven.load(Ordering::Relaxed),
+            renew_at: self.renew_at,
+            standing: self.standing.again(),
+            shown: self.shown.load(Ordering::Relaxed),
+        }
+    }
+
     pub(crate) fn set_proven(&self, proven: bool) {
         if self.proven.load(Ordering::Relaxed) != proven {
             self.proven.store(proven, Ordering::Relaxed);
@@ -106,25 +119,156 @@ impl OutSession {
     }
 }
 
+fn is_usable(renew_at: u64, window: Option<Window>, now: u64) -> bool {
+    now < renew_at && window.is_none_or(|window| now >= window.iat)
+}
+
+/// A session that was not used for a while: what it takes to go on with it.
+struct Rested {
+    session: Resting,
+    offer: Option<Bytes>,
+    proven: bool,
+    renew_at: u64,
+    standing: Standing,
+    shown: u64,
+}
+
+impl Rested {
+    fn wake(&self) -> OutSession {
+        OutSession {
+            session: self.session.wake(),
+            offer: self.offer.clone(),
+            proven: AtomicBool::new(self.proven),
+            renew_at: self.renew_at,
+            path: OnceLock::new(),
+            standing: self.standing.again(),
+            shown: AtomicU64::new(self.shown),
+            used: AtomicBool::new(true),
+        }
+    }
+}
+
+/// Sessions that are looked at for one that may rest, for each that wakes: whatever there is, a call waits
+/// for no more.
+const LOOKED_AT: usize = 8;
+
+enum Kept {
+    Awake(Arc<OutSession>),
+    Resting(Box<Rested>),
+}
+
+impl Kept {
+    fn standing(&self) -> &Standing {
+        match self {
+            Self::Awake(session) => &session.standing,
+            Self::Resting(rested) => &rested.standing,
+        }
+    }
+}
+
+/// Sessions by peer. Those that are awake stand in a queue, and who comes to its head unused since the last
+/// time rests.
+struct Sessions {
+    by_peer: HashMap<Principal, Kept, RandomState>,
+    awake: VecDeque<Principal>,
+    /// How many may be awake.
+    limit: usize,
+}
+
+impl Sessions {
+    fn new(limit: usize) -> Self {
+        Self { by_peer: HashMap::default(), awake: VecDeque::new(), limit }
+    }
+
+    fn usable(&mut self, peer: &Principal, now: u64) -> Option<Arc<OutSession>> {
+        let rested = match self.by_peer.get(peer)? {
+            Kept::Awake(session) => {
+                let session = session.is_usable(now).then_some(session)?;
+                if !session.used.load(Ordering::Relaxed) {
+                    session.used.store(true, Ordering::Relaxed);
+                }
+                return Some(session.clone());
+            }
+            Kept::Resting(rested) => rested,
+        };
+        if !is_usable(rested.renew_at, rested.session.window(), now) {
+            return None;
+        }
+        let session = Arc::new(rested.wake());
+        self.insert(peer, session.clone());
+        Some(session)
+    }
+
+    fn insert(&mut self, peer: &Principal, session: Arc<OutSession>) {
+        let before = self.by_peer.insert(peer.clone(), Kept::Awake(session));
+        if !matches!(before, Some(Kept::Awake(_))) {
+            self.awake.push_back(peer.clone());
+        }
+        for _ in 0..LOOKED_AT {
+            if self.awake.len() <= self.limit {
+                return;
+            }
+            self.look_at_next();
+        }
+    }
+
+    fn look_at_next(&mut self) {
+        let Some(peer) = self.awake.pop_front() else { return };
+        let Some(kept) = self.by_peer.get_mut(&peer) else { return };
+        let Kept::Awake(session) = kept else { return };
+        // A call that is on its way goes on with the session that it has.
+        if session.used.swap(false, Ordering::Relaxed) || Arc::strong_count(session) > 1 {
+            self.awake.push_back(peer);
+            return;
+        }
+        *kept = Kept::Resting(Box::new(session.rest()));
+    }
+}
+
 /// Sessions that this process opened, by peer.
-#[derive(Default)]
 pub(crate) struct Outgoing {
-    pub(super) sessions: Mutex<HashMap<Principal, Arc<OutSession>, RandomState>>,
+    sessions: Mutex<Sessions>,
     /// Of this process's fanouts, by group: a gap that a member sees is one of its own group.
     sequences: Mutex<HashMap<GroupName, u64>>,
 }
 
 impl Outgoing {
+    pub(crate) fn new(options: &EndpointOptions) -> Self {
+        let sessions = Mutex::new(Sessions::new(options.awake_sessions));
+        Self { sessions, sequences: Mutex::default() }
+    }
+
     /// Opens a new session next time.
     pub(crate) fn forget(&self, peer: &Principal) {
-        self.sessions.lock().remove(peer);
+        self.sessions.lock().by_peer.remove(peer);
+    }
+
+    /// Opens new sessions from now on.
+    pub(super) fn forget_all(&self) {
+        let mut sessions = self.sessions.lock();
+        *sessions = Sessions::new(sessions.limit);
+    }
+
+    /// Keeps the sessions of those peers whose key still stands.
+    pub(super) fn retain(&self, stands: impl Fn(&Standing) -> bool) {
+        self.sessions.lock().by_peer.retain(|_, kept| stands(kept.standing()));
+    }
+
+    #[cfg(bulla_mutants)]
+    pub(super) fn find(&self, is: impl Fn(&OutSession) -> bool) -> Option<Arc<OutSession>> {
+        let sessions = self.sessions.lock();
+        sessions.by_peer.values().find_map(|kept| match kept {
+            Kept::Awake(session) => is(session).then(|| session.clone()),
+            Kept::Resting(_) => None,
+        })
     }
 
     /// Opens a new session next time, if this is still the one in use.
     pub(crate) fn forget_if(&self, peer: &Principal, session: &Arc<OutSession>) {
         let mut sessions = self.sessions.lock();
-        if sessions.get(peer).is_some_and(|used| Arc::ptr_eq(used, session)) {
-            sessions.remove(peer);
+        let used = sessions.by_peer.get(peer);
+        if matches!(used, Some(Kept::Awake(used)) if Arc::ptr_eq(used, session)) {
+            sessions.by_peer.remove(peer);
         }
     }
 
@@ -139,8 +283,7 @@ impl Outgoing {
     }
 
     fn usable(&self, peer: &Principal, now: u64) -> Option<Arc<OutSession>> {
-        let sessions = self.sessions.lock();
-        sessions.get(peer).filter(|session| session.is_usable(now)).cloned()
+        self.sessions.lock().usable(peer, now)
     }
 }
 
@@ -166,10 +309,10 @@ impl Endpoint {
         let opened = Arc::new(opened);
         // Of several that were opened at once, one is used by all.
         let mut sessions = self.outgoing.sessions.lock();
-        if let Some(first) = sessions.get(peer).filter(|first| first.is_usable(now.secs())) {
-            return Ok(first.clone());
+        if let Some(first) = sessions.usable(peer, now.secs()) {
+            return Ok(first);
         }
-        sessions.insert(peer.clone(), opened.clone());
+        sessions.insert(peer, opened.clone());
         Ok(opened)
     }
 
@@ -196,6 +339,7 @@ impl Endpoint {
                 // Asked again now and then: the name may have a new incarnation.
                 renew_at: now.secs() + 300,
                 path: OnceLock::new(),
+                used: AtomicBool::new(true),
             }),
             Some(PeerKeys::Pair(credential)) => {
                 let initiator = self
@@ -214,6 +358,7 @@ impl Endpoint {
                     path: OnceLock::new(),
                     standing: Standing::of_credential(&credential),
                     shown: AtomicU64::new(0),
+                    used: AtomicBool::new(true),
                 })
             }
         }
