@@ -22,7 +22,7 @@ use std::time::Duration;
 use bulla_guard::StoreError;
 use bulla_rpc::value::ValueError;
 use bulla_rpc::{CallError, ServeError};
-use bulla_seal::{NameError, OfferError, RandomFailed, Refusal};
+use bulla_seal::{MAX_FRAME, NameError, OfferError, RandomFailed, Refusal};
 use bulla_transport::memory::MemoryBus;
 use bulla_transport::{PublishError, TransportError};
 use clap::{Args, ValueEnum};
@@ -363,8 +363,8 @@ fn parse_size(text: &str) -> Result<usize, String> {
         "m" | "mib" => 1 << 20,
         _ => return Err("write a number of bytes, or one with KiB or MiB".to_owned()),
     };
-    // Leaves room for what goes around it in a message of 1 MiB, which is the limit by default.
-    let most = (1 << 20) - 4096;
+    // Leaves room for what goes around it in the largest message.
+    let most = MAX_FRAME - 4096;
     let size = digits.parse::<usize>().ok().and_then(|number| number.checked_mul(unit));
     size.filter(|size| *size <= most).ok_or_else(|| format!("a number of bytes up to {most}"))
 }
@@ -395,7 +395,8 @@ mod tests {
     fn sizes_have_units_and_a_limit() {
         assert_eq!(parse_size("100"), Ok(100));
         assert_eq!(parse_size("16KiB"), Ok(16_384));
-        for bad in ["", "KiB", "1GiB", "-1", "1MiB", "99999999999999999999"] {
+        assert_eq!(parse_size("15MiB"), Ok(15 << 20));
+        for bad in ["", "KiB", "1GiB", "-1", "16MiB", "99999999999999999999"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }

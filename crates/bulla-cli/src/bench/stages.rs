@@ -10,9 +10,9 @@ use bulla_guard::{
 };
 use bulla_rpc::{Clock, SystemClock, value};
 use bulla_seal::{
-    Audience, DEFAULT_MAX_FRAME, Digest, Expected, Hedge, Kid, MessageBuf, MessageId, MessageKind,
-    Outcome, Parsed, Party, Principal, Protection, ReplySpec, RequestBody, RequestSpec, Route,
-    Secret, UnixTime, shared,
+    Audience, Digest, Expected, Hedge, Kid, MAX_FRAME, MessageBuf, MessageId, MessageKind, Outcome,
+    Parsed, Party, Principal, Protection, ReplySpec, RequestBody, RequestSpec, Route, Secret,
+    UnixTime, shared,
 };
 use bytes::BytesMut;
 use rustix::time::ClockId;
@@ -76,7 +76,7 @@ pub(super) fn measure(size: usize) -> Result<Stages, BenchError> {
     let request = session.seal_request(&spec, &hedge, plaintext(&encoded)).map_err(broken)?;
     let request = request.into_frame(None).bytes().clone();
     let expected = Expected::new(&route, now);
-    let parse = |frame: &[u8]| Parsed::parse(BytesMut::from(frame), DEFAULT_MAX_FRAME);
+    let parse = |frame: &[u8]| Parsed::parse(BytesMut::from(frame), MAX_FRAME);
     let opened = session.open_request(parse(&request)?, &expected).map_err(refused)?;
     let binding = opened.reply_binding();
     let of = ReplySpec { outcome: Outcome::Value, index: 0 };

@@ -9,8 +9,8 @@ use bulla_rpc::{
 };
 use bulla_seal::{
     Credential, GroupKey, GroupName, Issuer, IssuerCredential, IssuerRight, KemSecretKey, Kid,
-    Level, OsRandom, Party, Principal, Random, Secret, SignedCredential, SigningKey, Suite,
-    SuiteSet, TrustDomain, TrustStore, Validity, shared,
+    Level, MAX_FRAME, OsRandom, Party, Principal, Random, Secret, SignedCredential, SigningKey,
+    Suite, SuiteSet, TrustDomain, TrustStore, Validity, shared,
 };
 use bulla_transport::{ConsumeOptions, Transport};
 
@@ -176,6 +176,7 @@ fn endpoint(
     let journal_calls = if journal.is_some() { JournalCalls::Mutating } else { JournalCalls::None };
     let options = EndpointOptions {
         exchange: EXCHANGE.to_owned(),
+        max_message: MAX_FRAME,
         queues: ConsumeOptions::default(),
         events: journal.unwrap_or_default(),
         journal_calls,
