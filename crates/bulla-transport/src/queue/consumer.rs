@@ -1,6 +1,7 @@
 //! Taking messages: claims that are waited for, and answers that are taken at once.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::{Method, StatusCode};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::settle::{Command, Settler};
@@ -26,6 +27,8 @@ const UNLIMITED: usize = 1024;
 /// Rest after a request that failed, or that the service did not hold until there was something.
 const REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_millis(500);
+/// How long what is on its way when the transport closes is waited for, to be given back at once.
+pub(super) const LAST: Duration = Duration::from_millis(250);
 
 pub(super) struct QueueConsumer {
     deliveries: mpsc::UnboundedReceiver<Delivery>,
@@ -49,7 +52,7 @@ impl QueueConsumer {
             to,
             stop: stop.clone(),
         };
-        tokio::spawn(taking.run());
+        shared.taking.spawn(taking.run());
         Self { deliveries, stop, shared }
     }
 }
@@ -105,10 +108,18 @@ impl Taking {
             };
             let Some(mut room) = room else { return };
             let begun = Instant::now();
+            let mut taking = pin!(self.take(room.len()));
             let taken = tokio::select! {
-                // The service gives back what it gave to a connection that is gone.
-                () = self.stop.cancelled() => return,
-                taken = self.take(room.len()) => taken,
+                () = self.stop.cancelled() => {
+                    // The service gives back what it gave to a connection that it knows to be gone.
+                    if self.shared.closing.is_cancelled()
+                        && let Ok(Ok((Some(claim), _))) = timeout(LAST, taking).await
+                    {
+                        self.settler.give_back(&self.queue, &claim).await;
+                    }
+                    return;
+                }
+                taken = &mut taking => taken,
             };
             match taken {
                 Ok((claim, messages)) if !messages.is_empty() => {
@@ -177,6 +188,10 @@ impl Taking {
     ) {
         if let Some(claim) = claim {
             self.settler.claimed(&self.queue, claim, messages.len());
+            if self.shared.closing.is_cancelled() {
+                // Who gives up what is in hand may have done so just before.
+                return self.settler.give_back(&self.queue, claim).await;
+            }
         }
         for mut message in messages {
             // Each takes its place; more than asked for does not come.

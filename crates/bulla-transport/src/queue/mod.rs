@@ -323,6 +323,9 @@ impl Transport for QueueTransport {
             return;
         }
         self.shared.closing.cancel();
+        self.shared.taking.close();
+        // Who is slower gives back what it has by itself.
+        let _ = tokio::time::timeout(2 * consumer::LAST, self.shared.taking.wait()).await;
         self.shared.settler.close().await;
         let replies = std::mem::take(&mut *self.shared.replies.lock());
         for queue in replies {

@@ -42,6 +42,7 @@ pub(super) struct Settler {
     commands: mpsc::UnboundedSender<Command>,
     held: Arc<Mutex<HashMap<(String, String), Held>>>,
     terms: Bytes,
+    http: Way,
 }
 
 /// A claim.
@@ -58,8 +59,10 @@ impl Settler {
         let (commands, queue) = mpsc::unbounded_channel();
         let seconds = http.options.claim.as_secs().max(1);
         let terms = Bytes::from(format!("{{\"ttl\":{seconds},\"grace\":{seconds}}}"));
-        let settler = Self { commands, held: Arc::default(), terms };
-        tokio::spawn(Settling::run(settler.held.clone(), settler.terms.clone(), http, queue));
+        let settler = Self { commands, held: Arc::default(), terms, http };
+        let (held, terms, http) =
+            (settler.held.clone(), settler.terms.clone(), settler.http.clone());
+        tokio::spawn(Settling::run(held, terms, http, queue));
         settler
     }
 
@@ -71,6 +74,15 @@ impl Settler {
     pub(super) fn claimed(&self, queue: &str, claim: &str, messages: usize) {
         let held = Held { open: messages, back: false, renewed: Instant::now() };
         self.held.lock().insert((queue.to_owned(), claim.to_owned()), held);
+    }
+
+    /// Gives a claim up at once, where nobody may be there to do it.
+    pub(super) async fn give_back(&self, queue: &str, claim: &str) {
+        self.held.lock().remove(&(queue.to_owned(), claim.to_owned()));
+        let path = format!("/v2/queues/{queue}/claims/{claim}");
+        if let Err(error) = self.http.ask(Method::DELETE, &path, Bytes::new(), PATIENCE).await {
+            tracing::debug!(%error, "a claim could not be given up");
+        }
     }
 
     pub(super) fn send(&self, command: Command) {

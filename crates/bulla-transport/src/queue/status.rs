@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::http::Way;
 use super::settle::Settler;
@@ -15,6 +16,8 @@ pub(super) struct Shared {
     pub(super) http: Way,
     pub(super) settler: Settler,
     pub(super) closing: CancellationToken,
+    /// Those who take messages.
+    pub(super) taking: TaskTracker,
     pub(super) events: broadcast::Sender<TransportEvent>,
     /// Reply queues, which go with the transport.
     pub(super) replies: Mutex<Vec<String>>,
@@ -27,6 +30,7 @@ impl Shared {
             settler: Settler::start(http.clone()),
             http,
             closing: CancellationToken::new(),
+            taking: TaskTracker::new(),
             events: broadcast::Sender::new(64),
             replies: Mutex::default(),
             down: AtomicBool::new(false),
